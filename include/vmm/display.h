@@ -1,0 +1,72 @@
+/*
+ * Displays: a console couples one source (a graphics adapter) with any number of sinks (VNC, curses, screendump).
+ * Pull model: a sink asks for a refresh at its own pace; the source then renders what changed into the surface. With no
+ * sink attached nothing is rendered. Main thread, except where noted.
+ */
+#ifndef VMM_DISPLAY_H
+#define VMM_DISPLAY_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include "vmm/err.h"
+
+struct console;
+struct device;
+
+/* 32-bit XRGB8888, host byte order, stride in bytes. */
+struct surface {
+	uint32_t width, height, stride;
+	uint8_t *data;
+};
+struct rect {
+	int32_t x, y, w, h;
+};
+
+/* Text screen: what the adapter shows in a text mode. cells: (attribute << 8 | character), code page 437. */
+struct text_screen {
+	uint32_t cols, rows;
+	const uint16_t *cells;      /* cols * rows */
+	int32_t cursor_x, cursor_y; /* -1: hidden */
+};
+
+/* The source's side. Called on the main thread with `lock` held. */
+struct console_source {
+	/* Bring console_surface() up to date and report changed parts with console_damage(). full: redraw everything.
+	 */
+	void (*refresh)(void *opaque, bool full);
+	/* Text mode: fill t and return true (cells valid until the lock is released); graphics mode: false. */
+	bool (*text)(void *opaque, struct text_screen *t);
+};
+struct console *console_new(const char *id, const struct console_source *src, void *opaque, pthread_mutex_t *lock);
+void console_free(struct console *c);
+/* Source: set a new size (allocates; bounded to 16384 x 16384 and 256 MiB) or re-use. 0 or -errno. */
+int console_resize(struct console *c, uint32_t width, uint32_t height);
+struct surface *console_surface(struct console *c);
+void console_damage(struct console *c, const struct rect *r);
+
+/* The sink's side. */
+struct console_sink {
+	void (*resized)(void *opaque, const struct surface *s);
+	void (*damaged)(void *opaque, const struct rect *r);
+	void *opaque;
+	struct console_sink *next;
+};
+struct console *console_first(void); /* NULL: no graphics adapter */
+void console_add_sink(struct console *c, struct console_sink *sink);
+void console_del_sink(struct console *c, struct console_sink *sink);
+/* Render now; calls damaged() of all sinks. */
+void console_refresh(struct console *c, bool full);
+bool console_text(struct console *c, struct text_screen *t, uint16_t *buf,
+		  size_t cells); /* copies under the source's lock */
+
+/* Screenshot. format: "ppm" or "png". Main thread. */
+int screendump_write(struct console *c, const char *path, const char *format, struct err *e);
+/* The text screen as UTF-8 lines, trailing blanks removed; NULL in graphics modes. malloc'ed. */
+char *console_text_utf8(struct console *c);
+
+/* Front ends chosen on the command line (src/display/): "none", "curses"; VNC: see QEMU's -vnc syntax. */
+int display_start(const char *kind, struct err *e);
+int vnc_start(const char *spec, struct err *e);
+int vnc_set_password(const char *password, struct err *e); /* QMP set_password / change-vnc-password */
+void display_stop(void);                                   /* restores the terminal */
+#endif

@@ -1,0 +1,128 @@
+/*
+ * Everything that issues a KVM ioctl is behind this header (src/kvm/). It knows neither devices nor the board: exits
+ * come back through struct kvm_exit_ops. Source: Linux Documentation/virt/kvm/api.rst. Capabilities are checked at run
+ * time.
+ */
+#ifndef VMM_KVM_H
+#define VMM_KVM_H
+
+#include <stdbool.h>
+#include <stdio.h>
+#include "vmm/config.h"
+#include "vmm/err.h"
+#include "vmm/irq.h"
+#include "vmm/state.h"
+
+struct kvm_vm;
+struct kvm_vcpu;
+
+/* vCPU thread calls. `opaque` is what kvm_vm_new() got. */
+struct kvm_exit_ops {
+	/* Port I/O: `count` items of `size` bytes at data (string I/O: count > 1). */
+	void (*pio)(void *opaque, uint16_t port, bool write, void *data, unsigned size, uint32_t count);
+	void (*mmio)(void *opaque, uint64_t addr, bool write, void *data, unsigned len);
+	/* Split irqchip */
+	void (*ioapic_eoi)(void *opaque, uint8_t vector);
+	uint8_t (*pic_ack)(void *opaque); /* the vector of the pending PIC interrupt */
+	/* Triple fault, KVM_EXIT_SHUTDOWN; system events. */
+	void (*triple_fault)(void *opaque, unsigned cpu);
+	/* Emulation failure or KVM_RUN error: text says what (RIP, bytes). The vCPU stays stopped; RUN_STATE
+	 * internal-error. */
+	void (*internal_error)(void *opaque, unsigned cpu, const char *text);
+	/* This vCPU passed a KVM_RUN boundary after kvm_vcpus_sync() was asked (map grace period). */
+	void (*quiescent)(void *opaque, unsigned cpu);
+};
+
+/* ---- VM ---- */
+/* Open /dev/kvm, check the API and required capabilities, create the VM. Messages tell what to do when /dev/kvm is
+   missing (module, BIOS setting) or not permitted (group kvm). */
+struct kvm_vm *kvm_vm_new(const struct config *c, const struct kvm_exit_ops *ops, void *opaque, struct err *e);
+void kvm_vm_free(struct kvm_vm *vm); /* all vCPUs stopped and joined */
+/* 1 if this process could run KVM guests now; else 0 and the reason in e. */
+int kvm_available(struct err *e);
+/* Guest physical address width limit, memory slot limit. */
+uint64_t kvm_max_gpa(struct kvm_vm *vm);
+
+/* Memory slots: the complete wanted list, sorted by gpa, non-overlapping, page-aligned; the room computes the
+   difference and keeps KVM in step (deleting before creating; running vCPUs that fault in between retry through the
+   MMIO path: the machine stops them for changes of live slots). */
+struct kvm_memory {
+	uint64_t gpa, size;
+	void *host;
+	bool readonly, log_dirty;
+};
+int kvm_set_memory(struct kvm_vm *vm, const struct kvm_memory *list, size_t n, struct err *e);
+/* Dirty pages since the last call of all slots within [gpa, gpa+size): calls mark(first_page_gpa, bitmap word) ... see
+ * source.c */
+int kvm_get_dirty(struct kvm_vm *vm, uint64_t gpa, uint64_t size, unsigned long *bitmap);
+
+/* ---- interrupt controllers ---- */
+int kvm_irqchip_create(struct kvm_vm *vm, enum irqchip_mode mode, struct err *e); /* before vCPUs */
+int kvm_irq_line(struct kvm_vm *vm, unsigned gsi, bool level);                    /* mode ON */
+int kvm_signal_msi(struct kvm_vm *vm, uint64_t address, uint32_t data);
+/* Split: pin routes so that KVM tells us of EOIs; masked: no route. Batched until the next vCPU entry. */
+int kvm_ioapic_route(struct kvm_vm *vm, unsigned pin, uint64_t address, uint32_t data, bool masked, bool level_trig);
+void kvm_pic_output(struct kvm_vm *vm, bool level); /* split: INTR to the boot CPU; any thread */
+void kvm_inject_nmi(struct kvm_vm *vm, int cpu);    /* -1: all */
+/* irqfd/ioeventfd for virtio, MSI routes (allocated GSI numbers above 24). */
+int kvm_msi_route_alloc(struct kvm_vm *vm, struct err *e);
+int kvm_msi_route_set(struct kvm_vm *vm, int gsi, uint64_t address, uint32_t data);
+void kvm_msi_route_free(struct kvm_vm *vm, int gsi);
+int kvm_irqfd(struct kvm_vm *vm, int gsi, int fd, int resample_fd, bool assign);
+int kvm_ioeventfd(struct kvm_vm *vm, bool pio, uint64_t addr, unsigned len, bool match, uint64_t value, int fd,
+		  bool assign);
+/* Chip state, mode ON (conversion to the architected structures). */
+int kvm_get_pic(struct kvm_vm *vm, unsigned which, struct pic_state *s);
+int kvm_set_pic(struct kvm_vm *vm, unsigned which, const struct pic_state *s);
+int kvm_get_ioapic(struct kvm_vm *vm, struct ioapic_state *s);
+int kvm_set_ioapic(struct kvm_vm *vm, const struct ioapic_state *s);
+int kvm_get_pit(struct kvm_vm *vm, struct pit_channel_state ch[3]);
+int kvm_set_pit(struct kvm_vm *vm, const struct pit_channel_state ch[3]);
+/* kvmclock: its own state section, saved while stopped. */
+int kvm_clock_get(struct kvm_vm *vm, uint64_t *ns);
+int kvm_clock_set(struct kvm_vm *vm, uint64_t ns);
+
+/* ---- CPU models (src/kvm/cpuid.c, cpu_models.c) ---- */
+/* -cpu help: models with their summaries, then feature names. */
+void kvm_cpu_print_help(FILE *out);
+/* Check -cpu MODEL[,+feat,-feat,feat=on|off] against KVM_GET_SUPPORTED_CPUID: an unknown model or feature is refused
+   with the nearest name, a feature the host lacks is refused by name when asked explicitly (models: missing features
+   are listed and refused with `enforce`, else masked with a warning). migratable=on|off etc. accepted as QEMU does. */
+int kvm_cpu_setup(struct kvm_vm *vm, const char *text, const struct smp_opts *smp, struct err *e);
+
+/* ---- vCPUs ---- */
+/* Create vCPU `index` with its APIC id and thread (not yet running). name_threads: "CPU 0/KVM". */
+struct kvm_vcpu *kvm_vcpu_new(struct kvm_vm *vm, unsigned index, struct err *e);
+unsigned kvm_vcpu_count(struct kvm_vm *vm);
+struct kvm_vcpu *kvm_vcpu_get(struct kvm_vm *vm, unsigned index);
+uint32_t kvm_vcpu_apic_id(const struct kvm_vcpu *c);
+int kvm_vcpu_thread_id(const struct kvm_vcpu *c); /* gettid() of the thread */
+/* Power-on/INIT state (APs wait for SIPI). vCPUs paused. */
+void kvm_vcpu_reset(struct kvm_vcpu *c);
+/* Direct boot: start state other than the reset vector. */
+struct kvm_boot_state {
+	enum {
+		KVM_BOOT_PROTECTED32,
+		KVM_BOOT_LONG64,
+		KVM_BOOT_REAL
+	} mode; /* flat segments; LONG64: paging with cr3 given */
+	uint64_t rip, rsp, rbx, rsi, rbp, rdi, rax, cr3;
+	uint64_t gdt_base;
+	uint16_t gdt_limit; /* the GDT we left in guest RAM */
+	uint16_t cs, ds;
+};
+int kvm_vcpu_set_boot_state(struct kvm_vcpu *c, const struct kvm_boot_state *b);
+/* Run control: main thread. pause returns when every vCPU has left the guest and finished its exit handler. */
+void kvm_vcpus_resume(struct kvm_vm *vm);
+void kvm_vcpus_pause(struct kvm_vm *vm);
+void kvm_vcpus_stop(struct kvm_vm *vm); /* end and join all threads */
+/* Ask every running vCPU to call quiescent() once it passed a KVM_RUN boundary; paused ones count as passed at once.
+   Returns the number of vCPUs that will call. Any thread. */
+unsigned kvm_vcpus_sync(struct kvm_vm *vm);
+bool kvm_vcpu_is_self(void); /* the calling thread is a vCPU thread */
+/* State of one vCPU: registers, FPU/XSAVE, MSRs, LAPIC, events, MP state; obj: struct kvm_vcpu. Paused. */
+extern const struct state_table kvm_vcpu_state;
+/* Exits by reason, for metrics; returns number of reasons filled. */
+size_t kvm_exit_counts(struct kvm_vcpu *c, const char **names, uint64_t *counts, size_t max);
+
+#endif

@@ -1,0 +1,94 @@
+/*
+ * The machine: board, devices, vCPUs and their life cycle, as seen by main, control, migration and test benches.
+ * Implementation: src/machine/. Main thread unless said otherwise.
+ */
+#ifndef VMM_MACHINE_H
+#define VMM_MACHINE_H
+
+#include "vmm/config.h"
+#include "vmm/device.h"
+
+/* QMP RunState, QEMU's names via run_state_name(). */
+enum run_state {
+	RUN_DEBUG,
+	RUN_INMIGRATE,
+	RUN_INTERNAL_ERROR,
+	RUN_IO_ERROR,
+	RUN_PAUSED,
+	RUN_POSTMIGRATE,
+	RUN_PRELAUNCH,
+	RUN_FINISH_MIGRATE,
+	RUN_RESTORE_VM,
+	RUN_RUNNING,
+	RUN_SAVE_VM,
+	RUN_SHUTDOWN,
+	RUN_SUSPENDED,
+	RUN_WATCHDOG,
+	RUN_GUEST_PANICKED
+};
+const char *run_state_name(enum run_state s);
+
+/* Build the board from c: RAM, devices, firmware; vCPUs created but not running. NULL with a message on failure.
+   One machine per process. c must outlive the machine. */
+struct board *machine_new(const struct config *c, struct err *e);
+void machine_free(struct board *b); /* stops vCPUs, quiesces, destroys devices; NULL-safe */
+const struct config *machine_config(const struct board *b);
+
+/* Power on: reset everything, then run unless -S. */
+int machine_start(struct board *b, struct err *e);
+/* Life cycle, QMP semantics; events are emitted. */
+void machine_stop(struct board *b, enum run_state s); /* vCPUs paused, virtual clock stopped; STOP */
+int machine_cont(struct board *b, struct err *e);     /* RESUME; refused in shutdown/internal-error until reset */
+void machine_reset(struct board *b, enum shutdown_cause cause);
+void machine_powerdown(struct board *b);                       /* ACPI power button; POWERDOWN */
+void machine_quit(struct board *b, enum shutdown_cause cause); /* end the main loop */
+enum run_state machine_run_state(const struct board *b);
+bool machine_running(const struct board *b);
+/* Exit status for main() after the loop ended. */
+int machine_exit_status(const struct board *b);
+/* Quiesce all devices, then call done(opaque) (main thread). For saving. resume undoes it. */
+void machine_quiesce(struct board *b, void (*done)(void *opaque), void *opaque);
+void machine_unquiesce(struct board *b);
+/* Does -no-reboot / set-action: */
+void machine_set_actions(struct board *b, int reboot, int shutdown, int panic); /* -1: keep */
+
+/* Device tree of the machine description (libfdt): malloc'ed blob. */
+int machine_describe(struct board *b, void **fdt, size_t *len, struct err *e);
+
+/* Devices */
+struct device *device_create(struct board *b, const char *driver, const char *id, struct opts *o, struct device *parent,
+			     struct err *e);
+void device_destroy(struct device *dev);
+int machine_device_add(struct board *b, struct opts *o, struct err *e); /* "driver=..." from -device */
+
+/* vCPUs, for query-cpus-fast */
+struct cpu_info {
+	unsigned index;
+	uint32_t apic_id;
+	int thread_id;
+	unsigned socket, core, thread;
+};
+bool machine_cpu_info(struct board *b, unsigned index, struct cpu_info *out);
+
+/* Events: control subscribes (one subscriber list). data_json may be NULL. Main thread. */
+typedef void machine_event_fn(void *opaque, const char *name, const char *data_json);
+void machine_subscribe_events(machine_event_fn *fn, void *opaque);
+
+/* All state sections (devices in creation order, PCI config, vCPUs, clock) appended to out; paused and quiesced. */
+int machine_save_state(struct board *b, struct state_buf *out, struct err *e);
+/* Load them; every known section must be present; unknown ones are refused by name. Then settles all devices. */
+int machine_load_state(struct board *b, const uint8_t *data, size_t len, struct err *e);
+
+/* The same access path vCPUs use; for qtest, fuzzers and device tests. Any thread not holding device locks. */
+uint64_t map_pio_read(struct board *b, uint16_t port, unsigned size);
+void map_pio_write(struct board *b, uint16_t port, uint64_t value, unsigned size);
+int map_mem_read(struct board *b, uint64_t addr, void *buf, size_t len); /* RAM, ROM and MMIO, split as a CPU would */
+int map_mem_write(struct board *b, uint64_t addr, const void *buf, size_t len);
+void map_print(struct board *b, FILE *out); /* flattened map, for `info mtree` */
+
+/* Interrupt capture for tests and qtest: called at every level change of a GSI (chip 0), PIC output (chip 1), MSI (chip
+ * 2; n = data, level = 1). */
+typedef void irq_capture_fn(void *opaque, unsigned chip, unsigned n, bool level);
+void irq_set_capture(struct board *b, irq_capture_fn *fn, void *opaque);
+bool irq_gsi_level(struct board *b, unsigned gsi);
+#endif

@@ -1,0 +1,74 @@
+/*
+ * PCI functions. The PCI bus (src/devices/bus/pci.c) keeps the 256-byte configuration space of each function: standard
+ * header with write masks, BARs mapped as regions, capabilities, INTx through the PIRQ swizzle, MSI and MSI-X. Its
+ * state travels in a section of its own ("ID.pci"), so a device's state table holds only what is behind the BARs.
+ * Source: PCI Local Bus Specification 3.0, chapter 6.
+ */
+#ifndef VMM_PCI_H
+#define VMM_PCI_H
+
+#include "vmm/device.h"
+
+enum pci_bar_kind { PCI_BAR_IO = 1, PCI_BAR_MEM32, PCI_BAR_MEM32_PREFETCH, PCI_BAR_MEM64_PREFETCH };
+
+struct pci_bar_desc {
+	enum pci_bar_kind kind; /* 0: no BAR; sizes come from the region with this .bar (rounded to a power of two) */
+};
+
+struct pci_identity {
+	uint16_t vendor, device;
+	uint16_t subsystem_vendor, subsystem;
+	uint8_t revision;
+	uint32_t class_code; /* 24 bits: class, subclass, prog-if */
+	uint8_t int_pin;     /* 0 none, 1..4 = INTA..INTD */
+	bool bridge_like;    /* no subsystem IDs (header type 0 all the same) */
+	struct pci_bar_desc bar[6];
+	bool rom_bar;         /* expansion ROM BAR, from property romfile */
+	uint8_t msix_vectors; /* 0 none; table and PBA live in BAR msix_bar, added by the bus */
+	uint8_t msix_bar;
+	bool msi;
+};
+
+struct pci_function {
+	struct device *dev;
+	uint8_t devfn; /* slot << 3 | function */
+	uint8_t config[256];
+	uint8_t wmask[256]; /* writable bits; a device may adjust in create() */
+	uint8_t w1cmask[256];
+	/* After a configuration write took effect; lock held. The bus has handled BARs, command, MSI. Optional, set in
+	 * create. */
+	void (*config_written)(struct device *dev, unsigned offset, unsigned size);
+	/* Before a read is answered (registers that change by themselves). Optional. */
+	void (*config_read)(struct device *dev, unsigned offset, unsigned size);
+	void *bus_private;
+};
+
+/* Offsets a device looks at often */
+enum { PCI_VENDOR = 0x00, PCI_COMMAND_REG = 0x04, PCI_STATUS_REG = 0x06, PCI_INT_LINE = 0x3c, PCI_INT_PIN = 0x3d };
+enum { PCI_CMD_IO = 1, PCI_CMD_MEM = 2, PCI_CMD_MASTER = 4, PCI_CMD_INTX_OFF = 0x400 };
+
+bool pci_bus_master(const struct device *dev);
+/* Drive INTx of this function (dev->irq[0] is wired to it); honours command bit 10 and status bit 3. Leaf. */
+void pci_set_intx(struct device *dev, bool level);
+/* Add a capability of `len` bytes in create(): returns its offset, or -ENOSPC. */
+int pci_add_capability(struct device *dev, uint8_t id, uint8_t len);
+/* Send MSI-X vector / MSI; falls back to nothing when disabled or masked (pending bit is set). Leaf. */
+void pci_msix_notify(struct device *dev, unsigned vector);
+bool pci_msix_enabled(const struct device *dev);
+bool pci_msi_enabled(const struct device *dev);
+
+/* ---- the bus's own interface to the machine, ACPI and hot-plug ---- */
+/* Attach a new BUS_PCI device: parse addr ("5", "0x1.0x2" or any free slot), build config space. Called by device core.
+ */
+int pci_attach(struct device *bus, struct device *dev, int32_t addr, struct err *e);
+void pci_detach(struct device *dev);
+/* Reset the configuration space to power-on values, unmap BARs; re-map after load. */
+void pci_function_reset(struct device *dev);
+void pci_function_settle(struct device *dev);
+extern const struct state_table pci_function_state;         /* obj: struct pci_function */
+struct device *pci_find(struct device *bus, uint8_t devfn); /* NULL if empty */
+/* Used by the host bridge's CONFIG_ADDRESS/DATA ports. */
+uint32_t pci_config_read(struct device *bus, uint8_t devfn, unsigned offset, unsigned size);
+void pci_config_write(struct device *bus, uint8_t devfn, unsigned offset, uint32_t value, unsigned size);
+
+#endif
