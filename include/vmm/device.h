@@ -162,5 +162,15 @@ unsigned board_cpus(const struct board *board);
 unsigned board_max_cpus(const struct board *board);
 struct ram_block *board_ram(const struct board *board); /* guest RAM as one block: offset = address below the hole;
 							   above 4G: minus the hole */
+/* The firmware ROM as one block; its last byte is at 4 GiB - 1. The host bridge shows its top 128 KiB below 1 MiB.
+   NULL: no firmware. Valid from the first settle on. */
+struct ram_block *board_firmware(const struct board *board);
+
+/*
+ * Read a firmware file (BIOS, option ROM): `name` with a '/' is a path, otherwise it is looked up in -L DIR, in our
+ * data directory and where the distribution keeps SeaBIOS, vgabios and iPXE. malloc'ed, at most `max` bytes. create() and
+ * machine construction only (the sandbox closes the file system afterwards).
+ */
+int board_load_firmware(struct board *board, const char *name, size_t max, void **data, size_t *len, struct err *e);
 
 #endif

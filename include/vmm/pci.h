@@ -3,6 +3,15 @@
  * header with write masks, BARs mapped as regions, capabilities, INTx through the PIRQ swizzle, MSI and MSI-X. Its
  * state travels in a section of its own ("ID.pci"), so a device's state table holds only what is behind the BARs.
  * Source: PCI Local Bus Specification 3.0, chapter 6.
+ *
+ * The bus is the host bridge device, class "i440FX-pcihost" (src/devices/bus/i440fx_pcihost.c): the `bus` argument below.
+ *
+ * Locks: the bus's lock (the host bridge's device lock) guards the slot table and CONFIG_ADDRESS. A configuration cycle
+ * comes in with the bus's lock held and takes the lock of the function it addresses. Order: lifecycle > host bridge >
+ * function > leaf. No function ever calls the host bridge, so the order cannot turn around.
+ *
+ * Creation, by the device core: pci_attach(), class->create(), pci_realize(); then pci_function_reset() and
+ * pci_function_settle() before the class's own reset and settle. On the way out pci_detach() before destroy().
  */
 #ifndef VMM_PCI_H
 #define VMM_PCI_H
@@ -22,8 +31,9 @@ struct pci_identity {
 	uint32_t class_code; /* 24 bits: class, subclass, prog-if */
 	uint8_t int_pin;     /* 0 none, 1..4 = INTA..INTD */
 	bool bridge_like;    /* no subsystem IDs (header type 0 all the same) */
+	/* A region with .bar = n lies in BAR n at offset desc->base; the bus maps it, the device never enables it. */
 	struct pci_bar_desc bar[6];
-	bool rom_bar;         /* expansion ROM BAR, from property romfile */
+	bool rom_bar;         /* expansion ROM BAR, from string property "romfile" (NULL or "": no ROM) */
 	uint8_t msix_vectors; /* 0 none; table and PBA live in BAR msix_bar, added by the bus */
 	uint8_t msix_bar;
 	bool msi;
@@ -33,7 +43,8 @@ struct pci_function {
 	struct device *dev;
 	uint8_t devfn; /* slot << 3 | function */
 	uint8_t config[256];
-	uint8_t wmask[256]; /* writable bits; a device may adjust in create() */
+	/* Writable and write-1-to-clear bits. A device adds its own registers (0x40 up start read-only) in create(). */
+	uint8_t wmask[256];
 	uint8_t w1cmask[256];
 	/* After a configuration write took effect; lock held. The bus has handled BARs, command, MSI. Optional, set in
 	 * create. */
@@ -47,27 +58,34 @@ struct pci_function {
 enum { PCI_VENDOR = 0x00, PCI_COMMAND_REG = 0x04, PCI_STATUS_REG = 0x06, PCI_INT_LINE = 0x3c, PCI_INT_PIN = 0x3d };
 enum { PCI_CMD_IO = 1, PCI_CMD_MEM = 2, PCI_CMD_MASTER = 4, PCI_CMD_INTX_OFF = 0x400 };
 
+/* Command register bit 2. Any thread, no lock needed. */
 bool pci_bus_master(const struct device *dev);
 /* Drive INTx of this function (dev->irq[0] is wired to it); honours command bit 10 and status bit 3. Leaf. */
 void pci_set_intx(struct device *dev, bool level);
 /* Add a capability of `len` bytes in create(): returns its offset, or -ENOSPC. */
 int pci_add_capability(struct device *dev, uint8_t id, uint8_t len);
-/* Send MSI-X vector / MSI; falls back to nothing when disabled or masked (pending bit is set). Leaf. */
+/* Send MSI-X vector / MSI (vector 0); nothing when disabled; a masked MSI-X vector becomes pending and is sent when
+   it is unmasked. Device's lock held; otherwise leaf. */
 void pci_msix_notify(struct device *dev, unsigned vector);
 bool pci_msix_enabled(const struct device *dev);
 bool pci_msi_enabled(const struct device *dev);
 
 /* ---- the bus's own interface to the machine, ACPI and hot-plug ---- */
-/* Attach a new BUS_PCI device: parse addr ("5", "0x1.0x2" or any free slot), build config space. Called by device core.
- */
+/* Give a new BUS_PCI device its slot and configuration space (dev->pci), before create(). addr: device << 3 | function,
+   or -1 for the first free device. Function 0 is marked multifunction while its device has other functions. Main
+   thread, no device lock held. -EBUSY (message names the occupant), -EINVAL, -ENOSPC. */
 int pci_attach(struct device *bus, struct device *dev, int32_t addr, struct err *e);
+/* After create(): size the BARs, load the expansion ROM, keep the configuration space as the power-on values. */
+int pci_realize(struct device *dev, struct err *e);
+/* Unmap the BARs, free the slot and dev->pci. NULL-safe for a device that was never attached. Main thread, no lock. */
 void pci_detach(struct device *dev);
-/* Reset the configuration space to power-on values, unmap BARs; re-map after load. */
+/* Reset the configuration space to power-on values (BARs are unmapped by the settle that follows). Device's lock held. */
 void pci_function_reset(struct device *dev);
+/* After all devices were reset or loaded: map BARs as the command register says, drive INTx. Device's lock held. */
 void pci_function_settle(struct device *dev);
 extern const struct state_table pci_function_state;         /* obj: struct pci_function */
-struct device *pci_find(struct device *bus, uint8_t devfn); /* NULL if empty */
-/* Used by the host bridge's CONFIG_ADDRESS/DATA ports. */
+struct device *pci_find(struct device *bus, uint8_t devfn); /* NULL if empty; main thread or bus's lock held */
+/* Configuration cycles: the host bridge's CONFIG_DATA port. Bus's lock held. Absent functions read as all ones. */
 uint32_t pci_config_read(struct device *bus, uint8_t devfn, unsigned offset, unsigned size);
 void pci_config_write(struct device *bus, uint8_t devfn, unsigned offset, uint32_t value, unsigned size);
 
