@@ -29,49 +29,70 @@ struct kvm_exit_ops {
 	/* Emulation failure or KVM_RUN error: text says what (RIP, bytes). The vCPU stays stopped; RUN_STATE
 	 * internal-error. */
 	void (*internal_error)(void *opaque, unsigned cpu, const char *text);
-	/* This vCPU passed a KVM_RUN boundary after kvm_vcpus_sync() was asked (map grace period). */
-	void (*quiescent)(void *opaque, unsigned cpu);
 };
 
 /* ---- VM ---- */
 /* Open /dev/kvm, check the API and required capabilities, create the VM. Messages tell what to do when /dev/kvm is
    missing (module, BIOS setting) or not permitted (group kvm). */
 struct kvm_vm *kvm_vm_new(const struct config *c, const struct kvm_exit_ops *ops, void *opaque, struct err *e);
-void kvm_vm_free(struct kvm_vm *vm); /* all vCPUs stopped and joined */
+void kvm_vm_free(struct kvm_vm *vm); /* NULL-safe; stops and joins vCPUs, closes everything */
+/*
+ * Until the first kvm_vcpus_resume() the calls kvm_irqchip_create() and kvm_set_memory() only queue their work to a
+ * helper thread: each costs the kernel several milliseconds of RCU grace periods, which overlap with building the
+ * devices and loading the firmware. kvm_vm_ready() waits for that thread, ends it and returns its first error. Call it
+ * once before the first kvm_vcpus_resume(); afterwards everything is done at once.
+ */
+int kvm_vm_ready(struct kvm_vm *vm, struct err *e);
 /* 1 if this process could run KVM guests now; else 0 and the reason in e. */
 int kvm_available(struct err *e);
 /* Guest physical address width limit, memory slot limit. */
 uint64_t kvm_max_gpa(struct kvm_vm *vm);
 
 /* Memory slots: the complete wanted list, sorted by gpa, non-overlapping, page-aligned; the room computes the
-   difference and keeps KVM in step (deleting before creating; running vCPUs that fault in between retry through the
-   MMIO path: the machine stops them for changes of live slots). */
+   difference and keeps KVM in step (deleting before creating; a running vCPU that touches a page in between sees
+   unbacked memory, so the machine stops them for changes of live slots; switching log_dirty alone is safe while they
+   run). Host memory must stay mapped while its slot exists. The dirty bits of a slot that goes away are lost: fetch
+   them first, with the vCPUs paused. Any thread. */
 struct kvm_memory {
 	uint64_t gpa, size;
 	void *host;
 	bool readonly, log_dirty;
 };
 int kvm_set_memory(struct kvm_vm *vm, const struct kvm_memory *list, size_t n, struct err *e);
-/* Dirty pages since the last call of all slots within [gpa, gpa+size): calls mark(first_page_gpa, bitmap word) ... see
- * source.c */
+/* ORs into bitmap the pages (bit 0: the one at gpa) of [gpa, gpa+size) that the guest wrote since the last call and
+   clears KVM's log for them. Page-aligned. Slots without log_dirty and holes contribute nothing. The first call after
+   log_dirty was switched on may report every page (KVM_DIRTY_LOG_INITIALLY_SET: nothing was write-protected yet). Any
+   thread, vCPUs may run. */
 int kvm_get_dirty(struct kvm_vm *vm, uint64_t gpa, uint64_t size, unsigned long *bitmap);
+/* Four pages KVM itself uses on VMX without unrestricted guest (identity map, TSS): reserve them in e820. */
+#define KVM_RESERVED_GPA  0xfeffc000ull
+#define KVM_RESERVED_SIZE 0x4000ull
 
 /* ---- interrupt controllers ---- */
-int kvm_irqchip_create(struct kvm_vm *vm, enum irqchip_mode mode, struct err *e); /* before vCPUs */
-int kvm_irq_line(struct kvm_vm *vm, unsigned gsi, bool level);                    /* mode ON */
+/* Right after kvm_vm_new(), before vCPUs and memory. Queued, see kvm_vm_ready(). */
+int kvm_irqchip_create(struct kvm_vm *vm, enum irqchip_mode mode, struct err *e);
+int kvm_irq_line(struct kvm_vm *vm, unsigned gsi, bool level); /* mode ON */
 int kvm_signal_msi(struct kvm_vm *vm, uint64_t address, uint32_t data);
-/* Split: pin routes so that KVM tells us of EOIs; masked: no route. Batched until the next vCPU entry. */
+/* Split: the route of an IOAPIC pin, so that KVM tells us of EOIs. A masked pin keeps its last route: an interrupt
+   already delivered still wants its EOI. Route changes (these and MSI routes) are batched until the next vCPU entry or
+   kvm_signal_msi(). Any thread; leaf. */
 int kvm_ioapic_route(struct kvm_vm *vm, unsigned pin, uint64_t address, uint32_t data, bool masked, bool level_trig);
-void kvm_pic_output(struct kvm_vm *vm, bool level); /* split: INTR to the boot CPU; any thread */
-void kvm_inject_nmi(struct kvm_vm *vm, int cpu);    /* -1: all */
+/* Split: the i8259's INTR output, to LINT0 of the boot CPU. Any thread. While it is high and the CPU can take it (IF,
+   LINT0 unmasked as ExtINT, as KVM tells), the vCPU thread calls exit_ops.pic_ack() and injects the vector. */
+void kvm_pic_output(struct kvm_vm *vm, bool level);
+/* Raise LINT1 of CPU `cpu` (-1: all), which the guest has to have programmed for NMI delivery. Any thread. */
+void kvm_inject_nmi(struct kvm_vm *vm, int cpu);
 /* irqfd/ioeventfd for virtio, MSI routes (allocated GSI numbers above 24). */
 int kvm_msi_route_alloc(struct kvm_vm *vm, struct err *e);
 int kvm_msi_route_set(struct kvm_vm *vm, int gsi, uint64_t address, uint32_t data);
 void kvm_msi_route_free(struct kvm_vm *vm, int gsi);
+/* resample_fd: -1, or the eventfd KVM signals at EOI of a level interrupt. */
 int kvm_irqfd(struct kvm_vm *vm, int gsi, int fd, int resample_fd, bool assign);
+/* len 1, 2, 4, 8, or 0 for any length (then match is ignored). Every queue_index style address gets its own. */
 int kvm_ioeventfd(struct kvm_vm *vm, bool pio, uint64_t addr, unsigned len, bool match, uint64_t value, int fd,
 		  bool assign);
-/* Chip state, mode ON (conversion to the architected structures). */
+/* Chip state, mode ON (conversion to the architected structures). PIT: KVM counts host monotonic time, the state counts
+   VCLOCK_VIRTUAL; converted at the moment of the call, so get right after pausing and set right before resuming. */
 int kvm_get_pic(struct kvm_vm *vm, unsigned which, struct pic_state *s);
 int kvm_set_pic(struct kvm_vm *vm, unsigned which, const struct pic_state *s);
 int kvm_get_ioapic(struct kvm_vm *vm, struct ioapic_state *s);
@@ -89,6 +110,12 @@ void kvm_cpu_print_help(FILE *out);
    with the nearest name, a feature the host lacks is refused by name when asked explicitly (models: missing features
    are listed and refused with `enforce`, else masked with a warning). migratable=on|off etc. accepted as QEMU does. */
 int kvm_cpu_setup(struct kvm_vm *vm, const char *text, const struct smp_opts *smp, struct err *e);
+const char *kvm_cpu_model(struct kvm_vm *vm); /* "qemu64" ... */
+/* Features the guest sees as QEMU's names, separated by spaces; malloc'ed. */
+char *kvm_cpu_features(struct kvm_vm *vm);
+unsigned kvm_cpu_phys_bits(struct kvm_vm *vm);
+/* Models by index for query-cpu-definitions; NULL after the last. */
+const char *kvm_cpu_model_name(size_t i, const char **summary);
 
 /* ---- vCPUs ---- */
 /* Create vCPU `index` with its APIC id and thread (not yet running). name_threads: "CPU 0/KVM". */
@@ -96,6 +123,8 @@ struct kvm_vcpu *kvm_vcpu_new(struct kvm_vm *vm, unsigned index, struct err *e);
 unsigned kvm_vcpu_count(struct kvm_vm *vm);
 struct kvm_vcpu *kvm_vcpu_get(struct kvm_vm *vm, unsigned index);
 uint32_t kvm_vcpu_apic_id(const struct kvm_vcpu *c);
+/* The APIC id CPU `index` has in this topology (for MADT and -device; also for CPUs not created). */
+uint32_t kvm_apic_id(const struct smp_opts *smp, unsigned index);
 int kvm_vcpu_thread_id(const struct kvm_vcpu *c); /* gettid() of the thread */
 /* Power-on/INIT state (APs wait for SIPI). vCPUs paused. */
 void kvm_vcpu_reset(struct kvm_vcpu *c);
@@ -112,16 +141,26 @@ struct kvm_boot_state {
 	uint16_t cs, ds;
 };
 int kvm_vcpu_set_boot_state(struct kvm_vcpu *c, const struct kvm_boot_state *b);
-/* Run control: main thread. pause returns when every vCPU has left the guest and finished its exit handler. */
+/* Run control: main thread, no device lock held. pause returns when every vCPU has left the guest and finished its exit
+   handler, with any half-done I/O instruction completed. A vCPU that met a triple fault or an internal error stays put
+   until it is reset or loaded. */
 void kvm_vcpus_resume(struct kvm_vm *vm);
 void kvm_vcpus_pause(struct kvm_vm *vm);
 void kvm_vcpus_stop(struct kvm_vm *vm); /* end and join all threads */
-/* Ask every running vCPU to call quiescent() once it passed a KVM_RUN boundary; paused ones count as passed at once.
-   Returns the number of vCPUs that will call. Any thread. */
-unsigned kvm_vcpus_sync(struct kvm_vm *vm);
+/*
+ * Grace period for data that exit handlers read without a lock (the region map): call fn(arg) once every vCPU thread
+ * that is inside an exit handler NOW has left it. vCPUs in the guest or paused hold no references and are not waited
+ * for. fn runs at once on the caller's thread, or on the vCPU thread that is the last to pass; it must not block (free
+ * memory). Publish the replacement before calling. Callers on vCPU threads are waited for, too: fn then runs after
+ * their own handler has returned. Any thread; leaf.
+ */
+void kvm_call_after_grace(struct kvm_vm *vm, void (*fn)(void *arg), void *arg);
 bool kvm_vcpu_is_self(void); /* the calling thread is a vCPU thread */
 /* State of one vCPU: registers, FPU/XSAVE, MSRs, LAPIC, events, MP state; obj: struct kvm_vcpu. Paused. */
 extern const struct state_table kvm_vcpu_state;
+/* Put a loaded state into KVM. After ALL vCPUs and kvmclock are loaded, still paused. A register this host's KVM
+   refuses is named. */
+int kvm_vcpu_settle(struct kvm_vcpu *c, struct err *e);
 /* Exits by reason, for metrics; returns number of reasons filled. */
 size_t kvm_exit_counts(struct kvm_vcpu *c, const char **names, uint64_t *counts, size_t max);
 
