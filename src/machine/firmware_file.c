@@ -83,10 +83,11 @@ int board_load_firmware(struct board *board, const char *name, size_t max, void 
 {
 	int fd = find_file(machine_config(board), name);
 	if (fd == -ENOENT && !strchr(name, '/'))
-		return err_set(e, ENOENT,
-			       "firmware file '%s' not found: install the packages seabios and qemu-system-data, or name "
-			       "its directory with -L DIR",
-			       name);
+		return err_set(
+			e, ENOENT,
+			"firmware file '%s' not found: install the packages seabios and qemu-system-data, or name "
+			"its directory with -L DIR",
+			name);
 	if (fd < 0)
 		return err_errno(e, -fd, "cannot open firmware file '%s'", name);
 	int ret = read_whole(fd, name, max, data, len, e);
