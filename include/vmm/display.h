@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include "vmm/err.h"
 
 struct console;
@@ -63,6 +64,9 @@ bool console_text(struct console *c, struct text_screen *t, uint16_t *buf,
 int screendump_write(struct console *c, const char *path, const char *format, struct err *e);
 /* The text screen as UTF-8 lines, trailing blanks removed; NULL in graphics modes. malloc'ed. */
 char *console_text_utf8(struct console *c);
+
+/* Unicode of each code page 437 character as the adapter draws it (controls are glyphs; 0 is a blank). */
+extern const uint16_t cp437_to_unicode[256];
 
 /* Front ends chosen on the command line (src/display/): "none", "curses"; VNC: see QEMU's -vnc syntax. */
 int display_start(const char *kind, struct err *e);

@@ -7,6 +7,7 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <stdint.h>
 #include "vmm/err.h"
 
 /* Index into the table of src/display/keymap.c; values are stable only within one build: use names outside. */
@@ -18,6 +19,8 @@ const char *keycode_name(keycode_t k);
 uint16_t keycode_set1(keycode_t k);
 uint16_t keycode_set2(keycode_t k);
 uint16_t keycode_set3(keycode_t k);
+/* One byte of set 2 as the 8042 translates it to set 1 (bytes from 0x85 up pass unchanged); F0 is the caller's. */
+uint8_t keymap_set2_to_set1(uint8_t code);
 keycode_t keycode_from_set1(uint16_t set1);                      /* QMP {"type":"number"} */
 keycode_t keycode_from_keysym(uint32_t x11_keysym, bool *shift); /* US layout */
 keycode_t keycode_from_ascii(unsigned char c, bool *shift, bool *ctrl);
