@@ -3,8 +3,9 @@
 
 Every run takes vmm, QEMU and the limit program in turn, in alternating order, so that a noisy
 machine disturbs all alike; the table shows medians. Figures are compared with the promises in
-docs/promises.md. The exit status is 1 if a measurement failed, or with --check if one is over
-its limit; 77 if this host cannot run it.
+docs/promises.md: "ok" keeps the promise, "even" misses QEMU's figure by less than two runs of the
+same QEMU differ, "MISSED" does not. The exit status is 1 if a measurement failed, or with --check
+if a promise is missed; 77 if this host cannot run it.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 
+sys.dont_write_bytecode = True
 from guest import MIB, Guest, GuestError
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -25,6 +27,9 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 RAM = 512 * MIB
 IMAGE_SIZE = 64 * MIB
 PROMPT = b"No bootable device"
+
+# How much one QEMU differs from itself in turn (bench.py --vmm QEMU shows it), as a share.
+NOISE = {"exits": 0.1, "start": 0.1, "prompt": 0.05, "disks": 0.2}
 
 
 class Metric:
@@ -38,15 +43,26 @@ class Metric:
         self.name, self.unit, self.probe = name, unit, probe
         self.limits, self.more_is_better, self.about = limits, more_is_better, about
 
+    def verdict(self, value, bounds):
+        """"ok", "even" or "MISSED" for a value against its bounds."""
+        verdict = "ok"
+        for bound, kind, _ in bounds:
+            short = (bound - value if self.more_is_better else value - bound) / bound
+            if short > (NOISE.get(self.probe, 0) if kind == "qemu" else 0):
+                return "MISSED"
+            if short > 0:
+                verdict = "even"
+        return verdict
+
     def bounds(self, qemu, limit):
-        """The limits that can be computed, as (value, text)."""
+        """The limits that can be computed, as (value, kind, text)."""
         bases = {"max": 1, "qemu": qemu, "limit": limit, "limit+": limit}
         for kind, number in self.limits:
             if bases[kind] is None:
                 continue
             value = limit + number if kind == "limit+" else bases[kind] * number
-            yield value, {"max": "", "qemu": f"{number:g} x QEMU", "limit": f"{number:g} x raw",
-                          "limit+": f"smallest VM + {number:g}"}[kind]
+            yield value, kind, {"max": "", "qemu": f"{number:g} x QEMU", "limit": f"{number:g} x raw",
+                                "limit+": f"smallest VM + {number:g}"}[kind]
 
 
 METRICS = [
@@ -66,11 +82,13 @@ METRICS = [
     Metric("memory_pss", "MiB", "prompt", ("max", 6), about="beyond guest RAM, at the prompt"),
     Metric("idle_cpu", "%", "prompt", ("max", 0.3), about="of one core, at the prompt"),
     Metric("ata_dma_read", "MB/s", "disks", ("qemu", 1.0), more_is_better=True),
+    Metric("ata_dma_read_irq", "MB/s", "disks", ("qemu", 1.0), more_is_better=True),
     Metric("ata_dma_write", "MB/s", "disks", ("qemu", 1.0), more_is_better=True),
     Metric("ata_pio_read", "MB/s", "disks", ("qemu", 1.0), more_is_better=True),
     Metric("ata_multiple_read", "MB/s", "disks", ("qemu", 1.0), more_is_better=True),
     Metric("ata_multiple_write", "MB/s", "disks", ("qemu", 1.0), more_is_better=True),
     Metric("atapi_dma_read", "MB/s", "disks", ("qemu", 1.0), more_is_better=True),
+    Metric("atapi_dma_read_irq", "MB/s", "disks", ("qemu", 1.0), more_is_better=True),
     Metric("atapi_pio_read", "MB/s", "disks", ("qemu", 1.0), more_is_better=True),
     Metric("stripped_size", "MiB", "size", ("max", 2), about="of the program file"),
 ]
@@ -239,15 +257,11 @@ def judge(metric, results):
     vmm, qemu, limit = (results.median(subject, metric.name)
                         for subject in ("vmm", "qemu", "limit"))
     bounds = list(metric.bounds(qemu, limit))
-    verdict = None
-    if vmm is not None and bounds:
-        good = all(vmm >= value if metric.more_is_better else vmm <= value for value, _ in bounds)
-        verdict = "ok" if good else "OVER" if not metric.more_is_better else "UNDER"
     return {"metric": metric.name, "unit": metric.unit, "about": metric.about,
             "vmm": vmm, "qemu": qemu, "limit_program": limit,
             "ratio": vmm / qemu if vmm is not None and qemu else None,
-            "limits": [{"value": value, "why": why} for value, why in bounds],
-            "verdict": verdict,
+            "limits": [{"value": value, "why": why} for value, _, why in bounds],
+            "verdict": metric.verdict(vmm, bounds) if vmm is not None and bounds else None,
             "samples": {subject: results.samples.get((subject, metric.name), [])
                         for subject in ("vmm", "qemu", "limit")}}
 
@@ -261,7 +275,8 @@ def print_table(rows):
     lines = [heads]
     for row in rows:
         sign = ">=" if row["unit"] == "MB/s" else "<="
-        limits = ", ".join(f"{sign} {figure(bound['value'])}" + (f" ({bound['why']})" if bound["why"] else "")
+        limits = ", ".join(f"{sign} {figure(bound['value'])}" +
+                           (f" ({bound['why']})" if bound["why"] else "")
                            for bound in row["limits"])
         lines.append([row["metric"], row["unit"], figure(row["vmm"]), figure(row["qemu"]),
                       figure(row["ratio"]), figure(row["limit_program"]), limits,
@@ -290,13 +305,15 @@ def parse_arguments():
     parser.add_argument("metric", nargs="*", help="metrics or probes to measure (default: all)")
     parser.add_argument("-n", "--runs", type=int, default=5, help="runs of each (default 5)")
     parser.add_argument("--quick", action="store_true", help="one short run of each, for CI")
-    parser.add_argument("--check", action="store_true", help="fail if a figure is over its limit")
+    parser.add_argument("--check", action="store_true", help="fail if a promise is missed")
     parser.add_argument("--json", metavar="FILE", help="write every sample to FILE (- is stdout)")
     parser.add_argument("--build", default=os.path.join(ROOT, "build"), help="build directory")
     parser.add_argument("--vmm", default=os.environ.get("VMM"),
                         help="vmm to measure (default $VMM or BUILD/vmm; 'none' leaves it out)")
     parser.add_argument("--qemu", default=os.environ.get("QEMU", "qemu-system-x86_64"),
                         help="QEMU to compare with ('none' leaves it out)")
+    parser.add_argument("--options", default="", metavar="'-OPT VALUE...'",
+                        help="more options for both, such as '-machine kernel-irqchip=split'")
     parser.add_argument("--idle", type=float, metavar="SECONDS", default=10,
                         help="how long to watch the idle guest (default 10)")
     arguments = parser.parse_args()
@@ -312,14 +329,14 @@ def parse_arguments():
 
 def find_subjects(arguments):
     """{name: command} of what can be measured here."""
-    subjects = {}
+    subjects, more = {}, arguments.options.split()
     if arguments.vmm != "none":
         if not shutil.which(arguments.vmm):
             sys.exit(f"bench: no program at {arguments.vmm}; build it, or set VMM or --vmm")
-        subjects["vmm"] = [arguments.vmm]
+        subjects["vmm"] = [arguments.vmm, *more]
     if arguments.qemu != "none":
         if shutil.which(arguments.qemu):
-            subjects["qemu"] = [arguments.qemu, "-nic", "none"]
+            subjects["qemu"] = [arguments.qemu, "-nic", "none", *more]
         else:
             print(f"bench: no {arguments.qemu} here: its column stays empty", file=sys.stderr)
     return subjects
@@ -351,8 +368,8 @@ def main():
         else:
             with open(arguments.json, "w") as file:
                 file.write(document + "\n")
-    over = arguments.check and any(row["verdict"] in ("OVER", "UNDER") for row in rows)
-    sys.exit(1 if results.errors or over else 0)
+    missed = arguments.check and any(row["verdict"] == "MISSED" for row in rows)
+    sys.exit(1 if results.errors or missed else 0)
 
 
 if __name__ == "__main__":
