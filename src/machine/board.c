@@ -1,0 +1,270 @@
+/*
+ * The PC board: one table says what sits on it. Machine `pc` is an i440FX PC; "pc-i440fx-7.2" is its versioned name, under which
+ * guests keep the same hardware for ever.
+ */
+#include "board.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include "acpi.h"
+#include "boot.h"
+#include "sugar.h"
+#include "vmm/block.h"
+
+struct board_row {
+	const char *class, *id, *options;
+	bool (*wanted)(const struct board *b); /* NULL: always */
+};
+
+static bool has_firmware(const struct board *b)
+{
+	return b->firmware != NULL;
+}
+
+static bool wants_i8042(const struct board *b)
+{
+	return b->config->machine.i8042 != 0;
+}
+
+/* In the order of creation, which is also the order of state sections. Bridges first: others are found behind them. */
+static const struct board_row pc_board[] = {
+	{ "pc-ram", "ram", NULL, NULL },
+	{ "pc-firmware", "firmware", NULL, has_firmware },
+	{ "isa-i8259", "pic", NULL, NULL },
+	{ "ioapic", "ioapic", NULL, NULL },
+	{ "i440FX-pcihost", "pcihost", NULL, NULL },
+	{ "i440FX", "i440fx", "addr=0x0", NULL },
+	{ "PIIX3", "piix3", "addr=0x1.0x0", NULL },
+	{ "piix3-ide", "ide", "addr=0x1.0x1", NULL },
+	{ "PIIX4_PM", "pm", "addr=0x1.0x3", NULL },
+	{ "i8257", "dma", NULL, NULL },
+	{ "isa-pit", "pit", NULL, NULL },
+	{ "isa-pcspk", "pcspk", NULL, NULL },
+	{ "mc146818rtc", "rtc", NULL, NULL },
+	{ "fw_cfg_io", "fw_cfg", NULL, NULL },
+	{ "port92", "port92", NULL, NULL },
+	{ "i8042", "i8042", NULL, wants_i8042 },
+	{ "isa-fdc", "fdc", NULL, NULL },
+	{ NULL, NULL, NULL, NULL },
+};
+
+static int create_row(struct board *b, const struct board_row *row, struct err *e)
+{
+	struct opts o = { 0 };
+	int r = row->options ? opts_parse(&o, row->options, NULL, e) : 0;
+	struct device *dev = r ? NULL : device_create(b, row->class, row->id, &o, NULL, e);
+
+	opts_free(&o);
+	if (!dev)
+		return r ? r : -EINVAL;
+	dev->user_id = false;
+	if (!strcmp(row->class, "i440FX-pcihost"))
+		b->pci_bus = dev;
+	return 0;
+}
+
+/* Load the firmware ROM; direct kernel boot goes without. */
+static int load_firmware(struct board *b, struct err *e)
+{
+	const char *name = b->config->bios ? b->config->bios : "bios-256k.bin";
+	void *data;
+	size_t len, size;
+	int r;
+
+	if (b->config->kernel && !b->config->bios)
+		return 0;
+	r = board_load_firmware(b, name, 16 * MIB, &data, &len, e);
+	if (r)
+		return err_prefix(e, "-bios"), r;
+	if (len < 4096 || len % 4096) {
+		free(data);
+		return err_set(e, EINVAL, "-bios %s: %zu bytes is no firmware image: the size must be a multiple of 4 KiB", name,
+			       len);
+	}
+	size = len;
+	b->firmware = ram_block_create(b, "pc.bios", size, e);
+	if (b->firmware)
+		memcpy(b->firmware->host, data, len);
+	free(data);
+	return b->firmware ? 0 : -ENOMEM;
+}
+
+struct ram_block *board_firmware(const struct board *board)
+{
+	return board->firmware;
+}
+
+int board_build(struct board *b, struct err *e)
+{
+	int r = ram_create(b, e);
+
+	if (!r)
+		r = load_firmware(b, e);
+	for (const struct board_row *row = pc_board; !r && row->class; row++)
+		if (!row->wanted || row->wanted(b))
+			r = create_row(b, row, e);
+	if (!r)
+		r = sugar_create(b, e); /* -drive, -serial, -vga ... */
+	for (struct opt_item *i = b->config->device.first; !r && i; i = i->next)
+		r = machine_device_add(b, &i->opts, e);
+	for (struct device *d = b->devices; !r && d; d = d->next)
+		if (d->class->wire)
+			r = d->class->wire(d, e);
+	if (!r)
+		r = cmos_fill(b, e);
+	if (!r)
+		r = firmware_publish(b, e);
+	if (!r)
+		r = boot_direct_prepare(b, e);
+	return r;
+}
+
+/* ---- the machine from main's point of view ---- */
+
+static void exit_pio(void *opaque, uint16_t port, bool write, void *data, unsigned size, uint32_t count)
+{
+	map_exit_pio(opaque, port, write, data, size, count);
+}
+
+static void exit_mmio(void *opaque, uint64_t addr, bool write, void *data, unsigned len)
+{
+	map_exit_mmio(opaque, addr, write, data, len);
+}
+
+static void exit_eoi(void *opaque, uint8_t vector)
+{
+	irq_exit_eoi(opaque, vector);
+}
+
+static uint8_t exit_pic_ack(void *opaque)
+{
+	return irq_exit_pic_ack(opaque);
+}
+
+static void exit_triple_fault(void *opaque, unsigned cpu)
+{
+	(void)cpu;
+	machine_request_reset(opaque, SHUTDOWN_GUEST_RESET);
+}
+
+static void exit_internal_error(void *opaque, unsigned cpu, const char *text)
+{
+	lifecycle_vcpu_error(opaque, cpu, text);
+}
+
+static const struct kvm_exit_ops exit_ops = {
+	.pio = exit_pio,
+	.mmio = exit_mmio,
+	.ioapic_eoi = exit_eoi,
+	.pic_ack = exit_pic_ack,
+	.triple_fault = exit_triple_fault,
+	.internal_error = exit_internal_error,
+};
+
+static int create_kvm(struct board *b, struct err *e)
+{
+	b->kvm = kvm_vm_new(b->config, &exit_ops, b, e);
+	if (!b->kvm)
+		return e && e->code ? -e->code : -ENODEV;
+	return kvm_irqchip_create(b->kvm, (enum irqchip_mode)b->config->machine.kernel_irqchip, e);
+}
+
+static int create_cpus(struct board *b, struct err *e)
+{
+	int r;
+
+	if (!b->kvm)
+		return 0;
+	r = kvm_cpu_setup(b->kvm, b->config->cpu, &b->config->smp, e);
+	for (unsigned i = 0; !r && i < b->config->smp.cpus; i++)
+		if (!kvm_vcpu_new(b->kvm, i, e))
+			r = e && e->code ? -e->code : -ENOMEM;
+	return r;
+}
+
+struct board *machine_new(const struct config *c, struct err *e)
+{
+	struct board *b = xzalloc(sizeof(*b));
+	int r;
+
+	b->config = c;
+	b->devices_tail = &b->devices;
+	lifecycle_init(b);
+	irq_fabric_init(b);
+	r = map_init(b, e);
+	if (!r && c->machine.accel == ACCEL_KVM)
+		r = create_kvm(b, e);
+	if (!r && strcmp(c->machine.type, "none"))
+		r = board_build(b, e);
+	if (!r && strcmp(c->machine.type, "none"))
+		r = create_cpus(b, e);
+	if (r) {
+		machine_free(b);
+		return NULL;
+	}
+	return b;
+}
+
+void machine_free(struct board *b)
+{
+	if (!b)
+		return;
+	b->quitting = true;
+	if (b->kvm) {
+		kvm_vcpus_pause(b->kvm);
+		kvm_vcpus_stop(b->kvm);
+	}
+	b->state = RUN_SHUTDOWN;
+	block_drain_all();
+	/* Children before their controllers: newest first. */
+	while (b->devices) {
+		struct device *last = b->devices;
+
+		while (last->next)
+			last = last->next;
+		device_destroy(last);
+	}
+	boot_direct_free(b);
+	if (b->kvm)
+		kvm_vm_free(b->kvm);
+	while (b->blocks)
+		ram_block_free(b->blocks);
+	map_free(b);
+	lifecycle_free(b);
+	pthread_mutex_destroy(&b->irq.lock);
+	free(b);
+}
+
+const struct config *machine_config(const struct board *b)
+{
+	return b->config;
+}
+
+unsigned board_cpus(const struct board *board)
+{
+	return board->config->smp.cpus;
+}
+
+unsigned board_max_cpus(const struct board *board)
+{
+	return board->config->smp.maxcpus;
+}
+
+bool machine_cpu_info(struct board *b, unsigned index, struct cpu_info *out)
+{
+	const struct smp_opts *smp = &b->config->smp;
+	struct kvm_vcpu *c;
+
+	if (index >= smp->cpus || !strcmp(b->config->machine.type, "none"))
+		return false;
+	*out = (struct cpu_info){
+		.index = index,
+		.apic_id = kvm_apic_id(smp, index),
+		.thread = index % smp->threads,
+		.core = index / smp->threads % smp->cores,
+		.socket = index / (smp->threads * smp->cores),
+	};
+	c = b->kvm ? kvm_vcpu_get(b->kvm, index) : NULL;
+	out->thread_id = c ? kvm_vcpu_thread_id(c) : 0;
+	return true;
+}

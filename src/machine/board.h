@@ -1,0 +1,121 @@
+/* The machine room's private view of the board. Nothing outside src/machine/ includes this. */
+#ifndef VMM_MACHINE_BOARD_H
+#define VMM_MACHINE_BOARD_H
+
+#include "vmm/kvm.h"
+#include "vmm/machine.h"
+
+#define N_GSI  24
+#define N_PIRQ 4
+
+/* ---- region map (map.c) ---- */
+struct map_piece { /* one piece of the flattened memory space */
+	uint64_t start, end; /* [start, end) */
+	struct region *region;
+};
+struct map_view { /* immutable once published */
+	size_t n;
+	struct map_piece piece[];
+};
+struct map {
+	pthread_mutex_t lock; /* recursive leaf: lists below, KVM's slots */
+	struct region **region; /* all enabled regions, both spaces */
+	size_t n_regions, cap_regions;
+	unsigned batch;
+	bool mem_stale;
+	uint16_t *pio_index; /* port -> slot in pio_region; 0 = nothing there */
+	struct region *pio_region[1024];
+	struct map_view *view;	  /* published */
+	struct map_view *retired; /* waiting for the vCPUs to pass a boundary: freed when none looks at it */
+	struct retired_view *retired_list;
+	unsigned boundaries_due;
+};
+int map_init(struct board *b, struct err *e);
+void map_free(struct board *b);
+void map_vcpu_quiescent(struct board *b);
+/* Wait until no vCPU can still be inside a handler it found in an older map. Main thread; vCPUs running or paused. */
+void map_synchronize(struct board *b);
+/* Exit handlers. */
+void map_exit_pio(struct board *b, uint16_t port, bool write, void *data, unsigned size, uint32_t count);
+void map_exit_mmio(struct board *b, uint64_t addr, bool write, void *data, unsigned len);
+/* Host address of guest RAM at addr, and how many bytes follow contiguously; NULL if it is not RAM. Any thread. */
+void *map_ram_ptr(struct board *b, uint64_t addr, bool write, uint64_t *avail, struct ram_block **rb, uint64_t *rb_off);
+
+/* ---- RAM (ram.c) ---- */
+struct ram_block {
+	struct ram_block *next;
+	struct board *board;
+	char name[64];
+	int fd;
+	uint8_t *host;
+	uint64_t size;
+	unsigned long *dirty; /* own writes since the last fetch; allocated when tracking starts */
+};
+struct ram_block *ram_block_create(struct board *b, const char *name, uint64_t size, struct err *e);
+void ram_block_free(struct ram_block *rb);
+int ram_create(struct board *b, struct err *e); /* guest RAM, split at the PCI hole */
+
+/* ---- interrupts (irq.c) ---- */
+struct irq_fabric {
+	pthread_mutex_t lock;
+	struct board *board;
+	uint16_t asserted[N_GSI]; /* how many sources drive the input */
+	struct {
+		uint16_t asserted;
+		int gsi; /* -1: routed nowhere */
+	} pirq[N_PIRQ];
+	struct device *pic, *ioapic;
+	const struct irq_chip_ops *pic_ops, *ioapic_ops;
+	bool silent; /* settling after a load: the chips' own state already knows these levels */
+	irq_capture_fn *capture;
+	void *capture_opaque;
+};
+void irq_fabric_init(struct board *b);
+void irq_fabric_clear(struct board *b, bool silent); /* all lines low, before devices settle */
+void irq_fabric_settled(struct board *b);
+void irq_exit_eoi(struct board *b, uint8_t vector);
+uint8_t irq_exit_pic_ack(struct board *b);
+
+/* ---- the board ---- */
+struct board {
+	const struct config *config;
+	struct kvm_vm *kvm; /* NULL: -accel qtest or a test bench */
+	struct map map;
+	struct irq_fabric irq;
+	struct device *devices, **devices_tail;
+	struct device *pci_bus; /* host bridge; NULL on -machine none */
+	struct ram_block *blocks, *ram;
+	uint64_t ram_low, ram_high;
+	struct device *powerdown_dev;
+	void (*powerdown_fn)(struct device *dev);
+
+	/* life cycle (lifecycle.c), main thread unless noted */
+	enum run_state state;
+	int reboot_action, shutdown_action, panic_action;
+	int exit_status;
+	bool quitting, started;
+	bool reset_in_progress, run_after_reset;
+	unsigned quiesce_pending;
+	bool quiesced;
+	void (*quiesce_done)(void *opaque);
+	void *quiesce_opaque;
+	/* requests from any thread: bits of enum machine_request, carried out by request_bh */
+	uint32_t requests;
+	int requested_cause, requested_exit;
+	char internal_error[512];
+	pthread_mutex_t request_lock;
+	struct bh request_bh;
+};
+
+/* device.c */
+void device_reset_own(struct device *dev);
+void device_settle_own(struct device *dev);
+void device_unlink(struct device *dev);
+/* board.c */
+int board_build(struct board *b, struct err *e);
+/* lifecycle.c */
+void lifecycle_init(struct board *b);
+void lifecycle_free(struct board *b);
+void lifecycle_vcpu_error(struct board *b, unsigned cpu, const char *text); /* any thread */
+
+#endif

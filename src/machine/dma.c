@@ -1,0 +1,111 @@
+/* DMA: see vmm/dma.h. */
+#include "board.h"
+
+#include <errno.h>
+#include "vmm/pci.h"
+
+static bool may_master(const struct device *dev)
+{
+	return !dev->pci || (dev->pci->config[PCI_COMMAND_REG] & PCI_CMD_MASTER);
+}
+
+int dma_read(struct device *dev, uint64_t addr, void *buf, size_t len)
+{
+	uint8_t *to = buf;
+
+	if (!may_master(dev)) {
+		memset(buf, 0xff, len);
+		return -EFAULT;
+	}
+	while (len) {
+		struct ram_block *rb;
+		uint64_t avail, off;
+		void *host = map_ram_ptr(dev->board, addr, false, &avail, &rb, &off);
+
+		if (!host) {
+			memset(to, 0xff, len);
+			return -EFAULT;
+		}
+		avail = MIN(avail, len);
+		memcpy(to, host, avail);
+		addr += avail;
+		to += avail;
+		len -= avail;
+	}
+	return 0;
+}
+
+int dma_write(struct device *dev, uint64_t addr, const void *buf, size_t len)
+{
+	const uint8_t *from = buf;
+
+	if (!may_master(dev))
+		return -EFAULT;
+	while (len) {
+		struct ram_block *rb;
+		uint64_t avail, off;
+		void *host = map_ram_ptr(dev->board, addr, true, &avail, &rb, &off);
+
+		if (!host)
+			return -EFAULT;
+		avail = MIN(avail, len);
+		memcpy(host, from, avail);
+		ram_block_mark_dirty(rb, off, avail);
+		addr += avail;
+		from += avail;
+		len -= avail;
+	}
+	return 0;
+}
+
+int dma_map(struct device *dev, uint64_t addr, size_t len, enum dma_dir dir, struct iovec *iov, int max_iov)
+{
+	int n = 0;
+
+	if (!may_master(dev))
+		return -EFAULT;
+	while (len) {
+		struct ram_block *rb;
+		uint64_t avail, off;
+		void *host = map_ram_ptr(dev->board, addr, dir == DMA_FROM_DEVICE, &avail, &rb, &off);
+
+		if (!host)
+			return -EFAULT;
+		avail = MIN(avail, len);
+		if (n && (uint8_t *)iov[n - 1].iov_base + iov[n - 1].iov_len == host) {
+			iov[n - 1].iov_len += avail;
+		} else {
+			if (n == max_iov)
+				return -E2BIG;
+			iov[n++] = (struct iovec){ host, avail };
+		}
+		addr += avail;
+		len -= avail;
+	}
+	return n;
+}
+
+/* Which block a host pointer from dma_map() lies in. */
+static struct ram_block *block_of(struct board *b, const void *host)
+{
+	const uint8_t *p = host;
+
+	for (struct ram_block *rb = b->blocks; rb; rb = rb->next)
+		if (p >= rb->host && p < rb->host + rb->size)
+			return rb;
+	return NULL;
+}
+
+void dma_unmap(struct device *dev, enum dma_dir dir, const struct iovec *iov, int n_iov, size_t done)
+{
+	if (dir != DMA_FROM_DEVICE)
+		return;
+	for (int i = 0; i < n_iov && done; i++) {
+		struct ram_block *rb = block_of(dev->board, iov[i].iov_base);
+		size_t part = MIN(done, iov[i].iov_len);
+
+		if (rb)
+			ram_block_mark_dirty(rb, (uint64_t)((uint8_t *)iov[i].iov_base - rb->host), part);
+		done -= part;
+	}
+}
