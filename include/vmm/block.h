@@ -11,11 +11,13 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <sys/types.h>
 #include <sys/uio.h>
 #include "vmm/err.h"
 #include "vmm/prop.h"
 
 struct block;
+struct block_node;
 struct block_req;
 
 enum block_op { BLOCK_READ, BLOCK_WRITE, BLOCK_FLUSH, BLOCK_DISCARD, BLOCK_WRITE_ZEROES };
@@ -31,22 +33,27 @@ struct block_req {
 	/* ret: 0 or -errno (short transfers are completed or turned into errors by the backend) */
 	void (*done)(struct block_req *req, int ret);
 	void *opaque;
-	/* private to the backend */
+	/* private to src/block; need no initialisation */
+	struct block *block;     /* whose statistics it counts in; NULL: a driver's own request */
+	struct block_node *node; /* whose engine holds it */
 	struct block_req *next;
-	void *engine;
+	int ret;
+	bool stable; /* durable when done: fua, or the write cache is off */
 	uint64_t submit_ns;
-	uint64_t scratch[8];
+	uint64_t scratch[8]; /* an engine's control block */
 };
 
 void block_submit(struct block *b, struct block_req *req);
-/* Try to cancel; the request still completes (maybe with -ECANCELED). */
+/* Try to cancel: a request not yet started completes with -ECANCELED, others as usual. Any thread. */
 void block_cancel(struct block *b, struct block_req *req);
-/* Synchronous helpers for start-up, tests and tools: main thread only, run the loop until done. */
+/* Synchronous helpers for start-up, tests and tools: main thread only, no device lock held, run the loop until done.
+   Any offset and length inside the image. */
 int block_pread(struct block *b, uint64_t offset, void *buf, size_t len);
 int block_pwrite(struct block *b, uint64_t offset, const void *buf, size_t len);
 int block_flush_sync(struct block *b);
 
-/* Geometry and properties. size in bytes, rounded down to 512. */
+/* Geometry and properties. Size in bytes; that of an odd-sized image is rounded up to 512, as QEMU does: the rest of
+   the last sector reads as zeroes, and writing it grows the file. 0 without medium. */
 uint64_t block_size(const struct block *b);
 bool block_readonly(const struct block *b);
 bool block_inserted(const struct block *b);            /* a medium is present */
@@ -55,14 +62,18 @@ const char *block_filename(const struct block *b);     /* "" when empty */
 bool block_is_cdrom(const struct block *b);            /* media=cdrom */
 uint32_t block_physical_sector(const struct block *b); /* 512 or 4096 */
 bool block_write_cache(const struct block *b);         /* writeback: guest must flush */
-void block_set_write_cache(struct block *b, bool on);
+void block_set_write_cache(struct block *b, bool on);  /* any thread, device's lock held; later writes are durable */
+bool block_discard_enabled(const struct block *b);     /* discard=unmap */
+const char *block_serial(const struct block *b);       /* -drive serial=, for devices without one; NULL: none */
 unsigned block_inflight(const struct block *b);
 
 /* Error policy as given by werror=/rerror= (QEMU's names; default report, werror: enospc). */
 enum block_on_error { BLOCK_ERR_REPORT, BLOCK_ERR_IGNORE, BLOCK_ERR_STOP, BLOCK_ERR_ENOSPC };
 enum block_error_action { BLOCK_ACTION_REPORT, BLOCK_ACTION_IGNORE, BLOCK_ACTION_STOP };
-/* What the device does with a failed request: STOP means keep the request, ask machine_request_stop_on_io_error(),
-   retry in resume(). Emits the BLOCK_IO_ERROR event. Leaf. */
+enum block_on_error block_on_read_error(const struct block *b);
+enum block_on_error block_on_write_error(const struct block *b);
+/* What the device does with a failed request (err_no > 0): STOP means keep the request, ask
+   machine_request_stop_on_io_error(), retry in resume(). Emits the BLOCK_IO_ERROR event. Leaf. */
 enum block_error_action block_error_action(struct block *b, enum block_op op, int err_no);
 
 /*
@@ -74,35 +85,92 @@ struct block_media_ops {
 	void (*eject_request)(void *opaque, bool force); /* operator asks a locked tray to open */
 	bool (*tray_locked)(void *opaque);
 	bool (*tray_open)(void *opaque);
-	void (*set_tray)(void *opaque, bool open);
+	void (*set_tray)(void *opaque, bool open); /* operator moves the tray; NULL for all three: no tray (floppy) */
 };
 void block_set_media_ops(struct block *b, const struct block_media_ops *ops, void *opaque, pthread_mutex_t *lock,
 			 const char *qdev_id);
 /* Operator's side (control room). QEMU's semantics and error texts. Main thread. */
 int block_eject(struct block *b, bool force, struct err *e);
+/* blockdev-change-medium: opens the image first, so that on failure the old medium stays. read_only_mode: "retain"
+   (or NULL), "read-only", "read-write"; format NULL: that of -drive, else probed. */
 int block_change_medium(struct block *b, const char *filename, const char *format, const char *read_only_mode,
 			bool force, struct err *e);
 int block_open_tray(struct block *b, bool force, struct err *e);
 int block_close_tray(struct block *b, struct err *e);
+int block_remove_medium(struct block *b, struct err *e); /* blockdev-remove-medium: the tray must be open */
+bool block_is_removable(const struct block *b); /* its device takes media out, or it has none and media=cdrom */
+bool block_has_tray(const struct block *b);
+bool block_tray_is_open(const struct block *b);
+bool block_is_locked(const struct block *b);      /* the guest locked the tray */
+const char *block_qdev_id(const struct block *b); /* of the device that registered media operations, or "" */
 /* The front end moved its tray: emits DEVICE_TRAY_MOVED. Leaf. */
 void block_tray_moved(struct block *b, bool open);
 
-/* Opening. `o` holds -drive/-blockdev options: file=, format=, cache=, aio=, readonly=, snapshot=, media=, id=, werror=
-   ...; an empty file gives an empty removable drive. Images are locked (OFD locks as QEMU's raw driver: a second writer
-   is refused by name). */
+/*
+ * Opening. `o` holds the options of one -drive; see block_drive_props for the rows. An empty file gives an empty
+ * removable drive. Images are locked (OFD locks at the same bytes as QEMU's raw driver, so that a QEMU and a vmm
+ * exclude each other too: a second writer is refused by name). The machine's -snapshot is snapshot=on in `o`. NULL with
+ * a message. Main thread.
+ */
 struct block *block_open(struct opts *o, struct err *e);
+/* The same for -blockdev and QMP blockdev-add (block_blockdev_props): "driver" names a format or a protocol, "file" is
+   another node's name or file.driver, file.filename ... of one to be made. */
+struct block *block_open_blockdev(struct opts *o, struct err *e);
+extern const struct prop block_drive_props[], block_blockdev_props[];
 void block_close(struct block *b);            /* waits for what is in flight, releases locks; NULL-safe */
 int block_drain(struct block *b);             /* main thread: run the loop until nothing is in flight */
 struct block *block_find(const char *id);     /* by drive id or node name; NULL */
-struct block *block_next(struct block *prev); /* iterate over all; NULL starts */
+struct block *block_next(struct block *prev); /* iterate over all in order of opening; NULL starts */
+void block_close_all(void);                   /* at exit, after the machine has gone; ends the worker threads */
 
 /* Exclusive use by one device; owner: its id, shown in messages. */
 int block_claim(struct block *b, const char *owner, struct err *e);
-void block_release(struct block *b);
+void block_release(struct block *b);            /* also forgets the media operations; NULL-safe */
+const char *block_owner(const struct block *b); /* NULL: nobody's */
 
-struct block_stats {
-	uint64_t ops[5], bytes[5], errors[5], time_ns[5];
+/* Where -drive wants it (if=, index=, bus=, unit=), resolved as QEMU does: for the board's sugar. */
+enum block_interface {
+	BLOCK_IF_NONE,
+	BLOCK_IF_IDE,
+	BLOCK_IF_SCSI,
+	BLOCK_IF_FLOPPY,
+	BLOCK_IF_PFLASH,
+	BLOCK_IF_MTD,
+	BLOCK_IF_SD,
+	BLOCK_IF_VIRTIO,
+	BLOCK_IF_XEN
 };
+struct block_place {
+	int interface; /* enum block_interface; NONE for -blockdev */
+	int32_t bus, unit;
+};
+struct block_place block_place(const struct block *b);
+
+/* For query-block and query-named-block-nodes. Strings live as long as the medium is in. */
+struct block_info {
+	const char *node_name; /* "#block001" when generated; "" without medium */
+	const char *driver;    /* format: "raw" */
+	const char *protocol;  /* "file" | "host_device" */
+	const char *filename;
+	const char *detect_zeroes; /* "off" | "on" | "unmap" */
+	const char *aio;           /* "threads" | "native" | "io_uring" */
+	bool readonly, direct, no_flush, writeback, snapshot;
+	bool is_drive; /* from -drive; false: -blockdev */
+	uint64_t size;
+};
+void block_get_info(const struct block *b, struct block_info *info);
+
+/* BLOCK_IO_ERROR and DEVICE_TRAY_MOVED go here (data: JSON object). The machine registers once; fn may be called on any
+   thread under device locks: a leaf. */
+void block_set_event_handler(void (*fn)(void *opaque, const char *name, const char *data_json), void *opaque);
+/* Called first on every worker thread: the sandbox applies the io profile. Set before the first request. */
+void block_set_thread_hook(void (*fn)(void));
+
+/* Indexed by enum block_op; time_ns is the sum of latencies from submit to done. */
+struct block_stats {
+	uint64_t ops[5], bytes[5], errors[5], time_ns[5], max_ns[5];
+};
+/* Any thread; each number is consistent in itself. */
 void block_get_stats(const struct block *b, struct block_stats *s);
 
 #endif
