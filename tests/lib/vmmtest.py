@@ -426,10 +426,13 @@ class Guest:
         """A new connection to the control socket."""
         sock = socket.socket(socket.AF_UNIX)
 
+        def died():
+            return ConnectionError(f"{VMM} exited with {self.process.returncode}:\n"
+                                   f"{shlex.join(self.argv)}\n{self.stderr()}")
+
         def connected():
             if self.process.poll() is not None:
-                raise ConnectionError(f"{VMM} exited with {self.process.returncode}:\n"
-                                      f"{shlex.join(self.argv)}\n{self.stderr()}")
+                raise died()
             try:
                 sock.connect(self.qmp_path)
                 return True
@@ -439,6 +442,10 @@ class Guest:
         try:
             poll(connected, 30, "the QMP socket", 0.005)
             return QMP(sock)
+        except ConnectionError:
+            sock.close()
+            self.wait_exit(5)
+            raise died() from None
         except BaseException:
             sock.close()
             raise

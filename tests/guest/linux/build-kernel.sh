@@ -23,7 +23,7 @@ fi
 cc=gcc
 if command -v ccache >/dev/null; then cc="ccache gcc"; fi
 export KBUILD_BUILD_TIMESTAMP='1970-01-01' KBUILD_BUILD_USER=vmm KBUILD_BUILD_HOST=test
-make="nice make -C $work ARCH=x86"
+make="make -C $work ARCH=x86"
 
 $make tinyconfig >/dev/null
 cat "$fragment" >>"$work/.config"
