@@ -68,7 +68,7 @@ struct config {
 	char *vga;     /* std | none | cirrus refused ... */
 	char *display; /* none | curses | NULL: default */
 	bool nographic, nodefaults, no_user_config;
-	struct opt_list vnc, serial, parallel, debugcon, monitor, qmp, mon, chardev, drive, blockdev, netdev, device,
+	struct opt_list vnc, serial, parallel, debugcon, monitor, qmp, qmp_pretty, mon, chardev, drive, blockdev, netdev, device,
 		global, object, smbios, fw_cfg, add_fd, acpitable, msg, audiodev;
 	char *incoming, *loadvm;
 	bool stopped; /* -S */
@@ -97,6 +97,7 @@ struct option_desc {
 	const char *group;
 	const struct prop *props;
 };
-const struct option_desc *config_options(size_t *n);
+/* Option i in the order of --help; NULL behind the last. */
+const struct option_desc *config_option(size_t i);
 
 #endif

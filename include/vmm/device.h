@@ -99,7 +99,8 @@ struct device {
 	struct pci_function *pci; /* BUS_PCI: configuration space, see vmm/pci.h */
 	bool quiesced;
 	struct log_limit guest_log; /* for log_guest(&dev->guest_log, ...) */
-	void *machine_private;
+	void *machine_private; /* claimed backends */
+	bool machine_settled;  /* fixed regions were mapped once; from then on they are the device's */
 	struct device *next; /* board's list, in creation order */
 };
 

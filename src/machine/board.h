@@ -25,14 +25,10 @@ struct map {
 	bool mem_stale;
 	uint16_t *pio_index; /* port -> slot in pio_region; 0 = nothing there */
 	struct region *pio_region[1024];
-	struct map_view *view;	  /* published */
-	struct map_view *retired; /* waiting for the vCPUs to pass a boundary: freed when none looks at it */
-	struct retired_view *retired_list;
-	unsigned boundaries_due;
+	struct map_view *view; /* published */
 };
 int map_init(struct board *b, struct err *e);
 void map_free(struct board *b);
-void map_vcpu_quiescent(struct board *b);
 /* Wait until no vCPU can still be inside a handler it found in an older map. Main thread; vCPUs running or paused. */
 void map_synchronize(struct board *b);
 /* Exit handlers. */
@@ -84,7 +80,7 @@ struct board {
 	struct irq_fabric irq;
 	struct device *devices, **devices_tail;
 	struct device *pci_bus; /* host bridge; NULL on -machine none */
-	struct ram_block *blocks, *ram;
+	struct ram_block *blocks, *ram, *firmware;
 	uint64_t ram_low, ram_high;
 	struct device *powerdown_dev;
 	void (*powerdown_fn)(struct device *dev);

@@ -11,11 +11,6 @@
 
 #define PAGE 4096ull
 
-struct retired_view {
-	struct retired_view *next;
-	struct map_view *view;
-};
-
 /* ---- building ---- */
 
 static bool is_enabled_mem(const struct region *r)
@@ -111,63 +106,6 @@ static void update_slots(struct board *b, const struct map_view *v)
 	free(list);
 }
 
-static void free_retired(struct map *m)
-{
-	while (m->retired_list) {
-		struct retired_view *r = m->retired_list;
-
-		m->retired_list = r->next;
-		free(r->view);
-		free(r);
-	}
-}
-
-/* Called with the lock held: no vCPU may still be looking at what was published before. */
-static void retire(struct board *b, struct map_view *old)
-{
-	struct map *m = &b->map;
-	struct retired_view *r;
-
-	if (!old)
-		return;
-	r = xzalloc(sizeof(*r));
-	r->view = old;
-	r->next = m->retired_list;
-	m->retired_list = r;
-	if (!b->kvm) {
-		free_retired(m);
-		return;
-	}
-	if (!m->boundaries_due) {
-		m->boundaries_due = kvm_vcpus_sync(b->kvm);
-		if (!m->boundaries_due)
-			free_retired(m);
-	}
-}
-
-/* A vCPU is about to enter the guest again: it holds no pointer into any older view. */
-void map_vcpu_quiescent(struct board *b)
-{
-	struct map *m = &b->map;
-
-	pthread_mutex_lock(&m->lock);
-	if (m->boundaries_due && !--m->boundaries_due) {
-		/* Views retired since that sync began may still be in use by CPUs that passed early: one more round for them. */
-		if (m->retired_list && m->retired_list->next) {
-			struct retired_view *newest = m->retired_list;
-
-			m->retired_list = newest->next;
-			free_retired(m);
-			newest->next = NULL;
-			m->retired_list = newest;
-			m->boundaries_due = kvm_vcpus_sync(b->kvm);
-		}
-		if (!m->boundaries_due)
-			free_retired(m);
-	}
-	pthread_mutex_unlock(&m->lock);
-}
-
 static void rebuild(struct board *b)
 {
 	struct map *m = &b->map;
@@ -179,7 +117,11 @@ static void rebuild(struct board *b)
 	v = flatten(m);
 	__atomic_store_n(&m->view, v, __ATOMIC_RELEASE);
 	update_slots(b, v);
-	retire(b, old);
+	/* Exit handlers on other vCPUs may still be looking at the old view. */
+	if (b->kvm)
+		kvm_call_after_grace(b->kvm, free, old);
+	else
+		free(old);
 }
 
 /* ---- ports ---- */
@@ -337,7 +279,6 @@ void map_free(struct board *b)
 {
 	struct map *m = &b->map;
 
-	free_retired(m);
 	free(m->view);
 	free(m->region);
 	if (m->pio_index)

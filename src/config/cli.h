@@ -1,0 +1,21 @@
+/* Private to the config room: what the option table calls. */
+#ifndef VMM_CONFIG_CLI_H
+#define VMM_CONFIG_CLI_H
+
+#include "vmm/config.h"
+
+extern const struct prop machine_props[], smp_props[], memory_props[], boot_props[], rtc_props[], action_props[];
+
+void config_defaults(struct config *c);
+/* Fill what was not given, check what contradicts. */
+int config_complete(struct config *c, struct err *e);
+
+/* Each prints to stdout and returns 1 ("printed, exit 0"), or -errno. */
+int cli_help(void);
+int cli_version(void);
+int cli_machine_help(void);
+int cli_cpu_help(void);
+int cli_device_help(const char *driver, struct err *e); /* NULL: all */
+int cli_log_help(void);
+
+#endif

@@ -1,0 +1,196 @@
+/* Defaults and checks of the whole command line: what single options cannot know. */
+#include "cli.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_CPUS 255 /* xAPIC ids 0..254 */
+#define MAX_RAM  (1 * TIB)
+
+void config_defaults(struct config *c)
+{
+	memset(c, 0, sizeof(*c));
+	props_default(machine_props, &c->machine);
+	props_default(boot_props, &c->boot);
+	props_default(rtc_props, &c->rtc);
+	c->smp.cpus = 1;
+	c->memory.size = 128 * MIB;
+	c->sandbox = 1;
+}
+
+static int complete_smp(struct config *c, struct err *e)
+{
+	struct smp_opts *s = &c->smp;
+	uint64_t product;
+
+	if (s->cpus > MAX_CPUS || s->maxcpus > MAX_CPUS)
+		return err_set(e, EINVAL, "-smp: %u CPUs; the machine 'pc' takes at most %u",
+			       s->cpus > MAX_CPUS ? s->cpus : s->maxcpus, MAX_CPUS);
+	if (s->dies > 1)
+		return err_set(e, EINVAL, "-smp: dies=%u is not offered by the machine 'pc'", s->dies);
+	s->dies = 1;
+	/* QEMU's rule (prefer sockets): what is missing is computed from what is given. */
+	if (!s->maxcpus)
+		s->maxcpus = s->sockets && s->cores && s->threads ? s->sockets * s->cores * s->threads : s->cpus;
+	if (!s->cpus)
+		s->cpus = s->maxcpus;
+	if (!s->maxcpus)
+		s->maxcpus = s->cpus;
+	if (!s->cpus) {
+		bool topology = s->sockets || s->cores || s->threads;
+
+		if (!topology)
+			return err_set(e, EINVAL, "-smp: 0 CPUs; a machine needs at least one");
+		s->sockets = s->sockets ? s->sockets : 1;
+		s->cores = s->cores ? s->cores : 1;
+		s->threads = s->threads ? s->threads : 1;
+		s->cpus = s->maxcpus = s->sockets * s->cores * s->threads;
+	}
+	if (!s->threads)
+		s->threads = s->sockets && s->cores ? MAX(1u, s->maxcpus / MAX(1u, s->sockets * s->cores)) : 1;
+	if (!s->cores)
+		s->cores = s->sockets ? MAX(1u, s->maxcpus / MAX(1u, s->sockets * s->threads)) : 1;
+	if (!s->sockets)
+		s->sockets = MAX(1u, s->maxcpus / MAX(1u, s->cores * s->threads));
+	product = (uint64_t)s->sockets * s->cores * s->threads;
+	if (s->cpus > s->maxcpus)
+		return err_set(e, EINVAL, "-smp: cpus=%u is more than maxcpus=%u", s->cpus, s->maxcpus);
+	if (product != s->maxcpus)
+		return err_set(e, EINVAL, "-smp: sockets (%u) * cores (%u) * threads (%u) make %llu, not maxcpus (%u)",
+			       s->sockets, s->cores, s->threads, (unsigned long long)product, s->maxcpus);
+	if (s->maxcpus > MAX_CPUS)
+		return err_set(e, EINVAL, "-smp: %u CPUs; the machine 'pc' takes at most %u", s->maxcpus, MAX_CPUS);
+	return 0;
+}
+
+static int complete_memory(struct config *c, struct err *e)
+{
+	struct memory_opts *m = &c->memory;
+
+	if (m->size < MIB)
+		return err_set(e, EINVAL, "-m: %llu bytes of guest memory are too little; the least is 1 MiB",
+			       (unsigned long long)m->size);
+	if (m->size > MAX_RAM)
+		return err_set(e, EINVAL, "-m: %llu MiB of guest memory are too much; the most is 1 TiB",
+			       (unsigned long long)(m->size / MIB));
+	m->size = ALIGN_UP(m->size, 8192);
+	if (m->maxmem && m->maxmem < m->size)
+		return err_set(e, EINVAL, "-m: maxmem is less than the initial memory");
+	return 0;
+}
+
+static int check_machine(struct config *c, struct err *e)
+{
+	static const char *const types[] = {"pc", "pc-i440fx-7.2", "none"};
+	const struct {
+		const char *name;
+		int value;
+	} lacking[] = {{"vmport", c->machine.vmport}, {"hpet", c->machine.hpet}, {"smm", c->machine.smm}};
+	bool known = false;
+
+	for (size_t i = 0; i < ARRAY_SIZE(types); i++)
+		known |= !strcmp(c->machine.type, types[i]);
+	if (!known) {
+		const char *near = err_nearest(c->machine.type, types, ARRAY_SIZE(types));
+
+		return err_set(e, EINVAL, "-machine: unsupported machine type '%s'%s%s%s", c->machine.type,
+			       near ? "; did you mean '" : ", see -machine help", near ? near : "", near ? "'?" : "");
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(lacking); i++)
+		if (lacking[i].value == 1)
+			return err_set(e, EINVAL, "-machine: %s=on is not offered; leave it out or say %s=off",
+				       lacking[i].name, lacking[i].name);
+	if (c->machine.pit == 0)
+		return err_set(e, EINVAL, "-machine: pit=off is not offered: a PC without its timer does not boot");
+	if (c->machine.usb)
+		return err_set(e, EINVAL, "-usb: USB controllers are not offered by this version");
+	return 0;
+}
+
+static int check_combinations(struct config *c, struct err *e)
+{
+	if (c->initrd && !c->kernel)
+		return err_set(e, EINVAL, "-initrd only allowed with -kernel option");
+	if (c->append && !c->kernel)
+		return err_set(e, EINVAL, "-append only allowed with -kernel option");
+	if (c->nographic && c->display && !strcmp(c->display, "curses"))
+		return err_set(e, EINVAL, "-nographic cannot be used with -display curses");
+	if (c->nographic && c->daemonize)
+		return err_set(e, EINVAL, "-nographic cannot be used with -daemonize");
+	if (c->daemonize && c->display && !strcmp(c->display, "curses"))
+		return err_set(e, EINVAL, "-display curses cannot be used with -daemonize");
+	if (c->qtest && c->machine.accel != ACCEL_QTEST)
+		return err_set(e, EINVAL, "-qtest needs -accel qtest");
+	if (c->loadvm)
+		return err_set(e, EINVAL, "-loadvm %s: internal snapshots are not offered by this version", c->loadvm);
+	if (c->incoming)
+		return err_set(e, EINVAL, "-incoming %s: migration is not offered by this version", c->incoming);
+	if (c->gdb)
+		return err_set(e, EINVAL, "-gdb %s: the gdb stub is not offered by this version", c->gdb);
+	if (c->vga && strcmp(c->vga, "std") && strcmp(c->vga, "none"))
+		return err_set(e, EINVAL, "-vga %s: not offered; vmm has std and none", c->vga);
+	for (struct opt_item *i = c->monitor.first; i; i = i->next)
+		if (strcmp(i->text, "none"))
+			return err_set(e, EINVAL, "-monitor %s: the readline monitor is not offered; use -qmp %s",
+				       i->text, i->text);
+	for (struct opt_item *i = c->audiodev.first; i; i = i->next) {
+		const char *driver = opts_get(&i->opts, "driver");
+
+		if (!driver || strcmp(driver, "none"))
+			return err_set(e, EINVAL, "-audiodev %s: not offered; vmm has only the driver 'none'", i->text);
+	}
+	return 0;
+}
+
+int config_complete(struct config *c, struct err *e)
+{
+	int r = check_machine(c, e);
+
+	if (!r)
+		r = complete_smp(c, e);
+	if (!r)
+		r = complete_memory(c, e);
+	if (!r)
+		r = check_combinations(c, e);
+	return r;
+}
+
+static void free_list(struct opt_list *l)
+{
+	while (l->first) {
+		struct opt_item *next = l->first->next;
+
+		opts_free(&l->first->opts);
+		free(l->first->text);
+		free(l->first);
+		l->first = next;
+	}
+	l->last = NULL;
+}
+
+void config_free(struct config *c)
+{
+	char **strings[] = {&c->cpu,          &c->name,       &c->bios,
+			    &c->firmware_dir, &c->kernel,     &c->initrd,
+			    &c->append,       &c->vga,        &c->display,
+			    &c->incoming,     &c->loadvm,     &c->pidfile,
+			    &c->log_file,     &c->log_filter, &c->runas,
+			    &c->chroot,       &c->qtest,      &c->qtest_log,
+			    &c->gdb,          &c->metrics,    &c->watchdog_action,
+			    &c->run_with};
+	struct opt_list *lists[] = {&c->vnc,        &c->serial, &c->parallel, &c->debugcon, &c->monitor,  &c->qmp,
+				    &c->qmp_pretty, &c->mon,    &c->chardev,  &c->drive,    &c->blockdev, &c->netdev,
+				    &c->device,     &c->global, &c->object,   &c->smbios,   &c->fw_cfg,   &c->add_fd,
+				    &c->acpitable,  &c->msg,    &c->audiodev};
+
+	for (size_t i = 0; i < ARRAY_SIZE(strings); i++) {
+		free(*strings[i]);
+		*strings[i] = NULL;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
+		free_list(lists[i]);
+	props_free(machine_props, &c->machine);
+	props_free(boot_props, &c->boot);
+	props_free(rtc_props, &c->rtc);
+}

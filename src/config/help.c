@@ -1,0 +1,98 @@
+/* --help, --version and the lists behind "help" arguments. */
+#include "cli.h"
+#include "vmm-config.h"
+#include "vmm/device.h"
+#include "vmm/kvm.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+int cli_version(void)
+{
+	printf("vmm version %s\nA KVM virtual machine monitor for unmodified PC guests.\n", VMM_VERSION);
+	return 1;
+}
+
+int cli_help(void)
+{
+	const struct option_desc *d;
+	const char *group = NULL;
+
+	printf("Usage: vmm [OPTION]... [DISK-IMAGE]\n"
+	       "Run an unmodified PC guest on KVM. Options may be written with - or --.\n"
+	       "\n"
+	       "  vmm -m 512 -disk win.img -cdrom xp.iso\n"
+	       "  vmm -nographic -kernel bzImage -append console=ttyS0\n");
+	for (size_t i = 0; (d = config_option(i)); i++) {
+		if (!group || strcmp(group, d->group)) {
+			printf("\n%s:\n", d->group);
+			group = d->group;
+		}
+		printf("  -%s%s%s\n", d->name, d->arg_help ? " " : "", d->arg_help ? d->arg_help : "");
+		printf("          %s\n", d->help);
+	}
+	printf("\nSee vmm(1) for details and examples.\n");
+	return 1;
+}
+
+int cli_machine_help(void)
+{
+	printf("Supported machines are:\n"
+	       "pc                   Standard PC (i440FX + PIIX, 1996) (alias of pc-i440fx-7.2)\n"
+	       "pc-i440fx-7.2        Standard PC (i440FX + PIIX, 1996) (default)\n"
+	       "none                 empty machine\n"
+	       "\nProperties:\n");
+	props_print_help(machine_props, stdout);
+	return 1;
+}
+
+int cli_cpu_help(void)
+{
+	kvm_cpu_print_help(stdout);
+	return 1;
+}
+
+int cli_log_help(void)
+{
+	printf("Log items (comma separated):\n"
+	       "all             everything\n"
+	       "guest_errors    what the guest does that its hardware forbids\n"
+	       "ROOM            debug messages of a room: base config kvm machine map block chardev display control "
+	       "sandbox\n");
+	return 1;
+}
+
+int cli_device_help(const char *driver, struct err *e)
+{
+	static const char *const categories[] = {"Controller/Bridge", "Storage", "Network", "Input", "Display", "Misc"};
+	const struct device_class *c;
+
+	if (driver) {
+		c = device_class_find(driver);
+		if (!c)
+			return err_set(e, EINVAL, "'%s' is not a valid device model name, see -device help", driver);
+		printf("%s: %s\n", c->name, c->summary);
+		if (c->props && c->props->name) {
+			printf("%s options:\n", c->name);
+			props_print_help(c->props, stdout);
+		} else {
+			printf("There are no options for %s.\n", c->name);
+		}
+		return 1;
+	}
+	for (size_t k = 0; k < ARRAY_SIZE(categories); k++) {
+		bool any = false;
+
+		for (const struct device_class *const *p = device_registry; (c = *p); p++) {
+			if (!c->user_creatable || strcmp(c->category, categories[k]))
+				continue;
+			if (!any)
+				printf("%s%s devices:\n", k ? "\n" : "", categories[k]);
+			any = true;
+			printf("name \"%s\"%s%s%s, desc \"%s\"\n", c->name, c->alias ? ", alias \"" : "",
+			       c->alias ? c->alias : "", c->alias ? "\"" : "", c->summary);
+		}
+	}
+	return 1;
+}
