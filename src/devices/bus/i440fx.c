@@ -60,7 +60,7 @@ static uint64_t pam_read(struct device *dev, struct region *r, uint64_t offset, 
 	return UINT64_MAX; /* no one answers on PCI */
 }
 
-/* Write-only to DRAM, or with no DRAM at all: see segment_update(). */
+/* Segments whose reads come from PCI: see segment_update(). */
 static void pam_write(struct device *dev, struct region *r, uint64_t offset, uint64_t value, unsigned size);
 
 static const struct region_ops pam_ops = {.read = pam_read, .write = pam_write, .max_access = 8};
@@ -104,11 +104,11 @@ static unsigned segment_attr(const struct device *dev, unsigned n)
 
 static void pam_write(struct device *dev, struct region *r, uint64_t offset, uint64_t value, unsigned size)
 {
-	uint8_t bytes[8];
+	struct ram_block *ram = board_ram(dev->board);
 	if (!(segment_attr(dev, r - dev->regions) & PAM_WE))
 		return; /* the ROM does not listen */
-	put_le64(bytes, value);
-	dma_write(dev, r->base + offset, bytes, size);
+	put_le((uint8_t *)ram_block_ptr(ram) + r->base + offset, value, size);
+	ram_block_mark_dirty(ram, r->base + offset, size);
 }
 
 /* Reads of the segment come from PCI: the firmware ROM's top 128 KiB, or nothing. */
