@@ -14,9 +14,11 @@
 
 struct loop;
 
-enum { LOOP_READ = 1, LOOP_WRITE = 4 /* EPOLLIN, EPOLLOUT */ };
+/* EPOLLIN, EPOLLOUT, EPOLLRDHUP. LOOP_HANGUP: the peer of a socket will send no more, whether or not data is left to
+   read; reported until the watch no longer asks for it. */
+enum { LOOP_READ = 1, LOOP_WRITE = 4, LOOP_HANGUP = 0x2000 };
 
-/* events: LOOP_READ/LOOP_WRITE that are ready; an error or hang-up reports both. */
+/* events: those asked for that are ready; an error or full hang-up counts as all of them. */
 typedef void loop_watch_fn(void *opaque, int fd, unsigned events);
 typedef void loop_post_fn(void *opaque);
 

@@ -127,7 +127,8 @@ void loop_stop(struct loop *loop)
 
 static uint32_t epoll_events(unsigned events)
 {
-	return (events & LOOP_READ ? (uint32_t)EPOLLIN : 0) | (events & LOOP_WRITE ? (uint32_t)EPOLLOUT : 0);
+	return (events & LOOP_READ ? (uint32_t)EPOLLIN : 0) | (events & LOOP_WRITE ? (uint32_t)EPOLLOUT : 0) |
+	       (events & LOOP_HANGUP ? (uint32_t)EPOLLRDHUP : 0);
 }
 
 struct watch *loop_watch(struct loop *loop, int fd, unsigned events, pthread_mutex_t *lock, loop_watch_fn *fn,
@@ -137,7 +138,9 @@ struct watch *loop_watch(struct loop *loop, int fd, unsigned events, pthread_mut
 	struct epoll_event ev = {.events = epoll_events(events), .data.ptr = w};
 
 	*w = (struct watch){.loop = loop, .fd = fd, .events = events, .lock = lock, .fn = fn, .opaque = opaque};
-	if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &ev)) {
+	/* Add also when nothing is asked for yet, to learn now whether the fd can be watched at all. */
+	if (epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, fd, &ev) ||
+	    (!events && epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, fd, NULL))) {
 		err_errno(e, errno, "cannot watch file descriptor %d", fd);
 		free(w);
 		return NULL;
@@ -357,7 +360,9 @@ static int dispatch(struct loop *loop, const struct epoll_event *ev)
 	if (ev->events & EPOLLOUT)
 		events |= LOOP_WRITE;
 	if (ev->events & (EPOLLERR | EPOLLHUP))
-		events |= LOOP_READ | LOOP_WRITE;
+		events |= LOOP_READ | LOOP_WRITE | LOOP_HANGUP;
+	if (ev->events & EPOLLRDHUP)
+		events |= LOOP_HANGUP;
 	events &= w->events;
 	if (w->lock)
 		pthread_mutex_lock(w->lock);

@@ -400,9 +400,16 @@ void chardev_set_open(struct chardev *c, bool guest_open)
 
 /* ---- input ---- */
 
+size_t chardev_input_room(const struct chardev *c)
+{
+	/* A mux always reads, and drops what does not fit: its operator must be able to type Ctrl-A x at a guest that
+	   takes no input. */
+	return c->mux ? INPUT_QUEUE_SIZE : c->in.cap - c->in.len;
+}
+
 static void update_want_input(struct chardev *c)
 {
-	bool on = c->in.len < c->in.cap;
+	bool on = chardev_input_room(c) > 0;
 
 	c->in_pending = c->in.len || !on;
 	if (on == c->input_on)
@@ -448,11 +455,6 @@ void chardev_accept_input(struct chardev *c)
 		c = c->mux_base;
 	if (c->in_pending)
 		bh_schedule(&c->in_bh);
-}
-
-size_t chardev_input_room(const struct chardev *c)
-{
-	return c->in.cap - c->in.len;
 }
 
 bool chardev_input_grow(struct chardev *c)

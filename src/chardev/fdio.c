@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static void set_watches(struct fdio *f)
@@ -58,23 +57,14 @@ static void in_ready(void *opaque, int fd, unsigned events)
 		set_watches(f);
 		chardev_output_ready(f->c);
 	}
-	if (!(events & LOOP_READ))
-		return;
-	if (f->in_on)
+	if ((events & LOOP_READ) && f->in_on)
 		read_some(f);
-	else if (f->in_watch)
-		end_of_input(f); /* hung up while nobody takes input: do not spin */
 }
 
 static void out_ready(void *opaque, int fd, unsigned events)
 {
 	struct fdio *f = opaque;
 
-	if (!f->out_on) { /* hung up: write() will tell, do not spin */
-		loop_unwatch(f->out_watch);
-		f->out_watch = NULL;
-		return;
-	}
 	f->out_on = false;
 	loop_watch_set(f->out_watch, 0);
 	chardev_output_ready(f->c);
@@ -88,40 +78,42 @@ static void regular_bh(void *opaque)
 		bh_schedule(&f->in_bh);
 }
 
-static bool is_regular(int fd)
+/* epoll refuses files and devices that are always ready (/dev/null): *out stays NULL for these. */
+static int watch(struct fdio *f, int fd, unsigned events, loop_watch_fn *fn, struct watch **out, struct err *e)
 {
-	struct stat st;
+	struct err why = ERR_INIT;
 
-	return fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+	*out = loop_watch(loop_main(), fd, events, NULL, fn, f, &why);
+	return *out || why.code == EPERM ? 0 : err_set(e, why.code, "%s", why.msg);
 }
 
 static int start_input(struct fdio *f, struct err *e)
 {
+	int ret = watch(f, f->in_fd, LOOP_READ, in_ready, &f->in_watch, e);
+
+	if (ret)
+		return ret;
 	f->in_on = true;
-	if (is_regular(f->in_fd)) {
-		f->in_regular = true;
+	f->in_regular = !f->in_watch;
+	if (f->in_regular)
 		bh_schedule(&f->in_bh);
-		return 0;
-	}
-	f->in_watch = loop_watch(loop_main(), f->in_fd, LOOP_READ, NULL, in_ready, f, e);
-	return f->in_watch ? 0 : -EIO;
+	return 0;
 }
 
 int fdio_start(struct fdio *f, struct chardev *c, int in_fd, int out_fd, void (*eof)(struct chardev *), struct err *e)
 {
+	int ret;
+
 	signal(SIGPIPE, SIG_IGN);
 	*f = (struct fdio){.c = c, .in_fd = in_fd, .out_fd = out_fd, .eof = eof};
 	bh_init(&f->in_bh, loop_main(), NULL, regular_bh, f);
-	if (in_fd >= 0 && start_input(f, e))
-		return -EIO;
-	if (out_fd >= 0 && out_fd != in_fd && !is_regular(out_fd)) {
-		f->out_watch = loop_watch(loop_main(), out_fd, 0, NULL, out_ready, f, e);
-		if (!f->out_watch) {
-			fdio_stop(f);
-			return -EIO;
-		}
-	}
-	return 0;
+	ret = in_fd >= 0 ? start_input(f, e) : 0;
+
+	if (!ret && out_fd >= 0 && out_fd != in_fd)
+		ret = watch(f, out_fd, 0, out_ready, &f->out_watch, e);
+	if (ret)
+		fdio_stop(f);
+	return ret;
 }
 
 void fdio_stop(struct fdio *f)

@@ -38,7 +38,7 @@ static int file_open(struct chardev *c, struct err *e)
 	if (f->fd < 0)
 		return f->fd;
 	ret = fdio_start(&f->io, c, -1, f->fd, NULL, e);
-	if (ret && ret != -EPERM) {
+	if (ret) {
 		close(f->fd);
 		return ret;
 	}

@@ -151,7 +151,7 @@ static void socket_describe(struct chardev *c, char *buf, size_t size)
 static void set_events(struct socket_chardev *s)
 {
 	if (s->watch)
-		loop_watch_set(s->watch, (s->in_on ? LOOP_READ : 0) | (s->out_on ? LOOP_WRITE : 0));
+		loop_watch_set(s->watch, (s->in_on ? LOOP_READ : LOOP_HANGUP) | (s->out_on ? LOOP_WRITE : 0));
 }
 
 static void drop_fds(struct socket_chardev *s)
@@ -238,11 +238,9 @@ static void connection_ready(void *opaque, int fd, unsigned events)
 		set_events(s);
 		chardev_output_ready(&s->c);
 	}
-	if (s->fd < 0 || !(events & LOOP_READ))
-		return;
-	if (!s->in_on)
+	if (s->fd >= 0 && !s->in_on && (events & LOOP_HANGUP))
 		read_rest(s);
-	else if (read_some(s) == READ_GONE)
+	else if (s->fd >= 0 && s->in_on && (events & LOOP_READ) && read_some(s) == READ_GONE)
 		socket_disconnect(&s->c);
 }
 
@@ -263,7 +261,7 @@ static void set_socket_options(const struct socket_chardev *s, int fd)
 static int adopt(struct socket_chardev *s, int fd, struct err *e)
 {
 	set_socket_options(s, fd);
-	s->watch = loop_watch(loop_main(), fd, s->c.input_on ? LOOP_READ : 0, NULL, connection_ready, s, e);
+	s->watch = loop_watch(loop_main(), fd, s->c.input_on ? LOOP_READ : LOOP_HANGUP, NULL, connection_ready, s, e);
 	if (!s->watch) {
 		close(fd);
 		return -EIO;
