@@ -6,14 +6,16 @@
 
 #include <errno.h>
 #include <stdlib.h>
-#include "acpi.h"
 #include "boot.h"
 #include "sugar.h"
 #include "vmm/block.h"
+#include "vmm/cmos.h"
+#include "firmware_items.h"
 
 struct board_row {
 	const char *class, *id, *options;
 	bool (*wanted)(const struct board *b); /* NULL: always */
+	void (*configure)(struct board *b, struct opts *o); /* options that depend on the command line; NULL: none */
 };
 
 static bool has_firmware(const struct board *b)
@@ -28,32 +30,35 @@ static bool wants_i8042(const struct board *b)
 
 /* In the order of creation, which is also the order of state sections. Bridges first: others are found behind them. */
 static const struct board_row pc_board[] = {
-	{ "pc-ram", "ram", NULL, NULL },
-	{ "pc-firmware", "firmware", NULL, has_firmware },
-	{ "isa-i8259", "pic", NULL, NULL },
-	{ "ioapic", "ioapic", NULL, NULL },
-	{ "i440FX-pcihost", "pcihost", NULL, NULL },
-	{ "i440FX", "i440fx", "addr=0x0", NULL },
-	{ "PIIX3", "piix3", "addr=0x1.0x0", NULL },
-	{ "piix3-ide", "ide", "addr=0x1.0x1", NULL },
-	{ "PIIX4_PM", "pm", "addr=0x1.0x3", NULL },
-	{ "i8257", "dma", NULL, NULL },
-	{ "isa-pit", "pit", NULL, NULL },
-	{ "isa-pcspk", "pcspk", NULL, NULL },
-	{ "mc146818rtc", "rtc", NULL, NULL },
-	{ "fw_cfg_io", "fw_cfg", NULL, NULL },
-	{ "port92", "port92", NULL, NULL },
-	{ "i8042", "i8042", NULL, wants_i8042 },
-	{ "isa-fdc", "fdc", NULL, NULL },
-	{ NULL, NULL, NULL, NULL },
+	{ "pc-ram", "ram", NULL, NULL, NULL },
+	{ "pc-firmware", "firmware", NULL, has_firmware, NULL },
+	{ "isa-i8259", "pic", NULL, NULL, NULL },
+	{ "ioapic", "ioapic", NULL, NULL, NULL },
+	{ "i440FX-pcihost", "pcihost", NULL, NULL, NULL },
+	{ "i440FX", "i440fx", "addr=0x0", NULL, NULL },
+	{ "PIIX3", "piix3", "addr=0x1.0x0", NULL, NULL },
+	{ "piix3-ide", "ide", "addr=0x1.0x1", NULL, NULL },
+	{ "PIIX4_PM", "pm", "addr=0x1.0x3", NULL, NULL },
+	{ "i8257", "dma", NULL, NULL, NULL },
+	{ "isa-pit", "pit", NULL, NULL, NULL },
+	{ "isa-pcspk", "pcspk", NULL, NULL, NULL },
+	{ "mc146818rtc", "rtc", NULL, NULL, NULL },
+	{ "fw_cfg_io", "fw_cfg", NULL, NULL, NULL },
+	{ "port92", "port92", NULL, NULL, NULL },
+	{ "i8042", "i8042", NULL, wants_i8042, NULL },
+	{ "isa-fdc", "fdc", NULL, NULL, sugar_fdc_options },
+	{ NULL, NULL, NULL, NULL, NULL },
 };
 
 static int create_row(struct board *b, const struct board_row *row, struct err *e)
 {
 	struct opts o = { 0 };
 	int r = row->options ? opts_parse(&o, row->options, NULL, e) : 0;
-	struct device *dev = r ? NULL : device_create(b, row->class, row->id, &o, NULL, e);
+	struct device *dev;
 
+	if (!r && row->configure)
+		row->configure(b, &o);
+	dev = r ? NULL : device_create(b, row->class, row->id, &o, NULL, e);
 	opts_free(&o);
 	if (!dev)
 		return r ? r : -EINVAL;
@@ -100,6 +105,8 @@ int board_build(struct board *b, struct err *e)
 
 	if (!r)
 		r = load_firmware(b, e);
+	if (!r)
+		r = sugar_open_backends(b, e);
 	for (const struct board_row *row = pc_board; !r && row->class; row++)
 		if (!row->wanted || row->wanted(b))
 			r = create_row(b, row, e);
@@ -111,7 +118,7 @@ int board_build(struct board *b, struct err *e)
 		if (d->class->wire)
 			r = d->class->wire(d, e);
 	if (!r)
-		r = cmos_fill(b, e);
+		r = cmos_fill(b, b->config->boot.order, NULL, e);
 	if (!r)
 		r = firmware_publish(b, e);
 	if (!r)
@@ -215,7 +222,8 @@ void machine_free(struct board *b)
 		kvm_vcpus_stop(b->kvm);
 	}
 	b->state = RUN_SHUTDOWN;
-	block_drain_all();
+	for (struct block *blk = block_next(NULL); blk; blk = block_next(blk))
+		block_drain(blk);
 	/* Children before their controllers: newest first. */
 	while (b->devices) {
 		struct device *last = b->devices;

@@ -1,0 +1,14 @@
+/* From the short options (-drive, -serial, -vga ...) to back ends and devices. Private to the machine room. */
+#ifndef VMM_MACHINE_SUGAR_H
+#define VMM_MACHINE_SUGAR_H
+
+#include "board.h"
+
+/* Open what devices will claim: -add-fd, -chardev, -blockdev, -drive. */
+int sugar_open_backends(struct board *b, struct err *e);
+/* Options of the floppy controller: its drives. */
+void sugar_fdc_options(struct board *b, struct opts *o);
+/* Create the devices short options and defaults stand for. */
+int sugar_create(struct board *b, struct err *e);
+
+#endif
