@@ -6,7 +6,9 @@
 #include "sugar.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include "vmm/block.h"
 #include "vmm/chardev.h"
 #include "vmm/fdset.h"
@@ -49,6 +51,34 @@ static int refuse(const char *option, const char *text, struct err *e)
 	return code_of(e);
 }
 
+/* The caller's descriptor stays open for the life of the process: the set owns a duplicate. */
+static int add_fd(struct opts *o, struct err *e)
+{
+	struct {
+		int32_t fd, set;
+		char *opaque;
+	} v;
+	const struct prop table[] = {
+		{ .name = "fd", .type = PROP_I32, .offset = offsetof(__typeof__(v), fd), .def = (uint64_t)-1 },
+		{ .name = "set", .type = PROP_I32, .offset = offsetof(__typeof__(v), set), .def = (uint64_t)-1 },
+		{ .name = "opaque", .type = PROP_STR, .offset = offsetof(__typeof__(v), opaque) },
+		PROP_END,
+	};
+	int r, copy;
+
+	props_default(table, &v);
+	r = opts_apply(o, table, &v, "add-fd", e);
+	copy = r ? -1 : fcntl(v.fd, F_DUPFD_CLOEXEC, 3);
+	if (!r && copy < 0)
+		r = err_errno(e, errno, "fd=%d is not an open file descriptor", v.fd);
+	if (!r && fdset_add(v.set, copy, v.opaque, e) < 0) {
+		close(copy);
+		r = code_of(e);
+	}
+	props_free(table, &v);
+	return r;
+}
+
 static int open_drive(struct board *b, struct opt_item *i, struct err *e)
 {
 	struct block *blk;
@@ -72,7 +102,7 @@ int sugar_open_backends(struct board *b, struct err *e)
 	int r = 0;
 
 	for (struct opt_item *i = c->add_fd.first; !r && i; i = i->next)
-		if (fdset_add_option(&i->opts, e))
+		if (add_fd(&i->opts, e))
 			r = refuse("-add-fd", i->text, e);
 	for (struct opt_item *i = c->chardev.first; !r && i; i = i->next)
 		if (!chardev_open(&i->opts, e))

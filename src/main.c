@@ -1,0 +1,159 @@
+/*
+ * vmm: argv -> configuration -> machine -> run. The only file that may exit.
+ *
+ * Order matters: everything that needs the file system or privileges happens before they are given up, the sandbox closes
+ * before the first guest instruction, and a -daemonize parent exits only when the sockets listen and the pid file is
+ * written.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <time.h>
+#include <unistd.h>
+#include "vmm/block.h"
+#include "vmm/chardev.h"
+#include "vmm/control.h"
+#include "vmm/display.h"
+#include "vmm/machine.h"
+#include "vmm/process.h"
+#include "vmm/sandbox.h"
+
+struct run {
+	struct config config;
+	struct board *board;
+	int signal_fd;
+	struct watch *signal_watch;
+};
+
+static void on_signal(void *opaque, int fd, unsigned events)
+{
+	struct run *run = opaque;
+	struct signalfd_siginfo si;
+
+	(void)events;
+	while (read(fd, &si, sizeof(si)) == sizeof(si)) {
+		log_info("main", "terminating on signal %u from pid %u", si.ssi_signo, si.ssi_pid);
+		machine_quit(run->board, SHUTDOWN_HOST_SIGNAL);
+	}
+}
+
+/* SIGINT, SIGTERM and SIGHUP end the guest in order; they arrive through the loop, never in the middle of something. */
+static int take_signals(struct run *run, struct err *e)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	run->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (run->signal_fd < 0)
+		return err_errno(e, errno, "cannot receive signals");
+	run->signal_watch = loop_watch(loop_main(), run->signal_fd, LOOP_READ, NULL, on_signal, run, e);
+	return run->signal_watch ? 0 : -ENOMEM;
+}
+
+static int set_up_log(const struct config *c, struct err *e)
+{
+	for (struct opt_item *i = c->msg.first; i; i = i->next) {
+		const char *v = opts_get(&i->opts, "timestamp");
+
+		log_set_timestamp(v && !strcmp(v, "on"));
+	}
+	if (c->log_filter && log_set_filter(c->log_filter, e))
+		return -EINVAL;
+	return c->log_file ? log_open(c->log_file, e) : 0;
+}
+
+/* The screen: -display, -vnc and -nographic. */
+static int start_displays(const struct config *c, struct err *e)
+{
+	int r = 0;
+
+	for (struct opt_item *i = c->vnc.first; !r && i; i = i->next)
+		r = vnc_start(i->text, e);
+	if (!r && c->display)
+		r = display_start(c->display, e);
+	else if (!r && !c->nographic && !c->nodefaults && !c->vnc.first && c->machine.accel != ACCEL_QTEST)
+		r = display_start(NULL, e);
+	return r;
+}
+
+static int start(struct run *run, struct err *e)
+{
+	struct config *c = &run->config;
+	int r = set_up_log(c, e);
+
+	if (!r)
+		r = process_daemonize(c, e);
+	if (!r)
+		r = loop_init_main(e);
+	if (!r && c->machine.accel == ACCEL_QTEST)
+		clock_use_manual((uint64_t)time(NULL) * NS_PER_SEC);
+	if (!r)
+		r = take_signals(run, e);
+	if (r)
+		return r;
+	run->board = machine_new(c, e);
+	if (!run->board)
+		return e->code ? -e->code : -EINVAL;
+	if (c->machine.dumpdtb)
+		return machine_write_description(run->board, c->machine.dumpdtb, e);
+	r = start_displays(c, e);
+	if (!r)
+		r = control_start(run->board, e);
+	if (!r)
+		r = process_drop_privileges(c, e);
+	if (!r && c->sandbox)
+		r = sandbox_enter(SANDBOX_MAIN, e);
+	if (!r)
+		r = machine_start(run->board, e);
+	if (!r)
+		process_ready();
+	return r;
+}
+
+static void stop(struct run *run)
+{
+	machine_free(run->board);
+	control_stop();
+	display_stop();
+	block_close_all();
+	chardev_close_all();
+	chardev_restore_terminal();
+	loop_unwatch(run->signal_watch);
+	if (run->signal_fd >= 0)
+		close(run->signal_fd);
+	loop_free(loop_main());
+	process_cleanup();
+	config_free(&run->config);
+}
+
+int main(int argc, char **argv)
+{
+	struct run run = { .signal_fd = -1 };
+	struct err e = ERR_INIT;
+	int r = config_parse(&run.config, argc, argv, &e), status = 0;
+
+	if (r > 0) {
+		config_free(&run.config);
+		return fflush(stdout) ? 1 : 0;
+	}
+	if (!r)
+		r = start(&run, &e);
+	if (r) {
+		chardev_restore_terminal();
+		fprintf(stderr, "vmm: %s\n", e.msg);
+		status = 1;
+	} else if (!run.config.machine.dumpdtb) {
+		loop_run(loop_main());
+		status = machine_exit_status(run.board);
+	}
+	stop(&run);
+	return status;
+}
