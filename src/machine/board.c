@@ -39,7 +39,7 @@ static const struct board_row pc_board[] = {
 	{ "PIIX3", "piix3", "addr=0x1.0x0", NULL, NULL },
 	{ "piix3-ide", "ide", "addr=0x1.0x1", NULL, NULL },
 	{ "PIIX4_PM", "pm", "addr=0x1.0x3", NULL, NULL },
-	{ "i8257", "dma", NULL, NULL, NULL },
+	{ "i8237", "dma", NULL, NULL, NULL },
 	{ "isa-pit", "pit", NULL, NULL, NULL },
 	{ "isa-pcspk", "pcspk", NULL, NULL, NULL },
 	{ "mc146818rtc", "rtc", NULL, NULL, NULL },
@@ -53,6 +53,8 @@ static const struct board_row pc_board[] = {
 static int create_row(struct board *b, const struct board_row *row, struct err *e)
 {
 	struct opts o = { 0 };
+	if (!device_class_find(row->class)) /* pending: not landed yet */
+		return 0;
 	int r = row->options ? opts_parse(&o, row->options, NULL, e) : 0;
 	struct device *dev;
 

@@ -1,0 +1,37 @@
+/* Parts that have not landed yet; this file goes away with them. */
+#pragma GCC diagnostic ignored "-Wmissing-prototypes"
+__attribute__((weak)) int floppy_cmos_type(void); __attribute__((weak)) int floppy_cmos_type(void) { return 0; }
+__attribute__((weak)) int kvm_apic_id(void); __attribute__((weak)) int kvm_apic_id(void) { return 0; }
+__attribute__((weak)) int kvm_call_after_grace(void); __attribute__((weak)) int kvm_call_after_grace(void) { return 0; }
+__attribute__((weak)) int kvm_clock_get(void); __attribute__((weak)) int kvm_clock_get(void) { return 0; }
+__attribute__((weak)) int kvm_clock_set(void); __attribute__((weak)) int kvm_clock_set(void) { return 0; }
+__attribute__((weak)) int kvm_cpu_print_help(void); __attribute__((weak)) int kvm_cpu_print_help(void) { return 0; }
+__attribute__((weak)) int kvm_cpu_setup(void); __attribute__((weak)) int kvm_cpu_setup(void) { return 0; }
+__attribute__((weak)) int kvm_get_dirty(void); __attribute__((weak)) int kvm_get_dirty(void) { return 0; }
+__attribute__((weak)) int kvm_get_ioapic(void); __attribute__((weak)) int kvm_get_ioapic(void) { return 0; }
+__attribute__((weak)) int kvm_get_pic(void); __attribute__((weak)) int kvm_get_pic(void) { return 0; }
+__attribute__((weak)) int kvm_get_pit(void); __attribute__((weak)) int kvm_get_pit(void) { return 0; }
+__attribute__((weak)) int kvm_inject_nmi(void); __attribute__((weak)) int kvm_inject_nmi(void) { return 0; }
+__attribute__((weak)) int kvm_ioapic_route(void); __attribute__((weak)) int kvm_ioapic_route(void) { return 0; }
+__attribute__((weak)) int kvm_irq_line(void); __attribute__((weak)) int kvm_irq_line(void) { return 0; }
+__attribute__((weak)) int kvm_irqchip_create(void); __attribute__((weak)) int kvm_irqchip_create(void) { return 0; }
+__attribute__((weak)) int kvm_max_gpa(void); __attribute__((weak)) int kvm_max_gpa(void) { return 0; }
+__attribute__((weak)) int kvm_pic_output(void); __attribute__((weak)) int kvm_pic_output(void) { return 0; }
+__attribute__((weak)) int kvm_set_ioapic(void); __attribute__((weak)) int kvm_set_ioapic(void) { return 0; }
+__attribute__((weak)) int kvm_set_memory(void); __attribute__((weak)) int kvm_set_memory(void) { return 0; }
+__attribute__((weak)) int kvm_set_pic(void); __attribute__((weak)) int kvm_set_pic(void) { return 0; }
+__attribute__((weak)) int kvm_set_pit(void); __attribute__((weak)) int kvm_set_pit(void) { return 0; }
+__attribute__((weak)) int kvm_signal_msi(void); __attribute__((weak)) int kvm_signal_msi(void) { return 0; }
+__attribute__((weak)) int kvm_vcpu_count(void); __attribute__((weak)) int kvm_vcpu_count(void) { return 0; }
+__attribute__((weak)) int kvm_vcpu_get(void); __attribute__((weak)) int kvm_vcpu_get(void) { return 0; }
+__attribute__((weak)) int kvm_vcpu_new(void); __attribute__((weak)) int kvm_vcpu_new(void) { return 0; }
+__attribute__((weak)) int kvm_vcpu_reset(void); __attribute__((weak)) int kvm_vcpu_reset(void) { return 0; }
+__attribute__((weak)) int kvm_vcpu_settle(void); __attribute__((weak)) int kvm_vcpu_settle(void) { return 0; }
+__attribute__((weak)) int kvm_vcpu_state(void); __attribute__((weak)) int kvm_vcpu_state(void) { return 0; }
+__attribute__((weak)) int kvm_vcpu_thread_id(void); __attribute__((weak)) int kvm_vcpu_thread_id(void) { return 0; }
+__attribute__((weak)) int kvm_vcpus_pause(void); __attribute__((weak)) int kvm_vcpus_pause(void) { return 0; }
+__attribute__((weak)) int kvm_vcpus_resume(void); __attribute__((weak)) int kvm_vcpus_resume(void) { return 0; }
+__attribute__((weak)) int kvm_vcpus_stop(void); __attribute__((weak)) int kvm_vcpus_stop(void) { return 0; }
+__attribute__((weak)) int kvm_vm_free(void); __attribute__((weak)) int kvm_vm_free(void) { return 0; }
+__attribute__((weak)) int kvm_vm_new(void); __attribute__((weak)) int kvm_vm_new(void) { return 0; }
+__attribute__((weak)) int kvm_vm_ready(void); __attribute__((weak)) int kvm_vm_ready(void) { return 0; }
