@@ -1,0 +1,529 @@
+/*
+ * vCPU threads: the KVM_RUN loop, and how other threads get a vCPU out of it.
+ *
+ * One atomic word per vCPU carries all of it. Bit VCPU_OUTSIDE says that the thread runs no exit handler: it is in the
+ * guest or parked. The other bits are requests. The thread enters the guest by changing the word from exactly 0 to
+ * VCPU_OUTSIDE, so a request set before is always seen; whoever sets one and finds VCPU_OUTSIDE sets
+ * kvm_run.immediate_exit, which the thread cleared before that change, and sends SIGUSR1. If the signal arrives before
+ * KVM_RUN has begun, immediate_exit makes KVM_RUN return; if later, the signal does. No signal mask, no lost kick.
+ *
+ * Before parking, a half-done I/O instruction is completed (api.rst 5, "KVM_EXIT_IO": registers are consistent only
+ * after KVM_RUN was entered again) so that reset and save see an instruction boundary.
+ */
+#include "src/kvm/kvm_internal.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define KICK_SIGNAL SIGUSR1
+
+struct grace {
+	void (*fn)(void *arg);
+	void *arg;
+	uint64_t waiting[(KVM_MAX_VCPUS + 63) / 64];
+	struct grace *next;
+};
+
+static _Thread_local bool is_vcpu_thread;
+
+int vcpu_ioctl(struct kvm_vcpu *c, unsigned long req, void *arg)
+{
+	int r = ioctl(c->fd, req, arg);
+
+	return r < 0 ? -errno : r;
+}
+
+static void set_immediate_exit(struct kvm_vcpu *c, uint8_t on)
+{
+	__atomic_store_n(&c->run->immediate_exit, on, __ATOMIC_SEQ_CST);
+}
+
+static void request(struct kvm_vcpu *c, unsigned bits)
+{
+	unsigned old = atomic_fetch_or(&c->word, bits);
+
+	if (old & VCPU_OUTSIDE) {
+		set_immediate_exit(c, 1);
+		syscall(SYS_tgkill, getpid(), atomic_load(&c->tid), KICK_SIGNAL);
+	}
+}
+
+/* ---- grace periods ---- */
+
+/* vCPU `index` has left its handler: what waited for nobody else runs now. */
+static void grace_pass(struct kvm_vm *vm, unsigned index)
+{
+	struct grace *ready = NULL;
+
+	pthread_mutex_lock(&vm->grace_lock);
+	for (struct grace **p = &vm->graces; *p;) {
+		struct grace *g = *p;
+		bool last = true;
+
+		g->waiting[index / 64] &= ~BIT64(index % 64);
+		for (size_t i = 0; i < ARRAY_SIZE(g->waiting); i++)
+			last &= g->waiting[i] == 0;
+		if (last) {
+			*p = g->next;
+			g->next = ready;
+			ready = g;
+		} else {
+			p = &g->next;
+		}
+	}
+	pthread_mutex_unlock(&vm->grace_lock);
+	while (ready) {
+		struct grace *g = ready;
+
+		ready = g->next;
+		g->fn(g->arg);
+		free(g);
+	}
+}
+
+/* True if the vCPU is in a handler and will therefore call grace_pass(). */
+static bool ask_grace(struct kvm_vcpu *c)
+{
+	unsigned w = atomic_load(&c->word);
+
+	while (!(w & VCPU_OUTSIDE))
+		if (atomic_compare_exchange_weak(&c->word, &w, w | VCPU_REQ_GRACE))
+			return true;
+	return false;
+}
+
+void kvm_call_after_grace(struct kvm_vm *vm, void (*fn)(void *arg), void *arg)
+{
+	struct grace *g = xzalloc(sizeof(*g));
+	bool waits = false;
+
+	g->fn = fn;
+	g->arg = arg;
+	pthread_mutex_lock(&vm->grace_lock);
+	for (unsigned i = 0; i < vm->n_vcpus; i++)
+		if (ask_grace(vm->vcpus[i])) {
+			g->waiting[i / 64] |= BIT64(i % 64);
+			waits = true;
+		}
+	if (waits) {
+		g->next = vm->graces;
+		vm->graces = g;
+	}
+	pthread_mutex_unlock(&vm->grace_lock);
+	if (!waits) {
+		fn(arg);
+		free(g);
+	}
+}
+
+static void go_outside(struct kvm_vcpu *c)
+{
+	if (atomic_fetch_or(&c->word, VCPU_OUTSIDE) & VCPU_REQ_GRACE) {
+		atomic_fetch_and(&c->word, ~VCPU_REQ_GRACE);
+		grace_pass(c->vm, c->index);
+	}
+}
+
+/* Let KVM finish the instruction whose exit was handled last, without running further ones. A page-crossing MMIO access
+   may exit again for its second part. */
+static void complete_io(struct kvm_vcpu *c)
+{
+	while (c->pending_io) {
+		c->pending_io = false;
+		set_immediate_exit(c, 1);
+		if (ioctl(c->fd, KVM_RUN, 0) == 0 && !vcpu_handle_exit(c))
+			c->stuck = true;
+	}
+}
+
+/* ---- interrupts from outside ---- */
+
+/*
+ * Split irqchip, boot CPU, before KVM_RUN: acknowledge our i8259 and inject its vector if the CPU takes it now, else
+ * ask KVM to exit when it will. ready_for_interrupt_injection includes LINT0 (ExtINT, unmasked), IF and shadows. KVM
+ * holds one vector; while it has not delivered that (a REP string instruction may exit many times before), the next
+ * waits in held_vector.
+ */
+static void offer_extint(struct kvm_vcpu *c)
+{
+	struct kvm_vm *vm = c->vm;
+	struct kvm_interrupt irq;
+	bool wanted = c->held_vector >= 0 || atomic_load(&vm->pic_level);
+
+	if (wanted && c->run->ready_for_interrupt_injection) {
+		if (c->held_vector < 0)
+			c->held_vector = vm->ops->pic_ack(vm->opaque);
+		irq.irq = (uint32_t)c->held_vector;
+		if (vcpu_ioctl(c, KVM_INTERRUPT, &irq) == 0) {
+			c->held_vector = -1;
+			c->extint = true;
+		}
+		wanted = c->held_vector >= 0 || atomic_load(&vm->pic_level);
+	}
+	c->run->request_interrupt_window = wanted;
+}
+
+/*
+ * KVM_INTERRUPT leaves the vector in a place that no state call returns until the next guest entry moves it into the
+ * CPU's own event state. Before parking, make sure that this has happened, without running guest code: with a signal
+ * pending that only KVM_RUN unblocks, KVM injects, notices the signal and cancels into the saved events. A halted CPU
+ * needs a first round to wake.
+ */
+static void flush_extint(struct kvm_vcpu *c)
+{
+	struct {
+		struct kvm_signal_mask mask;
+		uint8_t set[8];
+	} unblocked = {.mask.len = 8};
+	struct timespec none = {0};
+	sigset_t kick, old;
+
+	if (!c->extint || c->stuck)
+		return;
+	sigemptyset(&kick);
+	sigaddset(&kick, KICK_SIGNAL);
+	pthread_sigmask(SIG_BLOCK, &kick, &old);
+	memset(unblocked.set, 0xff, 8);
+	unblocked.set[(KICK_SIGNAL - 1) / 8] &= (uint8_t) ~(1u << (KICK_SIGNAL - 1) % 8);
+	vcpu_ioctl(c, KVM_SET_SIGNAL_MASK, &unblocked);
+	for (int round = 0; round < 2; round++) {
+		syscall(SYS_tgkill, getpid(), atomic_load(&c->tid), KICK_SIGNAL);
+		set_immediate_exit(c, 0);
+		if (ioctl(c->fd, KVM_RUN, 0) == 0 && !vcpu_handle_exit(c))
+			c->stuck = true;
+	}
+	vcpu_ioctl(c, KVM_SET_SIGNAL_MASK, NULL);
+	while (sigtimedwait(&kick, NULL, &none) > 0)
+		;
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	c->extint = false;
+	complete_io(c);
+}
+
+void kvm_pic_output(struct kvm_vm *vm, bool level)
+{
+	bool old = atomic_exchange(&vm->pic_level, level);
+
+	if (level && !old && vm->n_vcpus)
+		request(vm->vcpus[0], VCPU_REQ_INTR);
+}
+
+void kvm_inject_nmi(struct kvm_vm *vm, int cpu)
+{
+	for (unsigned i = 0; i < vm->n_vcpus; i++)
+		if (cpu < 0 || (unsigned)cpu == i)
+			request(vm->vcpus[i], VCPU_REQ_NMI);
+}
+
+/* The board's NMI sources are wired to LINT1. APIC LVT LINT1 is at offset 360h: bit 16 masks, bits 10..8 are the
+   delivery mode, 100b = NMI (Intel SDM 3A, 11.5.1). */
+static void deliver_nmi(struct kvm_vcpu *c)
+{
+	struct kvm_lapic_state lapic;
+	uint32_t lvt;
+
+	if (vcpu_ioctl(c, KVM_GET_LAPIC, &lapic) < 0)
+		return;
+	lvt = get_le32(lapic.regs + 0x360);
+	if (!(lvt & BIT(16)) && (lvt >> 8 & 7) == 4)
+		vcpu_ioctl(c, KVM_NMI, NULL);
+}
+
+/* ---- the thread ---- */
+
+/* Wait while paused or stuck. Returns false when the thread shall end. */
+static bool park(struct kvm_vcpu *c)
+{
+	struct kvm_vm *vm = c->vm;
+	bool go_on;
+
+	complete_io(c);
+	flush_extint(c);
+	go_outside(c);
+	pthread_mutex_lock(&vm->run_lock);
+	while ((vm->paused || c->stuck) && !vm->stopping) {
+		if (!c->parked) {
+			c->parked = true;
+			pthread_cond_broadcast(&vm->parked);
+		}
+		pthread_cond_wait(&vm->resumed, &vm->run_lock);
+	}
+	c->parked = false;
+	atomic_fetch_and(&c->word, ~(VCPU_REQ_PAUSE | VCPU_OUTSIDE));
+	c->touched = true;
+	go_on = !vm->stopping;
+	pthread_mutex_unlock(&vm->run_lock);
+	return go_on;
+}
+
+/* False: end. */
+static bool serve_requests(struct kvm_vcpu *c)
+{
+	unsigned w = atomic_fetch_and(&c->word, ~(VCPU_REQ_GRACE | VCPU_REQ_NMI | VCPU_REQ_INTR));
+
+	if (w & VCPU_REQ_GRACE)
+		grace_pass(c->vm, c->index);
+	if (w & VCPU_REQ_NMI) {
+		complete_io(c);
+		deliver_nmi(c);
+	}
+	if (w & VCPU_REQ_PAUSE || c->stuck)
+		return park(c);
+	return true;
+}
+
+static void run_failed(struct kvm_vcpu *c, int error)
+{
+	char text[128];
+
+	snprintf(text, sizeof(text), "KVM_RUN failed: %s%s", strerror(error),
+		 error == EFAULT ? " (the guest's memory could not be accessed)" : "");
+	vcpu_internal_error(c, text);
+	c->stuck = true;
+}
+
+/* One round: into the guest and back. False: look at the requests first. */
+static bool run_once(struct kvm_vcpu *c)
+{
+	unsigned idle = 0;
+	int r, error;
+
+	set_immediate_exit(c, 0);
+	if (c->index == 0 && c->vm->irqchip == IRQCHIP_SPLIT)
+		offer_extint(c);
+	if (atomic_load_explicit(&c->vm->routes_dirty, memory_order_acquire))
+		routing_flush(c->vm);
+	if (!atomic_compare_exchange_strong(&c->word, &idle, VCPU_OUTSIDE))
+		return false;
+	r = ioctl(c->fd, KVM_RUN, 0);
+	error = errno;
+	atomic_fetch_and(&c->word, ~VCPU_OUTSIDE);
+	if (r == 0) {
+		c->pending_io = false;
+		c->stuck = !vcpu_handle_exit(c);
+	} else if (error == EINTR) {
+		c->pending_io = false; /* completed on entry */
+	} else if (error != EAGAIN) {  /* EAGAIN: an AP got its INIT or SIPI */
+		run_failed(c, error);
+	}
+	return !c->stuck;
+}
+
+static void prepare_thread(struct kvm_vcpu *c)
+{
+	sigset_t set;
+	char name[16];
+
+	snprintf(name, sizeof(name), "CPU %u/KVM", c->index);
+	pthread_setname_np(pthread_self(), name);
+	sigfillset(&set);
+	sigdelset(&set, KICK_SIGNAL);
+	sigdelset(&set, SIGSEGV);
+	sigdelset(&set, SIGBUS);
+	sigdelset(&set, SIGSYS); /* the sandbox's verdict */
+	pthread_sigmask(SIG_SETMASK, &set, NULL);
+	is_vcpu_thread = true;
+}
+
+static void *vcpu_thread(void *arg)
+{
+	struct kvm_vcpu *c = arg;
+	struct kvm_vm *vm = c->vm;
+	struct err e = ERR_INIT;
+	bool go_on;
+
+	prepare_thread(c);
+	/* While the main thread goes on building the machine. */
+	if (vcpu_capture_poweron(c, &e) < 0)
+		log_error("kvm", "CPU %u: %s", c->index, e.msg);
+	pthread_mutex_lock(&vm->run_lock);
+	atomic_store(&c->tid, (int)syscall(SYS_gettid));
+	pthread_cond_broadcast(&vm->parked);
+	pthread_mutex_unlock(&vm->run_lock);
+	for (go_on = park(c); go_on;)
+		if (!run_once(c))
+			go_on = serve_requests(c);
+	go_outside(c);
+	return NULL;
+}
+
+static void on_kick(int signal)
+{
+	(void)signal; /* its arrival is all that is needed */
+}
+
+static void install_kick_handler(void)
+{
+	struct sigaction sa = {.sa_handler = on_kick};
+
+	sigemptyset(&sa.sa_mask);
+	sigaction(KICK_SIGNAL, &sa, NULL);
+}
+
+bool kvm_vcpu_is_self(void)
+{
+	return is_vcpu_thread;
+}
+
+/* ---- creation ---- */
+
+static int start_thread(struct kvm_vcpu *c, struct err *e)
+{
+	pthread_attr_t attr;
+	sigset_t all, old;
+	int r;
+
+	install_kick_handler();
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 512 * KIB);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	r = pthread_create(&c->thread, &attr, vcpu_thread, c);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&attr);
+	if (r)
+		return err_errno(e, r, "cannot start the thread of CPU %u", c->index);
+	c->thread_started = true;
+	return 0;
+}
+
+static int open_vcpu(struct kvm_vcpu *c, struct err *e)
+{
+	struct kvm_vm *vm = c->vm;
+
+	c->fd = ioctl(vm->fd, KVM_CREATE_VCPU, (unsigned long)c->apic_id);
+	if (c->fd < 0)
+		return err_errno(e, errno, "KVM cannot create CPU %u (APIC id %u)", c->index, c->apic_id);
+	c->run = mmap(NULL, vm->run_size, PROT_READ | PROT_WRITE, MAP_SHARED, c->fd, 0);
+	if (c->run == MAP_FAILED) {
+		close(c->fd);
+		return err_errno(e, errno, "cannot map CPU %u", c->index);
+	}
+	return 0;
+}
+
+struct kvm_vcpu *kvm_vcpu_new(struct kvm_vm *vm, unsigned index, struct err *e)
+{
+	struct kvm_vcpu *c;
+
+	if (index != vm->n_vcpus || index >= MIN(vm->caps.max_vcpus, KVM_MAX_VCPUS)) {
+		err_set(e, EINVAL, "CPU %u cannot be created: this host's KVM allows %u", index,
+			MIN(vm->caps.max_vcpus, KVM_MAX_VCPUS));
+		return NULL;
+	}
+	if (setup_wait(vm, e) < 0)
+		return NULL;
+	c = xzalloc(sizeof(*c));
+	c->vm = vm;
+	c->index = index;
+	c->apic_id = kvm_apic_id(&vm->cpu.smp, index);
+	c->held_vector = -1;
+	atomic_init(&c->word, VCPU_OUTSIDE);
+	if (c->apic_id >= KVM_MAX_VCPUS || c->apic_id >= vm->caps.max_vcpu_id) {
+		err_set(e, EINVAL,
+			"CPU %u would get APIC id %u, but only ids below %u work: choose -smp cores and threads "
+			"that are powers of two",
+			index, c->apic_id, MIN(vm->caps.max_vcpu_id, KVM_MAX_VCPUS));
+		goto fail_free;
+	}
+	if (open_vcpu(c, e) < 0)
+		goto fail_free;
+	if (cpuid_apply(c, e) < 0 || start_thread(c, e) < 0)
+		goto fail_unmap;
+	pthread_mutex_lock(&vm->grace_lock);
+	vm->vcpus[vm->n_vcpus++] = c;
+	pthread_mutex_unlock(&vm->grace_lock);
+	return c;
+fail_unmap:
+	munmap(c->run, vm->run_size);
+	close(c->fd);
+fail_free:
+	free(c);
+	return NULL;
+}
+
+unsigned kvm_vcpu_count(struct kvm_vm *vm)
+{
+	return vm->n_vcpus;
+}
+
+struct kvm_vcpu *kvm_vcpu_get(struct kvm_vm *vm, unsigned index)
+{
+	return index < vm->n_vcpus ? vm->vcpus[index] : NULL;
+}
+
+uint32_t kvm_vcpu_apic_id(const struct kvm_vcpu *c)
+{
+	return c->apic_id;
+}
+
+int kvm_vcpu_thread_id(const struct kvm_vcpu *c)
+{
+	struct kvm_vm *vm = c->vm;
+	int tid;
+
+	pthread_mutex_lock(&vm->run_lock);
+	while (!(tid = atomic_load(&c->tid)))
+		pthread_cond_wait(&vm->parked, &vm->run_lock);
+	pthread_mutex_unlock(&vm->run_lock);
+	return tid;
+}
+
+/* ---- run control ---- */
+
+void kvm_vcpus_resume(struct kvm_vm *vm)
+{
+	struct err e = ERR_INIT;
+
+	if (kvm_vm_ready(vm, &e) < 0) {
+		log_error("kvm", "%s", e.msg);
+		return;
+	}
+	pthread_mutex_lock(&vm->run_lock);
+	vm->paused = false;
+	pthread_cond_broadcast(&vm->resumed);
+	pthread_mutex_unlock(&vm->run_lock);
+}
+
+void kvm_vcpus_pause(struct kvm_vm *vm)
+{
+	pthread_mutex_lock(&vm->run_lock);
+	vm->paused = true;
+	for (unsigned i = 0; i < vm->n_vcpus; i++)
+		if (!vm->vcpus[i]->parked)
+			request(vm->vcpus[i], VCPU_REQ_PAUSE);
+	for (unsigned i = 0; i < vm->n_vcpus; i++)
+		while (!vm->vcpus[i]->parked)
+			pthread_cond_wait(&vm->parked, &vm->run_lock);
+	pthread_mutex_unlock(&vm->run_lock);
+}
+
+void kvm_vcpus_stop(struct kvm_vm *vm)
+{
+	pthread_mutex_lock(&vm->run_lock);
+	vm->stopping = true;
+	for (unsigned i = 0; i < vm->n_vcpus; i++)
+		request(vm->vcpus[i], VCPU_REQ_PAUSE);
+	pthread_cond_broadcast(&vm->resumed);
+	pthread_mutex_unlock(&vm->run_lock);
+	for (unsigned i = 0; i < vm->n_vcpus; i++)
+		if (vm->vcpus[i]->thread_started) {
+			pthread_join(vm->vcpus[i]->thread, NULL);
+			vm->vcpus[i]->thread_started = false;
+		}
+}
+
+size_t kvm_exit_counts(struct kvm_vcpu *c, const char **names, uint64_t *counts, size_t max)
+{
+	size_t n = 0;
+
+	for (unsigned i = 0; i < N_EXIT_REASONS && n < max; i++)
+		if (vcpu_exit_name(i)) {
+			names[n] = vcpu_exit_name(i);
+			counts[n++] = atomic_load_explicit(&c->exits[i], memory_order_relaxed);
+		}
+	return n;
+}
