@@ -46,6 +46,8 @@ static const struct board_row pc_board[] = {
 	{ "fw_cfg_io", "fw_cfg", NULL, NULL, NULL },
 	{ "port92", "port92", NULL, NULL, NULL },
 	{ "i8042", "i8042", NULL, wants_i8042, NULL },
+	{ "ps2-kbd", "kbd", NULL, wants_i8042, NULL },
+	{ "ps2-mouse", "mouse", NULL, wants_i8042, NULL },
 	{ "isa-fdc", "fdc", NULL, NULL, sugar_fdc_options },
 	{ NULL, NULL, NULL, NULL, NULL },
 };

@@ -73,7 +73,7 @@ static const struct bus_name {
 } bus_names[] = {
 	{ "pci.0", BUS_PCI, "i440FX-pcihost" },	 { "pci", BUS_PCI, "i440FX-pcihost" },	 { "isa.0", BUS_ISA, NULL },
 	{ "ide.0", BUS_IDE, "piix3-ide" },	 { "ide.1", BUS_IDE, "piix3-ide" },	 { "floppy-bus.0", BUS_FLOPPY, "isa-fdc" },
-	{ "i2c", BUS_SMBUS, "PIIX4_PM" },
+	{ "ps2.0", BUS_PS2, "i8042" }, { "i2c", BUS_SMBUS, "PIIX4_PM" },
 };
 
 /* The device that owns the bus a new device of class c goes to; NULL without error for buses that need no owner. */

@@ -1,8 +1,5 @@
-/* Parts of the room that have not landed yet; this file goes away with them. */
-#include "boot.h"
-#include "firmware_items.h"
-#pragma GCC diagnostic ignored "-Wunused-parameter"
-__attribute__((weak)) int firmware_publish(struct board *b, struct err *e) { return 0; }
-__attribute__((weak)) int boot_direct_prepare(struct board *b, struct err *e) { return 0; }
-__attribute__((weak)) int boot_direct_load(struct board *b, struct err *e) { return 0; }
-__attribute__((weak)) void boot_direct_free(struct board *b) { }
+/* Parts that have not landed yet; this file goes away with them. */
+#pragma GCC diagnostic ignored "-Wmissing-prototypes"
+#define P(f) __attribute__((weak)) int f(void); __attribute__((weak)) int f(void) { return 0; }
+P(firmware_publish) P(boot_direct_prepare) P(boot_direct_load) P(boot_direct_free) P(control_start) P(control_stop)
+P(display_start) P(vnc_start) P(display_stop) P(floppy_cmos_type) P(machine_describe)
