@@ -16,6 +16,7 @@ struct board_row {
 	const char *class, *id, *options;
 	bool (*wanted)(const struct board *b); /* NULL: always */
 	void (*configure)(struct board *b, struct opts *o); /* options that depend on the command line; NULL: none */
+	const char *parent; /* id of an earlier row whose lock and bus it shares; NULL: none */
 };
 
 static bool has_firmware(const struct board *b)
@@ -46,8 +47,8 @@ static const struct board_row pc_board[] = {
 	{ "fw_cfg_io", "fw_cfg", NULL, NULL, NULL },
 	{ "port92", "port92", NULL, NULL, NULL },
 	{ "i8042", "i8042", NULL, wants_i8042, NULL },
-	{ "ps2-kbd", "kbd", NULL, wants_i8042, NULL },
-	{ "ps2-mouse", "mouse", NULL, wants_i8042, NULL },
+	{ "ps2-kbd", "kbd", NULL, wants_i8042, NULL, "i8042" },
+	{ "ps2-mouse", "mouse", NULL, wants_i8042, NULL, "i8042" },
 	{ "isa-fdc", "fdc", NULL, NULL, sugar_fdc_options },
 	{ NULL, NULL, NULL, NULL, NULL },
 };
@@ -62,7 +63,7 @@ static int create_row(struct board *b, const struct board_row *row, struct err *
 
 	if (!r && row->configure)
 		row->configure(b, &o);
-	dev = r ? NULL : device_create(b, row->class, row->id, &o, NULL, e);
+	dev = r ? NULL : device_create(b, row->class, row->id, &o, row->parent ? device_find(b, row->parent) : NULL, e);
 	opts_free(&o);
 	if (!dev)
 		return r ? r : -EINVAL;
