@@ -12,12 +12,12 @@ enum {
 	CMOS_DISK_TYPES = 0x12,
 	CMOS_EQUIPMENT = 0x14,
 	CMOS_BASE_MEMORY = 0x15,   /* KiB, 16 bits */
-	CMOS_EXT_MEMORY = 0x17,	   /* KiB above 1 MiB, 16 bits */
+	CMOS_EXT_MEMORY = 0x17,    /* KiB above 1 MiB, 16 bits */
 	CMOS_DISK_EXT_TYPE = 0x19, /* and 0x1a: the type when the nibble at 0x12 is 15 */
-	CMOS_DISK_C = 0x1b,	   /* geometry of type 47, nine bytes for each of two disks */
+	CMOS_DISK_C = 0x1b,        /* geometry of type 47, nine bytes for each of two disks */
 	CMOS_EXT_MEMORY_2 = 0x30,
 	CMOS_MEMORY_16M = 0x34, /* 64 KiB units between 16 MiB and the hole, 16 bits */
-	CMOS_BOOT_3 = 0x38,	/* high nibble: third boot device; bit 0: do not check floppies for 55AAh */
+	CMOS_BOOT_3 = 0x38,     /* high nibble: third boot device; bit 0: do not check floppies for 55AAh */
 	CMOS_TRANSLATION = 0x39,
 	CMOS_BOOT_1_2 = 0x3d,
 	CMOS_MEMORY_4G = 0x5b, /* 64 KiB units above 4 GiB, 24 bits */
@@ -107,8 +107,8 @@ static int fill_boot_order(struct board *b, const char *order, struct err *e)
 	for (unsigned i = 0; i < ARRAY_SIZE(code) && order[i]; i++) {
 		found = strchr(letters, order[i]);
 		if (!found)
-			return err_set(e, EINVAL, "-boot order=%s: '%c' is no boot device; use letters of \"%s\"", order,
-				       order[i], letters);
+			return err_set(e, EINVAL, "-boot order=%s: '%c' is no boot device; use letters of \"%s\"",
+				       order, order[i], letters);
 		code[i] = (uint8_t)(found - letters + 1);
 	}
 	rtc_set_cmos(b, CMOS_BOOT_1_2, (uint8_t)(code[1] << 4 | code[0]));
