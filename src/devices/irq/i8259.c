@@ -42,6 +42,7 @@ struct i8259 {
 	struct device dev;
 	struct pic_state pic[2];
 	uint16_t inputs; /* levels of the 16 lines as last driven: wires, so neither reset nor saved */
+	bool intr;	 /* the INTR output as last driven */
 	bool in_kernel;
 };
 
@@ -92,11 +93,17 @@ static void pic_latch(struct pic_state *s, unsigned pin, bool level)
 
 static void pic_update(struct i8259 *c)
 {
+	bool intr;
+
 	if (pic_request(c, SLAVE) >= 0) {
 		pic_latch(&c->pic[MASTER], CASCADE, true);
 		pic_latch(&c->pic[MASTER], CASCADE, false);
 	}
-	irq_pic_output(&c->dev, pic_request(c, MASTER) >= 0);
+	intr = pic_request(c, MASTER) >= 0;
+	if (intr != c->intr) {
+		c->intr = intr;
+		irq_pic_output(&c->dev, intr);
+	}
 }
 
 /* The CPU (or a poll) takes input `pin`: DS "Interrupt sequence". */
@@ -313,6 +320,7 @@ static void i8259_settle(struct device *dev)
 		for (unsigned i = 0; i < dev->class->n_regions; i++)
 			region_enable(&dev->regions[i], true);
 		pic_update(c);
+		irq_pic_output(dev, c->intr); /* a chip just loaded or reset has to say so even if nothing changed */
 		return;
 	}
 	for (unsigned i = 0; i < 2; i++) {

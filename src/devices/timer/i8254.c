@@ -517,7 +517,7 @@ static void pit_reset(struct device *dev)
 
 	for (unsigned i = 0; i < CHANNELS; i++) {
 		p->ch[i] = (struct pit_channel){.null_count = true};
-		p->ch[i].s.mode = 3; /* OUT is high until the BIOS programs it: the line makes no edge */
+		p->ch[i].s.mode = 0; /* undefined by DS; so OUT is low and the line makes no edge */
 		p->ch[i].s.count = 0x10000;
 		p->ch[i].s.count_load_ns = pit_now();
 		p->ch[i].s.gate = i != CH_SPEAKER;
