@@ -42,7 +42,7 @@ static const struct board_row pc_board[] = {
 	{ "PIIX4_PM", "pm", "addr=0x1.0x3", NULL, NULL },
 	{ "i8237", "dma", NULL, NULL, NULL },
 	{ "isa-pit", "pit", NULL, NULL, NULL },
-	{ "mc146818rtc", "rtc", NULL, NULL, NULL },
+	{ "mc146818rtc", "rtc", NULL, NULL, sugar_rtc_options },
 	{ "fw_cfg_io", "fw_cfg", NULL, NULL, NULL },
 	{ "port92", "port92", NULL, NULL, NULL },
 	{ "i8042", "i8042", NULL, wants_i8042, NULL },

@@ -138,6 +138,18 @@ void sugar_fdc_options(struct board *b, struct opts *o)
 	}
 }
 
+void sugar_rtc_options(struct board *b, struct opts *o)
+{
+	static const char *const clocks[] = { "host", "rt", "vm" };
+	const struct rtc_opts *rtc = &b->config->rtc;
+
+	if (rtc->base)
+		opts_set(o, "base", rtc->base);
+	opts_set(o, "clock", clocks[rtc->clock]);
+	if (rtc->driftfix) /* else a -global counts */
+		opts_set(o, "lost_tick_policy", "slew");
+}
+
 /* ---- devices ---- */
 
 static bool device_asked_for(const struct board *b, const char *driver)

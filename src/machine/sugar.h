@@ -8,6 +8,8 @@
 int sugar_open_backends(struct board *b, struct err *e);
 /* Options of the floppy controller: its drives. */
 void sugar_fdc_options(struct board *b, struct opts *o);
+/* -rtc as options of the clock. */
+void sugar_rtc_options(struct board *b, struct opts *o);
 /* Create the devices short options and defaults stand for. */
 int sugar_create(struct board *b, struct err *e);
 
