@@ -63,6 +63,12 @@ static uint64_t pam_read(struct device *dev, struct region *r, uint64_t offset, 
 /* Segments whose reads come from PCI: see segment_update(). */
 static void pam_write(struct device *dev, struct region *r, uint64_t offset, uint64_t value, unsigned size);
 
+/* The window itself: no DRAM at 0xA0000 for anybody, whether or not there is a VGA adapter in front. */
+static void hole_write(struct device *dev, struct region *r, uint64_t offset, uint64_t value, unsigned size)
+{
+}
+
+static const struct region_ops hole_ops = {.read = pam_read, .write = hole_write, .max_access = 8};
 static const struct region_ops pam_ops = {.read = pam_read, .write = pam_write, .max_access = 8};
 
 #define PAM_REGION(nm, at, sz)                                                                                     \
@@ -92,6 +98,14 @@ static const struct region_desc i440fx_regions[] = {
 	 .bar = REGION_NOT_BAR,
 	 .priority = 5,
 	 .disabled = true},
+	{.name = "vga-window",
+	 .space = SPACE_MMIO,
+	 .kind = REGION_IO,
+	 .base = 0xa0000,
+	 .size = 0x20000,
+	 .bar = REGION_NOT_BAR,
+	 .priority = -5,
+	 .ops = &hole_ops},
 };
 
 /* RE and WE of segment n: PAM0's high nibble, then PAM1..6, low nibble first. */
