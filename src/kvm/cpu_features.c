@@ -92,19 +92,39 @@ static bool next_word(const char **s, char *buf, size_t size)
 {
 	size_t n;
 
-	*s += strspn(*s, " ");
-	n = strcspn(*s, " ");
+	while (**s == ' ')
+		(*s)++;
+	n = (size_t)(strchrnul(*s, ' ') - *s);
 	if (!n)
 		return false;
-	snprintf(buf, size, "%.*s", (int)n, *s);
+	memcpy(buf, *s, MIN(n, size - 1));
+	buf[MIN(n, size - 1)] = 0;
 	*s += n;
 	return true;
+}
+
+/* The bits of a word's names that are called `want`. Every start looks up a few hundred names: no copies here. */
+static uint32_t find_bits(const char *names, const char *want)
+{
+	size_t len = strlen(want);
+	const char *counted = names;
+	unsigned bit = 0;
+	uint32_t bits = 0;
+
+	for (const char *s = names; (s = strstr(s, want)); s += len) {
+		if ((s > names && s[-1] != ' ') || (s[len] && s[len] != ' '))
+			continue;
+		for (; counted < s; counted++)
+			bit += *counted == ' ';
+		bits |= BIT(bit);
+	}
+	return bits;
 }
 
 bool feature_mask(const char *name, uint32_t mask[FEAT_WORDS])
 {
 	bool found = false;
-	char want[40], word[40];
+	char want[40];
 
 	snprintf(want, sizeof(want), "%s", name);
 	for (char *p = want; *p; p++)
@@ -113,17 +133,13 @@ bool feature_mask(const char *name, uint32_t mask[FEAT_WORDS])
 	for (size_t i = 0; i < ARRAY_SIZE(aliases); i++)
 		if (!strcmp(want, aliases[i].alias))
 			strcpy(want, aliases[i].name);
-	if (!strcmp(want, "."))
+	if (!*want || strchr(want, ' ') || !strcmp(want, "."))
 		return false;
-	memset(mask, 0, FEAT_WORDS * sizeof(*mask));
 	for (unsigned w = 0; w < FEAT_WORDS; w++) {
-		const char *s = feature_words[w].names;
+		const char *names = feature_words[w].names;
 
-		for (unsigned bit = 0; next_word(&s, word, sizeof(word)); bit++)
-			if (!strcmp(word, want)) {
-				mask[w] |= BIT(bit);
-				found = true;
-			}
+		mask[w] = names ? find_bits(names, want) : 0;
+		found = found || mask[w];
 	}
 	return found;
 }

@@ -311,7 +311,7 @@ def parse_arguments():
     parser.add_argument("--json", metavar="FILE", help="write every sample to FILE (- is stdout)")
     parser.add_argument("--build", default=os.path.join(ROOT, "build"), help="build directory")
     parser.add_argument("--vmm", default=os.environ.get("VMM"),
-                        help="vmm to measure (default $VMM or BUILD/vmm; 'none' leaves it out)")
+                        help="vmm to measure (default $VMM or BUILD/src/vmm; 'none' leaves it out)")
     parser.add_argument("--qemu", default=os.environ.get("QEMU", "qemu-system-x86_64"),
                         help="QEMU to compare with ('none' leaves it out)")
     parser.add_argument("--options", default="", metavar="'-OPT VALUE...'",
@@ -325,7 +325,7 @@ def parse_arguments():
             parser.error(f"there is no metric or probe named {name}")
     if arguments.quick:
         arguments.runs, arguments.idle = 1, min(arguments.idle, 1)
-    arguments.vmm = arguments.vmm or os.path.join(arguments.build, "vmm")
+    arguments.vmm = arguments.vmm or os.path.join(arguments.build, "src", "vmm")
     return arguments
 
 
