@@ -72,5 +72,7 @@ extern const uint16_t cp437_to_unicode[256];
 int display_start(const char *kind, struct err *e);
 int vnc_start(const char *spec, struct err *e);
 int vnc_set_password(const char *password, struct err *e); /* QMP set_password / change-vnc-password */
+int vnc_expire_password(const char *time, struct err *e);  /* QMP expire_password: "now", "never", "+SECONDS", "UNIX" */
+char *vnc_query(void);                                     /* QMP query-vnc: a VncInfo object as JSON; malloc'ed */
 void display_stop(void);                                   /* restores the terminal */
 #endif

@@ -19,4 +19,14 @@ struct curses_module {
 };
 extern const struct curses_module vmm_module_curses;
 
+struct vnc_module {
+	/* spec: -vnc's argument; announce: print where it listens. console may be NULL: keyboard and a dark screen. */
+	int (*start)(struct console *console, const char *spec, bool announce, struct err *e);
+	int (*set_password)(const char *password, struct err *e);
+	int (*expire_password)(const char *time, struct err *e);
+	char *(*query)(void);
+	void (*stop)(void);
+};
+extern const struct vnc_module vmm_module_vnc;
+
 #endif

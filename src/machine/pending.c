@@ -2,4 +2,4 @@
 #pragma GCC diagnostic ignored "-Wmissing-prototypes"
 #define P(f) __attribute__((weak)) int f(void); __attribute__((weak)) int f(void) { return 0; }
 P(boot_direct_prepare) P(boot_direct_load) P(boot_direct_free) P(control_start) P(control_stop)
-P(display_start) P(vnc_start) P(display_stop) P(floppy_cmos_type) P(machine_describe)
+P(floppy_cmos_type) P(machine_describe)

@@ -25,6 +25,7 @@ struct text {
 	const struct vga_raster *g;
 	uint32_t font[2]; /* plane addresses; attribute bit 3 selects */
 	unsigned dots, repeat;
+	unsigned pan;    /* dots */
 	uint32_t cursor; /* memory address counter of the cursor, or UINT32_MAX */
 	uint8_t cursor_first, cursor_last;
 	bool blink, blink_off;
@@ -39,6 +40,14 @@ static uint32_t font_address(unsigned map)
 static uint32_t cursor_address(const struct vga *v)
 {
 	return (uint32_t)v->cr[CR_CURSOR_HI] << 8 | v->cr[CR_CURSOR_LO];
+}
+
+/* Dots the picture is shifted left: 9-dot modes count 8, 0, 1 .. 7 as no shift, one dot .. eight. */
+static unsigned pan_dots(const struct text *t, uint8_t pan)
+{
+	if (t->dots == 9)
+		return (pan >= 8 ? 0 : pan + 1u) * t->repeat;
+	return (pan & 7) * t->repeat;
 }
 
 static void text_init(struct text *t, struct vga *v, const struct vga_raster *g)
@@ -58,6 +67,7 @@ static void text_init(struct text *t, struct vga *v, const struct vga_raster *g)
 		.blink = v->ar[AR_MODE] & AR10_BLINK,
 		.blink_off = frame / BLINK_FRAMES % 2,
 	};
+	t->pan = pan_dots(t, g->pixel_pan);
 	if (start & 0x20 || t->cursor_first > t->cursor_last || t->cursor_first >= g->row_lines ||
 	    frame / CURSOR_FRAMES % 2)
 		t->cursor = UINT32_MAX;
@@ -74,7 +84,8 @@ static bool row_changed(const struct text *t, uint32_t row_ma, uint32_t row, uin
 	uint32_t *cached = t->v->view->cells + (size_t)row * (t->g->chars + 1);
 	bool changed = false;
 
-	for (uint32_t x = 0; x <= t->g->chars; x++) {
+	/* Panning shows a part of one more character. */
+	for (uint32_t x = 0; x < t->g->chars + (t->pan != 0); x++) {
 		uint32_t ma = (row_ma + x) & 0xffff, cell = cell_at(t->v, ma);
 
 		if (ma == t->cursor)
@@ -114,14 +125,6 @@ static void draw_cell_line(const struct text *t, uint32_t cell, unsigned scan, u
 	for (unsigned i = 0; i < t->dots; i++)
 		for (unsigned n = 0; n < t->repeat; n++)
 			*dst++ = bits & 0x100u >> i ? fg : bg;
-}
-
-/* Dots the picture is shifted left: 9-dot modes count 8, 0, 1 .. 7 as no shift, one dot .. eight. */
-static unsigned pan_dots(const struct text *t, uint8_t pan)
-{
-	if (t->dots == 9)
-		return (pan >= 8 ? 0 : pan + 1u) * t->repeat;
-	return (pan & 7) * t->repeat;
 }
 
 static void draw_text_line(const struct text *t, uint32_t row, unsigned scan, unsigned pan, uint32_t y)
@@ -181,7 +184,7 @@ void vga_text_refresh(struct vga *v, const struct vga_raster *g, bool full)
 	/* Fonts share pages with the planes of text, which change through the shadow only: any change is a new font. */
 	if (full || vga_page_dirty(v->view, 0, VGA_MEMORY))
 		memset(v->view->cells, 0xff, need * sizeof(uint32_t));
-	r.pan = pan_dots(&t, g->pixel_pan);
+	r.pan = t.pan;
 	for (uint32_t y = 0; y < g->lines; y++) {
 		if (r.fresh)
 			r.draw = row_changed(&t, r.ma, r.row, &r.x0, &r.x1);
