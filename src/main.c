@@ -99,6 +99,7 @@ static int start(struct run *run, struct err *e)
 		r = take_signals(run, e);
 	if (r)
 		return r;
+	block_set_thread_hook(sandbox_thread_io);
 	run->board = machine_new(c, e);
 	if (!run->board)
 		return e->code ? -e->code : -EINVAL;

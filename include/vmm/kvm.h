@@ -49,10 +49,9 @@ int kvm_available(struct err *e);
 uint64_t kvm_max_gpa(struct kvm_vm *vm);
 
 /* Memory slots: the complete wanted list, sorted by gpa, non-overlapping, page-aligned; the room computes the
-   difference and keeps KVM in step (deleting before creating; a running vCPU that touches a page in between sees
-   unbacked memory, so the machine stops them for changes of live slots; switching log_dirty alone is safe while they
-   run). Host memory must stay mapped while its slot exists. The dirty bits of a slot that goes away are lost: fetch
-   them first, with the vCPUs paused. Any thread. */
+   difference and keeps KVM in step, deleting before creating. While slots go away all vCPUs are held out of the guest, so
+   that none finds a gap; switching log_dirty alone holds nobody. Host memory must stay mapped while its slot exists. The
+   dirty bits of a slot that goes away are lost: fetch them first. Any thread, also from an exit handler. */
 struct kvm_memory {
 	uint64_t gpa, size;
 	void *host;
@@ -120,6 +119,8 @@ const char *kvm_cpu_model_name(size_t i, const char **summary);
 /* ---- vCPUs ---- */
 /* Create vCPU `index` with its APIC id and thread (not yet running). name_threads: "CPU 0/KVM". */
 struct kvm_vcpu *kvm_vcpu_new(struct kvm_vm *vm, unsigned index, struct err *e);
+/* fn is called on each vCPU thread before it enters the guest for the first time (the sandbox). Before the first resume. */
+void kvm_set_thread_hook(struct kvm_vm *vm, void (*fn)(void));
 unsigned kvm_vcpu_count(struct kvm_vm *vm);
 struct kvm_vcpu *kvm_vcpu_get(struct kvm_vm *vm, unsigned index);
 uint32_t kvm_vcpu_apic_id(const struct kvm_vcpu *c);

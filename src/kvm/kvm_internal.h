@@ -158,7 +158,8 @@ struct kvm_vm {
 	unsigned n_vcpus;
 	pthread_mutex_t run_lock;
 	pthread_cond_t parked, resumed;
-	bool paused, stopping;
+	bool paused, stopping, held;
+	void (*thread_hook)(void); /* called on each vCPU thread before its first KVM_RUN */
 
 	pthread_mutex_t grace_lock;
 	struct grace *graces;
@@ -183,6 +184,7 @@ int routing_flush(struct kvm_vm *vm); /* hand pending changes to KVM */
 #define VCPU_REQ_GRACE BIT(2)
 #define VCPU_REQ_NMI   BIT(3)
 #define VCPU_REQ_INTR  BIT(4) /* split: look at vm->pic_level */
+#define VCPU_REQ_HOLD  BIT(5) /* vm->held is set: stay out of the guest until it is not */
 #define VCPU_REQUESTS  (~VCPU_OUTSIDE)
 
 #define VCPU_XSAVE_MAX  16384 /* AMX needs 11008 */
@@ -268,5 +270,13 @@ const char *vcpu_exit_name(unsigned reason);
 /* vcpu_exit.c: handle what KVM_RUN returned with. False: this vCPU must not go on. */
 bool vcpu_handle_exit(struct kvm_vcpu *c);
 void vcpu_internal_error(struct kvm_vcpu *c, const char *what);
+
+/*
+ * Keep every vCPU out of the guest while memory slots are replaced: one that touched a page in between would find nothing there, and
+ * an instruction fetch from nothing cannot be retried. Exit handlers go on. Any thread, also a vCPU's own handler (which is
+ * not in the guest); callers take turns (slots_lock).
+ */
+void vcpus_hold(struct kvm_vm *vm);
+void vcpus_release(struct kvm_vm *vm);
 
 #endif

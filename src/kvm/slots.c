@@ -153,15 +153,22 @@ static int apply_list(struct kvm_vm *vm, void *arg, struct err *e)
 {
 	const struct memory_list *l = arg;
 	int r = check_list(l, e);
+	bool hold = false; /* only a slot that goes away can leave a gap */
 
 	if (r < 0)
 		return r;
 	pthread_mutex_lock(&vm->slots_lock);
+	for (size_t i = 0; i < vm->n_slots && !hold; i++)
+		hold = !find_same(l, &vm->slots[i]);
+	if (hold)
+		vcpus_hold(vm);
 	r = prune(vm, l, e);
 	/* What prune() kept is a subset of the list in the same order. */
 	for (size_t i = 0; r == 0 && i < l->n; i++)
 		if (i >= vm->n_slots || vm->slots[i].gpa != l->m[i].gpa)
 			r = add_slot(vm, &l->m[i], i, e);
+	if (hold)
+		vcpus_release(vm);
 	pthread_mutex_unlock(&vm->slots_lock);
 	return r;
 }

@@ -27,7 +27,7 @@ struct grace {
 	struct grace *next;
 };
 
-static _Thread_local bool is_vcpu_thread;
+static _Thread_local struct kvm_vcpu *self; /* NULL on other threads */
 
 int vcpu_ioctl(struct kvm_vcpu *c, unsigned long req, void *arg)
 {
@@ -244,7 +244,8 @@ static bool park(struct kvm_vcpu *c)
 	flush_extint(c);
 	go_outside(c);
 	pthread_mutex_lock(&vm->run_lock);
-	while ((vm->paused || c->stuck) && !vm->stopping) {
+	/* Slots being replaced keep everybody out; whoever replaces them does not wait for the parked. */
+	while ((vm->paused || c->stuck || vm->held) && !vm->stopping) {
 		if (!c->parked) {
 			c->parked = true;
 			pthread_cond_broadcast(&vm->parked);
@@ -259,6 +260,45 @@ static bool park(struct kvm_vcpu *c)
 	return go_on;
 }
 
+/* Slots are being replaced: wait until the new ones are there. */
+static void wait_held(struct kvm_vcpu *c)
+{
+	struct kvm_vm *vm = c->vm;
+
+	pthread_mutex_lock(&vm->run_lock);
+	while (vm->held)
+		pthread_cond_wait(&vm->resumed, &vm->run_lock);
+	atomic_fetch_and(&c->word, ~VCPU_REQ_HOLD);
+	pthread_mutex_unlock(&vm->run_lock);
+}
+
+/* In the guest, or about to enter it without another look at the requests. */
+static bool in_guest(const struct kvm_vcpu *c)
+{
+	return c != self && (atomic_load(&c->word) & VCPU_OUTSIDE) && !c->parked;
+}
+
+void vcpus_hold(struct kvm_vm *vm)
+{
+	pthread_mutex_lock(&vm->run_lock);
+	vm->held = true;
+	for (unsigned i = 0; i < vm->n_vcpus; i++)
+		if (vm->vcpus[i] != self && !vm->vcpus[i]->parked)
+			request(vm->vcpus[i], VCPU_REQ_HOLD);
+	for (unsigned i = 0; i < vm->n_vcpus; i++)
+		while (in_guest(vm->vcpus[i]))
+			pthread_cond_wait(&vm->parked, &vm->run_lock);
+	pthread_mutex_unlock(&vm->run_lock);
+}
+
+void vcpus_release(struct kvm_vm *vm)
+{
+	pthread_mutex_lock(&vm->run_lock);
+	vm->held = false;
+	pthread_cond_broadcast(&vm->resumed);
+	pthread_mutex_unlock(&vm->run_lock);
+}
+
 /* False: end. */
 static bool serve_requests(struct kvm_vcpu *c)
 {
@@ -270,6 +310,8 @@ static bool serve_requests(struct kvm_vcpu *c)
 		complete_io(c);
 		deliver_nmi(c);
 	}
+	if (w & VCPU_REQ_HOLD)
+		wait_held(c);
 	if (w & VCPU_REQ_PAUSE || c->stuck)
 		return park(c);
 	return true;
@@ -288,7 +330,7 @@ static void run_failed(struct kvm_vcpu *c, int error)
 /* One round: into the guest and back. False: look at the requests first. */
 static bool run_once(struct kvm_vcpu *c)
 {
-	unsigned idle = 0;
+	unsigned idle = 0, word;
 	int r, error;
 
 	set_immediate_exit(c, 0);
@@ -300,7 +342,12 @@ static bool run_once(struct kvm_vcpu *c)
 		return false;
 	r = ioctl(c->fd, KVM_RUN, 0);
 	error = errno;
-	atomic_fetch_and(&c->word, ~VCPU_OUTSIDE);
+	word = atomic_fetch_and(&c->word, ~VCPU_OUTSIDE);
+	if (word & VCPU_REQ_HOLD) {
+		pthread_mutex_lock(&c->vm->run_lock);
+		pthread_cond_broadcast(&c->vm->parked);
+		pthread_mutex_unlock(&c->vm->run_lock);
+	}
 	if (r == 0) {
 		c->pending_io = false;
 		c->stuck = !vcpu_handle_exit(c);
@@ -325,7 +372,7 @@ static void prepare_thread(struct kvm_vcpu *c)
 	sigdelset(&set, SIGBUS);
 	sigdelset(&set, SIGSYS); /* the sandbox's verdict */
 	pthread_sigmask(SIG_SETMASK, &set, NULL);
-	is_vcpu_thread = true;
+	self = c;
 }
 
 static void *vcpu_thread(void *arg)
@@ -343,10 +390,17 @@ static void *vcpu_thread(void *arg)
 	atomic_store(&c->tid, (int)syscall(SYS_gettid));
 	pthread_cond_broadcast(&vm->parked);
 	pthread_mutex_unlock(&vm->run_lock);
-	for (go_on = park(c); go_on;)
+	go_on = park(c);
+	if (go_on && vm->thread_hook)
+		vm->thread_hook();
+	while (go_on)
 		if (!run_once(c))
 			go_on = serve_requests(c);
 	go_outside(c);
+	pthread_mutex_lock(&vm->run_lock);
+	c->parked = true; /* for good: nobody has to wait for a thread that has ended */
+	pthread_cond_broadcast(&vm->parked);
+	pthread_mutex_unlock(&vm->run_lock);
 	return NULL;
 }
 
@@ -365,7 +419,7 @@ static void install_kick_handler(void)
 
 bool kvm_vcpu_is_self(void)
 {
-	return is_vcpu_thread;
+	return self != NULL;
 }
 
 /* ---- creation ---- */
@@ -443,6 +497,11 @@ fail_unmap:
 fail_free:
 	free(c);
 	return NULL;
+}
+
+void kvm_set_thread_hook(struct kvm_vm *vm, void (*hook)(void))
+{
+	vm->thread_hook = hook;
 }
 
 unsigned kvm_vcpu_count(struct kvm_vm *vm)

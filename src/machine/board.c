@@ -10,6 +10,7 @@
 #include "sugar.h"
 #include "vmm/block.h"
 #include "vmm/cmos.h"
+#include "vmm/sandbox.h"
 #include "firmware_items.h"
 
 struct board_row {
@@ -177,6 +178,7 @@ static int create_kvm(struct board *b, struct err *e)
 	b->kvm = kvm_vm_new(b->config, &exit_ops, b, e);
 	if (!b->kvm)
 		return e && e->code ? -e->code : -ENODEV;
+	kvm_set_thread_hook(b->kvm, sandbox_thread_vcpu);
 	return kvm_irqchip_create(b->kvm, (enum irqchip_mode)b->config->machine.kernel_irqchip, e);
 }
 

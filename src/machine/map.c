@@ -1,7 +1,7 @@
 /*
- * The region map: what a port or memory access reaches. Writers (region_*) hold the map's lock and publish a new flattened
- * view; readers take no lock: ports go through a 64 K index, memory through the published sorted array. An array that was
- * replaced is freed once every vCPU has passed a KVM_RUN boundary.
+ * The region map: what a port or memory access reaches. Writers (region_*) hold the map's lock and publish a new
+ * flattened view; readers take no lock: ports go through a 64 K index, memory through the published sorted array. An
+ * array that was replaced is freed once every vCPU has passed a KVM_RUN boundary.
  */
 #include "board.h"
 
@@ -66,7 +66,7 @@ static struct map_view *flatten(const struct map *m)
 		if (last && last->region == r && last->end == edge[i])
 			last->end = edge[i + 1];
 		else
-			v->piece[v->n++] = (struct map_piece){ edge[i], edge[i + 1], r };
+			v->piece[v->n++] = (struct map_piece){edge[i], edge[i + 1], r};
 	}
 	free(edge);
 	return v;
@@ -75,6 +75,7 @@ static struct map_view *flatten(const struct map *m)
 /* Tell KVM which pieces are memory. Pieces that are not page-aligned (BARs below 4 KiB) cannot be backed: they trap. */
 static void update_slots(struct board *b, const struct map_view *v)
 {
+	const struct device *owner = NULL; /* of list[n - 1] */
 	struct kvm_memory *list;
 	size_t n = 0;
 	struct err e = ERR_INIT;
@@ -92,14 +93,17 @@ static void update_slots(struct board *b, const struct map_view *v)
 			continue;
 		host = r->ram->host + r->ram_offset + (p->start - r->base);
 		if (last && last->gpa + last->size == p->start && (uint8_t *)last->host + last->size == host &&
-		    last->readonly == (r->kind == REGION_ROM) && last->log_dirty == r->log_dirty)
-			last->size += p->end - p->start; /* e.g. RAM below, through and above an open PAM window */
+		    last->readonly == (r->kind == REGION_ROM) && last->log_dirty == r->log_dirty && owner == r->dev)
+			/* Adjacent PAM windows; never with the RAM around them: the large slots stay when a window
+			 * changes. */
+			last->size += p->end - p->start;
 		else
-			list[n++] = (struct kvm_memory){ .gpa = p->start,
-							 .size = p->end - p->start,
-							 .host = host,
-							 .readonly = r->kind == REGION_ROM,
-							 .log_dirty = r->log_dirty };
+			list[n++] = (struct kvm_memory){.gpa = p->start,
+							.size = p->end - p->start,
+							.host = host,
+							.readonly = r->kind == REGION_ROM,
+							.log_dirty = r->log_dirty};
+		owner = r->dev;
 	}
 	if (kvm_set_memory(b->kvm, list, n, &e))
 		log_error("map", "%s", e.msg);
@@ -323,7 +327,8 @@ static uint64_t read_locked(struct region *r, uint64_t offset, unsigned size)
 		return ops->read(r->dev, r, offset, size);
 	for (unsigned done = 0, part; done < size; done += part) {
 		part = MIN(max, 1u << (31 - __builtin_clz(size - done)));
-		value |= (ops->read(r->dev, r, offset + done, part) & (part == 8 ? ~0ull : BIT64(part * 8) - 1)) << (done * 8);
+		value |= (ops->read(r->dev, r, offset + done, part) & (part == 8 ? ~0ull : BIT64(part * 8) - 1))
+			 << (done * 8);
 	}
 	return value;
 }
@@ -336,13 +341,14 @@ static void write_locked(struct region *r, uint64_t offset, uint64_t value, unsi
 	if (!ops || !ops->write)
 		return;
 	if (size < min) {
-		log_guest(&r->dev->guest_log, "map", "%s: %u-byte write to %s+0x%llx, which takes at least %u bytes", r->dev->id,
-			  size, r->desc->name, (unsigned long long)offset, min);
+		log_guest(&r->dev->guest_log, "map", "%s: %u-byte write to %s+0x%llx, which takes at least %u bytes",
+			  r->dev->id, size, r->desc->name, (unsigned long long)offset, min);
 		return;
 	}
 	for (unsigned done = 0, part; done < size; done += part) {
 		part = MIN(max, 1u << (31 - __builtin_clz(size - done)));
-		ops->write(r->dev, r, offset + done, part == 8 ? value : (value >> (done * 8)) & (BIT64(part * 8) - 1), part);
+		ops->write(r->dev, r, offset + done, part == 8 ? value : (value >> (done * 8)) & (BIT64(part * 8) - 1),
+			   part);
 	}
 }
 
@@ -418,8 +424,8 @@ static uint32_t string_run(struct region *r, uint64_t offset, bool write, uint8_
 		uint32_t n = 0;
 
 		if (write ? ops->write_string != NULL : ops->read_string != NULL)
-			n = write ? ops->write_string(r->dev, r, offset, data + done * size, size, count - done) :
-				    ops->read_string(r->dev, r, offset, data + done * size, size, count - done);
+			n = write ? ops->write_string(r->dev, r, offset, data + done * size, size, count - done)
+				  : ops->read_string(r->dev, r, offset, data + done * size, size, count - done);
 		if (n) {
 			done += MIN(n, count - done);
 			continue;
@@ -569,7 +575,8 @@ void *map_ram_ptr(struct board *b, uint64_t addr, bool write, uint64_t *avail, s
 
 void map_synchronize(struct board *b)
 {
-	/* Paused vCPUs are outside every handler; running ones are made so by a pause that lasts no longer than this call. */
+	/* Paused vCPUs are outside every handler; running ones are made so by a pause that lasts no longer than this
+	 * call. */
 	if (b->kvm && machine_running(b)) {
 		kvm_vcpus_pause(b->kvm);
 		kvm_vcpus_resume(b->kvm);
@@ -578,15 +585,16 @@ void map_synchronize(struct board *b)
 
 void map_print(struct board *b, FILE *out)
 {
-	static const char *const kinds[] = { "i/o", "ram", "rom" };
+	static const char *const kinds[] = {"i/o", "ram", "rom"};
 
 	pthread_mutex_lock(&b->map.lock);
 	fprintf(out, "memory:\n");
 	for (size_t i = 0; i < b->map.view->n; i++) {
 		const struct map_piece *p = &b->map.view->piece[i];
 
-		fprintf(out, "  %016llx-%016llx %s %s.%s\n", (unsigned long long)p->start, (unsigned long long)p->end - 1,
-			kinds[p->region->kind], p->region->dev->id, p->region->desc->name);
+		fprintf(out, "  %016llx-%016llx %s %s.%s\n", (unsigned long long)p->start,
+			(unsigned long long)p->end - 1, kinds[p->region->kind], p->region->dev->id,
+			p->region->desc->name);
 	}
 	fprintf(out, "ports:\n");
 	for (unsigned port = 0; port < 65536; port++) {
