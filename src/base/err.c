@@ -1,6 +1,8 @@
 /* Error records: see vmm/err.h. */
 #include "vmm/err.h"
 
+#include <errno.h>
+
 #include <stdio.h>
 #include <string.h>
 
@@ -55,14 +57,14 @@ int err_prefix(struct err *e, const char *fmt, ...)
 	va_list ap;
 
 	if (!e)
-		return 0;
+		return -EINVAL; /* callers hand the result on: it must stay an error */
 	va_start(ap, fmt);
 	vsnprintf(head, sizeof(head), fmt, ap);
 	va_end(ap);
 	memcpy(tail, e->msg, sizeof(tail));
 	if (snprintf(e->msg, sizeof(e->msg), "%s: %s", head, tail) >= (int)sizeof(e->msg))
 		e->msg[sizeof(e->msg) - 1] = '\0';
-	return e->code;
+	return -e->code;
 }
 
 #define NEAREST_MAX_WORD 48

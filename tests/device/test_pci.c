@@ -112,7 +112,8 @@ END_TEST
 
 START_TEST(slots_are_chosen_and_conflicts_named)
 {
-	struct board *b = bench_new("-m 16 -device pvpanic-pci,id=a -device pvpanic-pci,addr=7.1 -device pvpanic-pci,addr=7.0");
+	struct board *b =
+		bench_new("-m 16 -device pvpanic-pci,id=a -device pvpanic-pci,addr=7.1 -device pvpanic-pci,addr=7.0");
 
 	ck_assert_uint_eq(device_find(b, "a")->pci->devfn, 2 << 3);
 	ck_assert_uint_eq(bench_pci_readb(b, 7 << 3, 0xe), 0x80);
@@ -178,7 +179,7 @@ static const struct device_class probe_class = {
 	.stateless = "test",
 };
 
-#define PROBE (6 << 3)
+#define PROBE    (6 << 3)
 #define MSIX_BAR 0xe1000000u
 
 /* What the device core does for a device of the registry. */
