@@ -68,7 +68,8 @@ int kvm_get_dirty(struct kvm_vm *vm, uint64_t gpa, uint64_t size, unsigned long 
 #define KVM_RESERVED_SIZE 0x4000ull
 
 /* ---- interrupt controllers ---- */
-/* Right after kvm_vm_new(), before vCPUs and memory. Queued, see kvm_vm_ready(). */
+/* Before the first vCPU and before interrupts are used, best after the first kvm_set_memory(): a slot added after the
+   chips waits for the RCU callbacks their creation leaves. Queued, see kvm_vm_ready(). */
 int kvm_irqchip_create(struct kvm_vm *vm, enum irqchip_mode mode, struct err *e);
 int kvm_irq_line(struct kvm_vm *vm, unsigned gsi, bool level); /* mode ON */
 int kvm_signal_msi(struct kvm_vm *vm, uint64_t address, uint32_t data);

@@ -28,6 +28,7 @@ struct map {
 	struct map_view *view; /* published */
 };
 int map_init(struct board *b, struct err *e);
+void map_freeze(struct board *b); /* before the devices are destroyed; vCPUs stopped */
 void map_free(struct board *b);
 /* Wait until no vCPU can still be inside a handler it found in an older map. Main thread; vCPUs running or paused. */
 void map_synchronize(struct board *b);
