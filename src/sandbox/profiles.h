@@ -134,6 +134,7 @@ static const struct rule rules[] = {
 	{ "sendmsg", ROLE_MAIN, "clients", { 0 } },
 	{ "clone", ROLE_MAIN, "worker threads", { 0 } },
 	{ "clone3", ROLE_MAIN, "worker threads", { 0 } },
+	{ "rt_sigaction", ROLE_MAIN, "ncurses takes and returns its handlers as the screen comes and goes", { 0 } },
 	{ "sigaltstack", ROLE_MAIN, "sanitizers", { 0 } },
 	{ "set_tid_address", ROLE_MAIN, "libc", { 0 } },
 	{ "uname", ROLE_MAIN, "libraries", { 0 } },
