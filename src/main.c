@@ -121,8 +121,8 @@ static int start(struct run *run, struct err *e)
 
 static void stop(struct run *run)
 {
+	control_stop(); /* first: no command may find a machine half gone */
 	machine_free(run->board);
-	control_stop();
 	display_stop();
 	block_close_all();
 	chardev_close_all();

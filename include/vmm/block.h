@@ -98,6 +98,8 @@ int block_change_medium(struct block *b, const char *filename, const char *forma
 int block_open_tray(struct block *b, bool force, struct err *e);
 int block_close_tray(struct block *b, struct err *e);
 int block_remove_medium(struct block *b, struct err *e); /* blockdev-remove-medium: the tray must be open */
+/* blockdev-insert-medium: a -blockdev node that nobody uses, into an empty drive with its tray open. */
+int block_insert_medium(struct block *b, const char *node_name, struct err *e);
 bool block_is_removable(const struct block *b); /* its device takes media out, or it has none and media=cdrom */
 bool block_has_tray(const struct block *b);
 bool block_tray_is_open(const struct block *b);

@@ -7,6 +7,8 @@
 
 #include "vmm/prop.h"
 
+#define MACHINE_MAX_CPUS 255 /* xAPIC ids 0..254 */
+
 enum accel { ACCEL_KVM, ACCEL_QTEST };
 enum irqchip_mode { IRQCHIP_ON, IRQCHIP_SPLIT };
 enum reboot_action { REBOOT_RESET, REBOOT_SHUTDOWN };

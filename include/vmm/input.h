@@ -47,6 +47,8 @@ struct input_handler {
 };
 void input_register(struct input_handler *h); /* newest with a given callback wins */
 void input_unregister(struct input_handler *h);
+/* The current handler comes first; NULL starts, NULL ends. For query-mice. */
+const struct input_handler *input_next(const struct input_handler *prev);
 void input_activate(struct input_handler *h); /* make it the current one (guest enabled the device) */
 
 void input_key(keycode_t key, bool down);

@@ -91,4 +91,6 @@ void map_print(struct board *b, FILE *out); /* flattened map, for `info mtree` *
 typedef void irq_capture_fn(void *opaque, unsigned chip, unsigned n, bool level);
 void irq_set_capture(struct board *b, irq_capture_fn *fn, void *opaque);
 bool irq_gsi_level(struct board *b, unsigned gsi);
+/* Make line a source of its own for a GSI (below 24): what a test plugs into a slot. Drive it with irq_set(). */
+void irq_line_for_gsi(struct board *b, struct irq_line *line, unsigned gsi);
 #endif

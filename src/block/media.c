@@ -159,6 +159,25 @@ int block_remove_medium(struct block *b, struct err *e)
 	return 0;
 }
 
+int block_insert_medium(struct block *b, const char *node_name, struct err *e)
+{
+	struct block_node *n = node_find(node_name);
+	const struct block *holder = n ? block_find(node_name) : NULL;
+
+	if (!n)
+		return err_set(e, ENOENT, "Node '%.200s' not found", node_name);
+	if (holder && holder->owner)
+		return err_set(e, EBUSY, "Node '%s' is already in use", node_name);
+	if (!block_is_removable(b))
+		return err_set(e, ENOTSUP, "Device '%s' is not removable", shown_name(b));
+	if (block_has_tray(b) && !block_tray_is_open(b))
+		return err_set(e, EINVAL, "Tray of device '%s' is not open", shown_name(b));
+	if (b->root)
+		return err_set(e, EBUSY, "There already is a medium in device '%s'", shown_name(b));
+	swap_medium(b, node_ref(n));
+	return 0;
+}
+
 int block_eject(struct block *b, bool force, struct err *e)
 {
 	struct err scratch = ERR_INIT;

@@ -360,6 +360,18 @@ void chardev_flush(struct chardev *c)
 	tell_all_writable(c);
 }
 
+size_t chardev_queued(struct chardev *c)
+{
+	size_t n;
+
+	if (c->mux_base)
+		c = c->mux_base;
+	pthread_mutex_lock(&c->out_lock);
+	n = c->out.len;
+	pthread_mutex_unlock(&c->out_lock);
+	return n;
+}
+
 static void out_bh(void *opaque)
 {
 	chardev_flush(opaque);

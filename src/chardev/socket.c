@@ -168,6 +168,7 @@ static void collect_fds(struct socket_chardev *s, struct msghdr *msg)
 
 		if (cm->cmsg_level != SOL_SOCKET || cm->cmsg_type != SCM_RIGHTS)
 			continue;
+		drop_fds(s); /* nobody wanted those of the message before: do not mistake them for these */
 		for (size_t i = 0; i < n; i++) {
 			int fd;
 

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_CPUS 255 /* xAPIC ids 0..254 */
+#define MAX_CPUS MACHINE_MAX_CPUS
 #define MAX_RAM  (1 * TIB)
 
 void config_defaults(struct config *c)

@@ -31,6 +31,11 @@ void input_register(struct input_handler *h)
 	input_activate(h);
 }
 
+const struct input_handler *input_next(const struct input_handler *prev)
+{
+	return prev ? prev->next : handlers;
+}
+
 void input_activate(struct input_handler *h)
 {
 	pthread_mutex_lock(&handlers_lock);

@@ -53,6 +53,11 @@ void irq_set(struct irq_line *line, bool level)
 	pthread_mutex_unlock(&f->lock);
 }
 
+void irq_line_for_gsi(struct board *b, struct irq_line *line, unsigned gsi)
+{
+	*line = (struct irq_line){.fabric = &b->irq, .kind = IRQ_GSI, .input = (uint8_t)gsi};
+}
+
 void irq_pulse(struct irq_line *line)
 {
 	irq_set(line, true);

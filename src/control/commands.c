@@ -1,0 +1,7 @@
+/* The command tables: a new file of commands is one more line here. */
+#include "commands.h"
+
+const struct qmp_command *const qmp_command_tables[] = {
+	qmp_core_commands,    qmp_machine_commands, qmp_device_commands, qmp_block_commands,
+	qmp_chardev_commands, qmp_fd_commands,      qmp_ui_commands,     NULL,
+};

@@ -1,0 +1,13 @@
+/* What commands.c gathers, and helpers that command files share. */
+#ifndef VMM_CONTROL_COMMANDS_H
+#define VMM_CONTROL_COMMANDS_H
+
+#include "qmp.h"
+
+extern const struct qmp_command qmp_core_commands[], qmp_machine_commands[], qmp_device_commands[],
+	qmp_block_commands[], qmp_chardev_commands[], qmp_fd_commands[], qmp_ui_commands[];
+
+/* human-monitor-command: what the readline command prints; malloc'ed. Unknown commands say so in the text. */
+char *hmp_run(struct board *board, const char *command_line);
+
+#endif

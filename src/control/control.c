@@ -1,0 +1,142 @@
+/* The control plane's beginning and end: monitors from the command line, events, qtest. */
+#include "vmm/control.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include "events.h"
+#include "qmp.h"
+#include "qtest.h"
+#include "vmm/chardev.h"
+#include "vmm/config.h"
+#include "vmm/log.h"
+#include "vmm/machine.h"
+
+#define LAST_WORDS_MS 200 /* what clients get to take the SHUTDOWN event at the end */
+
+static bool started;
+
+static void on_event(void *opaque, const char *name, const char *data_json)
+{
+	events_emit(name, data_json);
+}
+
+static void on_terminal_quit(void *opaque)
+{
+	machine_quit(opaque, SHUTDOWN_HOST_UI);
+}
+
+static int code_of(const struct err *e)
+{
+	return e && e->code ? -e->code : -EINVAL;
+}
+
+/* -qmp and -qmp-pretty: a chardev in the old spelling. */
+static int add_qmp_options(struct board *board, const struct opt_list *list, const char *option, bool pretty,
+			   struct err *e)
+{
+	static unsigned count;
+
+	for (struct opt_item *i = list->first; i; i = i->next) {
+		char id[32];
+		struct chardev *c;
+
+		if (!strcmp(i->text, "none"))
+			continue;
+		snprintf(id, sizeof(id), "compat_monitor%u", count++);
+		c = chardev_open_legacy(id, i->text, e);
+		if (c)
+			c = chardev_claim(chardev_id(c), id, e);
+		if (!c || qmp_monitor_add(board, c, pretty, e)) {
+			err_prefix(e, "%s %s", option, i->text);
+			return code_of(e);
+		}
+	}
+	return 0;
+}
+
+struct mon_options {
+	char *chardev, *id;
+	int mode;
+	bool pretty;
+};
+static const char *const mon_modes[] = {"readline", "control", NULL};
+static const struct prop mon_props[] = {
+	PROP(struct mon_options, chardev, PROP_CHARDEV, .help = "character device it speaks on"),
+	PROP(struct mon_options, id, PROP_STR, .help = "name of the monitor"),
+	PROP(struct mon_options, mode, PROP_ENUM, .values = mon_modes, .help = "control: QMP"),
+	PROP(struct mon_options, pretty, PROP_BOOL, .help = "indented replies"),
+	PROP_END,
+};
+
+static int add_mon(struct board *board, struct opts *o, struct err *e)
+{
+	struct mon_options m;
+	struct chardev *c;
+	int ret;
+
+	props_default(mon_props, &m);
+	ret = opts_apply(o, mon_props, &m, "mon", e);
+	if (!ret && !m.chardev)
+		ret = err_set(e, EINVAL, "chardev= is missing");
+	if (!ret && !mon_modes[m.mode][0])
+		ret = -EINVAL;
+	if (!ret && !strcmp(mon_modes[m.mode], "readline"))
+		ret = err_set(e, ENOTSUP, "there is no readline monitor; add mode=control for QMP");
+	if (!ret) {
+		c = chardev_claim(m.chardev, m.id ? m.id : "a monitor", e);
+		ret = c ? qmp_monitor_add(board, c, m.pretty, e) : code_of(e);
+	}
+	props_free(mon_props, &m);
+	return ret;
+}
+
+static int add_mon_options(struct board *board, const struct opt_list *list, struct err *e)
+{
+	for (struct opt_item *i = list->first; i; i = i->next)
+		if (add_mon(board, &i->opts, e)) {
+			err_prefix(e, "-mon %s", i->text);
+			return code_of(e);
+		}
+	return 0;
+}
+
+static int check_monitor_options(const struct opt_list *list, struct err *e)
+{
+	for (struct opt_item *i = list->first; i; i = i->next)
+		if (strcmp(i->text, "none"))
+			return err_set(e, ENOTSUP,
+				       "-monitor %s: there is no readline monitor; use -qmp %s, or -monitor none",
+				       i->text, i->text);
+	return 0;
+}
+
+int control_start(struct board *board, struct err *e)
+{
+	const struct config *c = machine_config(board);
+	int ret = check_monitor_options(&c->monitor, e);
+
+	started = true;
+	machine_subscribe_events(on_event, NULL);
+	chardev_on_quit(on_terminal_quit, board);
+	if (!ret)
+		ret = add_qmp_options(board, &c->qmp, "-qmp", false, e);
+	if (!ret)
+		ret = add_qmp_options(board, &c->qmp_pretty, "-qmp-pretty", true, e);
+	if (!ret)
+		ret = add_mon_options(board, &c->mon, e);
+	if (!ret && c->qtest)
+		ret = qtest_start(board, c->qtest, c->qtest_log, e);
+	return ret;
+}
+
+void control_stop(void)
+{
+	if (!started)
+		return;
+	started = false;
+	qtest_stop();
+	events_stop();
+	qmp_monitors_close(LAST_WORDS_MS);
+	chardev_on_quit(NULL, NULL);
+}

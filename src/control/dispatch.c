@@ -1,0 +1,231 @@
+/* From a request to a response: the envelope, negotiation, the command's row. QEMU's texts, because clients match them.
+ */
+#include "qmp.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *qmp_error_class_name(enum err_class c)
+{
+	static const char *const names[] = {
+		[ERR_GENERIC] = "GenericError",
+		[ERR_COMMAND_NOT_FOUND] = "CommandNotFound",
+		[ERR_DEVICE_NOT_ACTIVE] = "DeviceNotActive",
+		[ERR_DEVICE_NOT_FOUND] = "DeviceNotFound",
+		[ERR_KVM_MISSING_CAP] = "KVMMissingCap",
+	};
+
+	return names[c];
+}
+
+json_t *qmp_error_response(json_t *id, const struct err *e)
+{
+	json_t *r =
+		json_pack("{s:{s:s, s:o}}", "error", "class", qmp_error_class_name(e->class), "desc", qmp_text(e->msg));
+
+	if (id)
+		json_object_set(r, "id", id);
+	return r;
+}
+
+const struct qmp_command *qmp_command_at(size_t i)
+{
+	for (const struct qmp_command *const *t = qmp_command_tables; *t; t++)
+		for (const struct qmp_command *c = *t; c->name; c++)
+			if (!i--)
+				return c;
+	return NULL;
+}
+
+const struct qmp_command *qmp_command_find(const char *name)
+{
+	for (const struct qmp_command *const *t = qmp_command_tables; *t; t++)
+		for (const struct qmp_command *c = *t; c->name; c++)
+			if (!strcmp(c->name, name))
+				return c;
+	return NULL;
+}
+
+/* ---- text ---- */
+
+/* Length of the UTF-8 sequence at p (RFC 3629, no overlong forms, no surrogates), 0 if there is none. */
+static size_t utf8_length(const unsigned char *p, size_t left)
+{
+	size_t n = p[0] < 0x80 ? 1 : p[0] >= 0xc2 && p[0] < 0xe0 ? 2 : p[0] >= 0xe0 && p[0] < 0xf0 ? 3 : 4;
+
+	if ((p[0] >= 0x80 && p[0] < 0xc2) || p[0] > 0xf4 || n > left)
+		return 0;
+	for (size_t i = 1; i < n; i++)
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+	if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf0 && p[1] < 0x90) ||
+	    (p[0] == 0xf4 && p[1] > 0x8f))
+		return 0;
+	return n;
+}
+
+json_t *qmp_text_n(const char *text, size_t len)
+{
+	json_t *v = json_stringn(text, len);
+	char *clean, *to;
+
+	if (v)
+		return v;
+	clean = to = xzalloc(len * 3 + 1);
+	for (size_t i = 0; i < len;) {
+		size_t n = utf8_length((const unsigned char *)text + i, len - i);
+
+		if (n) {
+			memcpy(to, text + i, n);
+			to += n;
+			i += n;
+		} else {
+			memcpy(to, "\xef\xbf\xbd", 3);
+			to += 3;
+			i++;
+		}
+	}
+	v = json_stringn(clean, to - clean);
+	free(clean);
+	return v;
+}
+
+json_t *qmp_text(const char *text)
+{
+	return text ? qmp_text_n(text, strlen(text)) : json_null();
+}
+
+/* ---- arguments ---- */
+
+const char *qmp_arg_str(const struct qmp_call *call, const char *name)
+{
+	return json_string_value(json_object_get(call->args, name));
+}
+
+bool qmp_arg_bool(const struct qmp_call *call, const char *name, bool absent)
+{
+	json_t *v = json_object_get(call->args, name);
+
+	return v ? json_is_true(v) : absent;
+}
+
+int64_t qmp_arg_int(const struct qmp_call *call, const char *name, int64_t absent)
+{
+	json_t *v = json_object_get(call->args, name);
+
+	return v ? json_integer_value(v) : absent;
+}
+
+bool qmp_has_arg(const struct qmp_call *call, const char *name)
+{
+	return json_object_get(call->args, name) != NULL;
+}
+
+/* ---- the envelope ---- */
+
+struct request {
+	const char *name;
+	json_t *args, *id;
+	bool oob;
+};
+
+static int check_envelope_member(struct request *r, const char *key, json_t *value, struct err *e)
+{
+	if (!strcmp(key, "id"))
+		return 0;
+	if (!strcmp(key, "execute") || !strcmp(key, "exec-oob")) {
+		if (!json_is_string(value))
+			return err_set(e, EINVAL, "QMP input member '%s' must be a string", key);
+		if (r->name)
+			return err_set(e, EINVAL, "QMP input member 'execute' clashes with 'exec-oob'");
+		r->name = json_string_value(value);
+		r->oob = key[4] == '-';
+		return 0;
+	}
+	if (!strcmp(key, "arguments")) {
+		if (!json_is_object(value))
+			return err_set(e, EINVAL, "QMP input member 'arguments' must be an object");
+		r->args = value;
+		return 0;
+	}
+	return err_set(e, EINVAL, "QMP input member '%.200s' is unexpected", key);
+}
+
+static int parse_request(json_t *json, struct request *r, struct err *e)
+{
+	const char *key;
+	json_t *value;
+
+	if (!json_is_object(json))
+		return err_set(e, EINVAL, "QMP input must be a JSON object");
+	r->id = json_object_get(json, "id");
+	json_object_foreach(json, key, value)
+	{
+		int ret = check_envelope_member(r, key, value, e);
+
+		if (ret)
+			return ret;
+	}
+	return r->name ? 0 : err_set(e, EINVAL, "QMP input lacks member 'execute'");
+}
+
+static int check_allowed(const struct qmp_command *c, const struct request *r, struct board *board,
+			 const struct qmp_client *client, struct err *e)
+{
+	if (!client->negotiated && !(c && (c->flags & QMP_NEGOTIATION)))
+		return err_set_class(e, ERR_COMMAND_NOT_FOUND, ENOENT,
+				     "Expecting capabilities negotiation with 'qmp_capabilities'");
+	if (!c)
+		return err_set_class(e, ERR_COMMAND_NOT_FOUND, ENOENT, "The command %.200s has not been found",
+				     r->name);
+	if (client->negotiated && (c->flags & QMP_NEGOTIATION))
+		return err_set_class(e, ERR_COMMAND_NOT_FOUND, ENOENT,
+				     "Capabilities negotiation is already complete, command ignored");
+	if (r->oob && !client->oob)
+		return err_set(e, EINVAL, "QMP input member 'exec-oob' is unexpected");
+	if (r->oob && !(c->flags & QMP_OOB))
+		return err_set(e, EINVAL, "The command %s does not support OOB", r->name);
+	if (c->states && board && !(c->states & QMP_STATE(machine_run_state(board))))
+		return err_set(e, EPERM, "The command %s is not allowed while the guest is '%s'", r->name,
+			       run_state_name(machine_run_state(board)));
+	return 0;
+}
+
+static json_t *run_command(const struct qmp_command *c, struct board *board, struct qmp_session *session,
+			   struct qmp_client *client, json_t *args, struct err *e)
+{
+	static const struct qmp_member no_args[] = {{.name = NULL}};
+	json_t *empty = json_object();
+	struct qmp_call call = {
+		.command = c, .board = board, .session = session, .client = client, .args = args ? args : empty};
+	json_t *result = NULL;
+
+	if (!qmp_check_members(c->args ? c->args : no_args, call.args, "", e)) {
+		result = c->run(&call, e);
+		if (!result && !e->code)
+			err_set(e, EIO, "The command %s failed", c->name);
+	}
+	json_decref(empty);
+	return result;
+}
+
+json_t *qmp_dispatch(struct board *board, struct qmp_session *session, struct qmp_client *client, json_t *json)
+{
+	struct request r = {0};
+	struct err e = ERR_INIT;
+	const struct qmp_command *c;
+	json_t *result = NULL;
+
+	if (!parse_request(json, &r, &e)) {
+		c = qmp_command_find(r.name);
+		if (!check_allowed(c, &r, board, client, &e))
+			result = run_command(c, board, session, client, r.args, &e);
+	}
+	if (!result)
+		return qmp_error_response(r.id, &e);
+	result = json_pack("{s:o}", "return", result);
+	if (r.id)
+		json_object_set(result, "id", r.id);
+	return result;
+}

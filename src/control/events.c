@@ -1,0 +1,156 @@
+/* QMP events: the table, and the rate limits that keep a guest from flooding clients. */
+#include "events.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include "qmp.h"
+#include "vmm/clock.h"
+#include "vmm/log.h"
+#include "vmm/machine.h"
+
+static const struct qmp_type shutdown_cause =
+	QMP_ENUM("ShutdownCause", "none", "host-error", "host-qmp-quit", "host-qmp-system-reset", "host-signal",
+		 "host-ui", "guest-shutdown", "guest-reset", "guest-panic", "subsystem-reset", "snapshot-load");
+static const struct qmp_type panic_action = QMP_ENUM("GuestPanicAction", "pause", "poweroff", "run");
+static const struct qmp_type io_operation = QMP_ENUM("IoOperationType", "read", "write");
+static const struct qmp_type io_action = QMP_ENUM("BlockErrorAction", "ignore", "report", "stop");
+static const struct qmp_type network_family =
+	QMP_ENUM("NetworkAddressFamily", "ipv4", "ipv6", "unix", "vsock", "unknown");
+static const struct qmp_type vnc_server =
+	QMP_OBJECT("VncServerInfo", QMP_REQ("host", qmp_str), QMP_REQ("service", qmp_str),
+		   QMP_REQ("family", network_family), QMP_REQ("websocket", qmp_bool), QMP_OPT("auth", qmp_str));
+static const struct qmp_type vnc_client = QMP_OBJECT(
+	"VncClientInfo", QMP_REQ("host", qmp_str), QMP_REQ("service", qmp_str), QMP_REQ("family", network_family),
+	QMP_REQ("websocket", qmp_bool), QMP_OPT("x509_dname", qmp_str), QMP_OPT("sasl_username", qmp_str));
+
+#define VNC_DATA QMP_MEMBERS(QMP_REQ("server", vnc_server), QMP_REQ("client", vnc_client))
+
+static const struct qmp_event events[] = {
+	{"BLOCK_IO_ERROR", "A disk request failed; action says what becomes of it.",
+	 QMP_MEMBERS(QMP_REQ("device", qmp_str), QMP_OPT("node-name", qmp_str), QMP_REQ("operation", io_operation),
+		     QMP_REQ("action", io_action), QMP_OPT("nospace", qmp_bool), QMP_REQ("reason", qmp_str))},
+	{"DEVICE_TRAY_MOVED", "A tray was opened or closed, by the guest or by a command.",
+	 QMP_MEMBERS(QMP_REQ("device", qmp_str), QMP_REQ("id", qmp_str), QMP_REQ("tray-open", qmp_bool))},
+	{"GUEST_CRASHLOADED", "The guest reported a crash kernel has been loaded and takes over.",
+	 QMP_MEMBERS(QMP_REQ("action", panic_action))},
+	{"GUEST_PANICKED", "The guest's kernel panicked.", QMP_MEMBERS(QMP_REQ("action", panic_action))},
+	{"POWERDOWN", "The ACPI power button was pressed.", NULL},
+	{"RESET", "The machine was reset.", QMP_MEMBERS(QMP_REQ("guest", qmp_bool), QMP_REQ("reason", shutdown_cause))},
+	{"RESUME", "vCPUs run again.", NULL},
+	{"RTC_CHANGE", "The guest set its clock; offset: seconds from -rtc base.",
+	 QMP_MEMBERS(QMP_REQ("offset", qmp_int), QMP_REQ("qom-path", qmp_str)), 1000},
+	{"SHUTDOWN", "The guest powered off, or vmm ends.",
+	 QMP_MEMBERS(QMP_REQ("guest", qmp_bool), QMP_REQ("reason", shutdown_cause))},
+	{"STOP", "vCPUs are stopped.", NULL},
+	{"SUSPEND", "The guest entered ACPI S3.", NULL},
+	{"VNC_CONNECTED", "A VNC client connected.", VNC_DATA},
+	{"VNC_DISCONNECTED", "A VNC client went.", VNC_DATA},
+	{"VNC_INITIALIZED", "A VNC client is authenticated and sees the screen.", VNC_DATA},
+	{"WAKEUP", "The guest left ACPI S3.", NULL},
+	{"WATCHDOG", "The watchdog timer ran out.", QMP_MEMBERS(QMP_REQ("action", qmp_str)), 1000},
+	{NULL},
+};
+
+const struct qmp_event *qmp_event_at(size_t i)
+{
+	return i < ARRAY_SIZE(events) - 1 ? &events[i] : NULL;
+}
+
+const struct qmp_event *qmp_event_find(const char *name)
+{
+	for (size_t i = 0; events[i].name; i++)
+		if (!strcmp(events[i].name, name))
+			return &events[i];
+	return NULL;
+}
+
+/* ---- rate limits ---- */
+
+/* A limited event that was sent lately: the newest of a burst waits here. */
+struct throttle {
+	const struct qmp_event *ev;
+	char *key;
+	json_t *waiting;
+	bool has_waiting;
+	struct timer timer;
+	struct throttle *next;
+};
+static struct throttle *throttles;
+
+static void throttle_free(struct throttle *t)
+{
+	for (struct throttle **p = &throttles; *p; p = &(*p)->next)
+		if (*p == t) {
+			*p = t->next;
+			break;
+		}
+	timer_cancel(&t->timer);
+	json_decref(t->waiting);
+	free(t->key);
+	free(t);
+}
+
+static void throttle_over(void *opaque)
+{
+	struct throttle *t = opaque;
+
+	if (!t->has_waiting) {
+		throttle_free(t);
+		return;
+	}
+	qmp_emit(t->ev->name, t->waiting);
+	json_decref(t->waiting);
+	t->waiting = NULL;
+	t->has_waiting = false;
+	timer_arm(&t->timer, clock_ns(VCLOCK_REAL) + t->ev->rate_ms * NS_PER_MS);
+}
+
+static const char *throttle_key(const struct qmp_event *ev, const json_t *data)
+{
+	const char *key = ev->key ? json_string_value(json_object_get(data, ev->key)) : NULL;
+
+	return key ? key : "";
+}
+
+static void emit_limited(const struct qmp_event *ev, const json_t *data)
+{
+	const char *key = throttle_key(ev, data);
+	struct throttle *t = throttles;
+
+	while (t && (t->ev != ev || strcmp(t->key, key)))
+		t = t->next;
+	if (t) {
+		json_decref(t->waiting);
+		t->waiting = json_incref((json_t *)data);
+		t->has_waiting = true;
+		return;
+	}
+	t = xzalloc(sizeof(*t));
+	t->ev = ev;
+	t->key = xstrdup(key);
+	t->next = throttles;
+	throttles = t;
+	timer_init(&t->timer, loop_main(), VCLOCK_REAL, NULL, throttle_over, t);
+	timer_arm(&t->timer, clock_ns(VCLOCK_REAL) + ev->rate_ms * NS_PER_MS);
+	qmp_emit(ev->name, data);
+}
+
+void events_emit(const char *name, const char *data_json)
+{
+	const struct qmp_event *ev = qmp_event_find(name);
+	json_t *data = data_json ? json_loads(data_json, 0, NULL) : NULL;
+
+	if (!ev || (data_json && !data) || !!ev->data != !!data)
+		log_debug("control", "event %s does not match the table: %s", name, data_json ? data_json : "no data");
+	if (ev && ev->rate_ms && !clock_is_manual())
+		emit_limited(ev, data);
+	else
+		qmp_emit(name, data);
+	json_decref(data);
+}
+
+void events_stop(void)
+{
+	while (throttles)
+		throttle_free(throttles);
+}

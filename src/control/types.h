@@ -1,0 +1,9 @@
+/* QMP types that several command files use. */
+#ifndef VMM_CONTROL_TYPES_H
+#define VMM_CONTROL_TYPES_H
+
+#include "qmp.h"
+
+extern const struct qmp_type qmp_version_info, qmp_run_state, qmp_keycode;
+
+#endif
