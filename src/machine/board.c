@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <unistd.h>
 #include "boot.h"
 #include "sugar.h"
 #include "vmm/block.h"
@@ -79,11 +80,15 @@ static int load_firmware(struct board *b, struct err *e)
 	const char *name = b->config->bios ? b->config->bios : "bios-256k.bin";
 	void *data;
 	size_t len, size;
+	char *path;
 	int r;
 
 	if (b->config->kernel && !b->config->bios)
 		return 0;
-	r = board_load_firmware(b, name, 16 * MIB, &data, &len, e);
+	/* What the user names is a path first, as in QEMU; the default is only looked for where firmware is installed. */
+	path = xasprintf("%s%s", b->config->bios && !strchr(name, '/') && !access(name, F_OK) ? "./" : "", name);
+	r = board_load_firmware(b, path, 16 * MIB, &data, &len, e);
+	free(path);
 	if (r)
 		return err_prefix(e, "-bios"), r;
 	if (len < 4096 || len % 4096) {
