@@ -30,7 +30,7 @@ static void serial_write(struct device *dev, struct region *r, uint64_t offset, 
 static uint32_t serial_write_string(struct device *dev, struct region *r, uint64_t offset, const void *buf,
 				    unsigned size, uint32_t count)
 {
-	return offset ? 0 : uart16550_write_string(&DEVICE(dev, struct isa_serial)->uart, buf, count);
+	return offset || size != 1 ? 0 : uart16550_write_string(&DEVICE(dev, struct isa_serial)->uart, buf, count);
 }
 
 static const struct region_ops serial_ops = {
