@@ -18,8 +18,11 @@ unsigned floppy_cmos_type(struct board *board, unsigned unit);
 /* A hard disk as INT 13h should see it, for the bytes that firmware reads: position n is IDE channel n/2, drive n%2. */
 struct cmos_disk {
 	uint32_t cylinders, heads, sectors; /* physical geometry; cylinders 0: no disk there */
-	bool lba_translation;               /* more than 1024 cylinders: firmware translates by LBA */
+	uint8_t translation;                /* how firmware maps it: 0 not, 1 LBA-assisted, 2 large, 3 revised ECHS */
 };
+
+/* The IDE disk at `position`; false: none there. Main thread, after the devices exist. */
+bool ide_cmos_disk(struct board *board, unsigned position, struct cmos_disk *out);
 
 /*
  * Fill in everything a PC's firmware expects: memory sizes and CPU count (from the board), floppy types, equipment, disk

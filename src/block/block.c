@@ -619,4 +619,5 @@ void block_close_all(void)
 	engine_io_uring.stop();
 	if (completions.initialised)
 		bh_cancel(&completions.bh);
+	completions.initialised = false; /* the next open may be on another main loop */
 }

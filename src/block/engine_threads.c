@@ -183,8 +183,9 @@ void pool_shutdown(void)
 		pthread_cond_broadcast(&pool.work);
 		while (pool.workers)
 			pthread_cond_wait(&pool.gone, &pool.lock);
-		pool.stop = false;
 		bh_cancel(&pool.spawn);
+		pthread_cond_destroy(&pool.work);
+		pool.stop = pool.initialised = false; /* the next one may be on another main loop */
 	}
 	pthread_mutex_unlock(&pool.lock);
 }

@@ -135,6 +135,7 @@ static int create_memory_and_chips(struct board *b, struct err *e)
 
 int board_build(struct board *b, struct err *e)
 {
+	struct cmos_disk disks[4] = {0};
 	int r = ram_create(b, e);
 
 	if (!r)
@@ -153,8 +154,10 @@ int board_build(struct board *b, struct err *e)
 	for (struct device *d = b->devices; !r && d; d = d->next)
 		if (d->class->wire)
 			r = d->class->wire(d, e);
+	for (unsigned n = 0; !r && n < ARRAY_SIZE(disks); n++)
+		ide_cmos_disk(b, n, &disks[n]);
 	if (!r)
-		r = cmos_fill(b, b->config->boot.order, NULL, e);
+		r = cmos_fill(b, b->config->boot.order, disks, e);
 	if (!r)
 		r = firmware_publish(b, e);
 	if (!r)
@@ -226,6 +229,11 @@ static int create_cpus(struct board *b, struct err *e)
 	return r;
 }
 
+static void on_block_event(void *opaque, const char *name, const char *data_json)
+{
+	machine_event(opaque, name, data_json);
+}
+
 struct board *machine_new(const struct config *c, struct err *e)
 {
 	struct board *b = xzalloc(sizeof(*b));
@@ -235,6 +243,7 @@ struct board *machine_new(const struct config *c, struct err *e)
 	b->devices_tail = &b->devices;
 	lifecycle_init(b);
 	irq_fabric_init(b);
+	block_set_event_handler(on_block_event, b);
 	r = map_init(b, e);
 	if (!r && c->machine.accel == ACCEL_KVM)
 		r = create_kvm(b, e);
@@ -254,6 +263,7 @@ void machine_free(struct board *b)
 	if (!b)
 		return;
 	b->quitting = true;
+	block_set_event_handler(NULL, NULL);
 	if (b->kvm) {
 		kvm_vcpus_pause(b->kvm);
 		kvm_vcpus_stop(b->kvm);

@@ -92,7 +92,7 @@ static void fill_disks(struct board *b, const struct cmos_disk disks[4])
 			types |= (uint8_t)(n == 0 ? 0xf0 : 0x0f);
 			fill_disk(b, n, &disks[n]);
 		}
-		translation |= (uint8_t)(disks[n].lba_translation ? 1u << (2 * n) : 0);
+		translation |= (uint8_t)((disks[n].translation & 3u) << (2 * n));
 	}
 	rtc_set_cmos(b, CMOS_DISK_TYPES, types);
 	rtc_set_cmos(b, CMOS_TRANSLATION, translation);
