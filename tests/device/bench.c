@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include "src/machine/board.h"
 #include "vmm/block.h"
 #include "vmm/bytes.h"
 #include "vmm/chardev.h"
@@ -342,20 +343,55 @@ static void compare(const struct state_buf *a, const struct state_buf *b)
 	ck_assert_uint_eq(a->len, b->len);
 }
 
+/* Memory travels beside the state, block by block: guest RAM, VRAM. */
+struct ram_copy {
+	char name[64];
+	uint64_t size;
+	void *data;
+	struct ram_copy *next;
+};
+
+static struct ram_copy *copy_ram(const struct board *b)
+{
+	struct ram_copy *list = NULL;
+
+	for (struct ram_block *rb = b->blocks; rb; rb = rb->next) {
+		struct ram_copy *c = xzalloc(sizeof(*c));
+
+		memcpy(c->name, rb->name, sizeof(c->name));
+		c->size = rb->size;
+		c->data = xmemdup(rb->host, rb->size);
+		c->next = list;
+		list = c;
+	}
+	return list;
+}
+
+static void put_ram(const struct board *b, struct ram_copy *list)
+{
+	while (list) {
+		struct ram_copy *c = list;
+
+		for (struct ram_block *rb = b->blocks; rb; rb = rb->next)
+			if (!strcmp(rb->name, c->name) && rb->size == c->size)
+				memcpy(rb->host, c->data, c->size);
+		list = c->next;
+		free(c->data);
+		free(c);
+	}
+}
+
 struct board *bench_save_load(struct board *b)
 {
 	struct state_buf first = {0}, second = {0};
 	struct err e = ERR_INIT;
-	size_t ram = ram_block_size(board_ram(b));
+	struct ram_copy *ram;
 	uint64_t now;
-	void *copy;
 	char *options;
 
 	save(b, &first);
 	now = clock_ns(VCLOCK_VIRTUAL);
-	copy = malloc(ram);
-	ck_assert_ptr_nonnull(copy);
-	memcpy(copy, ram_block_ptr(board_ram(b)), ram);
+	ram = copy_ram(b);
 	options = xstrdup("");
 	for (int i = 4; i < MAX_ARGS && bench.argv[i]; i++) { /* behind vmm -accel qtest -nodefaults */
 		char *more = xasprintf("%s %s", options, bench.argv[i]);
@@ -366,8 +402,7 @@ struct board *bench_save_load(struct board *b)
 	bench_free(b);
 	b = bench_new(options);
 	free(options);
-	memcpy(ram_block_ptr(board_ram(b)), copy, ram);
-	free(copy);
+	put_ram(b, ram);
 	ck_assert_msg(!machine_load_state(b, first.data, first.len, &e), "loading failed: %s", e.msg);
 	ck_assert_uint_eq(clock_ns(VCLOCK_VIRTUAL), now);
 	save(b, &second);

@@ -63,7 +63,7 @@ const char *bench_event(struct board *b, const char *name);
 /* System reset, waited for. */
 void bench_reset(struct board *b);
 /* Save the state and load it into a newly built board of the same options: the old one is freed, the new one returned.
-   Guest RAM is copied. Also checks that saving the new board gives the same bytes. */
+   All RAM blocks are copied. Also checks that saving the new board gives the same bytes. */
 struct board *bench_save_load(struct board *b);
 
 /* Run a suite of TCases given as a NULL-terminated array; the value for main() to return. */
