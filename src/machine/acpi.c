@@ -223,7 +223,8 @@ static void build_ssdt(struct builder *b)
 	struct blob *t = &b->out->tables;
 	struct device *pm = device_find_class(b->board, "PIIX4_PM");
 	size_t at = table_begin(b, "SSDT", 1);
-	if (pm && !u8_option(pm, "disable_s3"))
+	/* S3 ends in the firmware's entry point. */
+	if (pm && !u8_option(pm, "disable_s3") && board_firmware(b->board))
 		sleep_state(t, "_S3_", 1);
 	if (pm && !u8_option(pm, "disable_s4"))
 		sleep_state(t, "_S4_", u8_option(pm, "s4_val"));

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include "vmm/block.h"
 #include "boot.h"
+#include "chipset.h"
 
 enum machine_request {
 	REQ_RESET = BIT(0),
@@ -268,6 +269,8 @@ static int reset_all(struct board *b, struct err *e)
 	if (b->kvm)
 		for (unsigned i = 0; i < kvm_vcpu_count(b->kvm); i++)
 			kvm_vcpu_reset(kvm_vcpu_get(b->kvm, i));
+	if (b->config->kernel && !b->firmware && b->pci_bus)
+		chipset_setup(b);
 	return boot_direct_load(b, e); /* -kernel without firmware: the image again, and the start state */
 }
 
@@ -467,6 +470,10 @@ static void suspend(struct board *b)
 	if (b->state != RUN_RUNNING)
 		return;
 	stop_cpus(b);
+	/* CMOS shutdown status "resume": how the firmware knows, after the reset that ends the sleep, to look for the
+	   waking vector instead of booting. The address latch needs no restoring, the CPU starts afresh. */
+	map_pio_write(b, 0x70, 0x8f, 1);
+	map_pio_write(b, 0x71, 0xfe, 1);
 	b->state = RUN_SUSPENDED;
 	emit("SUSPEND", NULL);
 }
