@@ -39,11 +39,11 @@ static void fail(struct json_stream *s, const char *text)
 
 static bool add(struct json_stream *s, char ch)
 {
+	if (s->len >= JSON_STREAM_MAX_BYTES) {
+		fail(s, "JSON token size limit exceeded");
+		return false;
+	}
 	if (s->len + 1 >= s->cap) {
-		if (s->len >= JSON_STREAM_MAX_BYTES) {
-			fail(s, "JSON token size limit exceeded");
-			return false;
-		}
 		s->cap = s->cap ? s->cap * 2 : 256;
 		s->buf = xrealloc(s->buf, s->cap);
 	}
