@@ -6,6 +6,7 @@
 #define VMM_SANDBOX_PROFILES_H
 
 #include <linux/kvm.h>
+#include <signal.h>
 #include <sys/mman.h>
 
 #define ROLE_MAIN 1
@@ -134,7 +135,14 @@ static const struct rule rules[] = {
 	{ "sendmsg", ROLE_MAIN, "clients", { 0 } },
 	{ "clone", ROLE_MAIN, "worker threads", { 0 } },
 	{ "clone3", ROLE_MAIN, "worker threads", { 0 } },
-	{ "rt_sigaction", ROLE_MAIN, "ncurses takes and returns its handlers as the screen comes and goes", { 0 } },
+	{ "rt_sigaction", ROLE_MAIN, "ncurses takes and returns its handlers; never SIGSYS, the sandbox's own",
+	  ARG(0, 0xffffffff, SIGINT) },
+	{ "rt_sigaction", ROLE_MAIN, "ncurses takes and returns its handlers; never SIGSYS, the sandbox's own",
+	  ARG(0, 0xffffffff, SIGTERM) },
+	{ "rt_sigaction", ROLE_MAIN, "ncurses takes and returns its handlers; never SIGSYS, the sandbox's own",
+	  ARG(0, 0xffffffff, SIGTSTP) },
+	{ "rt_sigaction", ROLE_MAIN, "ncurses takes and returns its handlers; never SIGSYS, the sandbox's own",
+	  ARG(0, 0xffffffff, SIGWINCH) },
 	{ "sigaltstack", ROLE_MAIN, "sanitizers", { 0 } },
 	{ "set_tid_address", ROLE_MAIN, "libc", { 0 } },
 	{ "uname", ROLE_MAIN, "libraries", { 0 } },

@@ -16,7 +16,6 @@
  * counted and delivered later, for guests that keep time by counting them.
  */
 #include "vmm/cmos.h"
-#include "vmm/machine.h"
 
 #include <errno.h>
 #include <stdio.h>
