@@ -135,6 +135,8 @@ static const struct rule rules[] = {
 	{ "sendmsg", ROLE_MAIN, "clients", { 0 } },
 	{ "clone", ROLE_MAIN, "worker threads", { 0 } },
 	{ "clone3", ROLE_MAIN, "worker threads", { 0 } },
+	{ "rt_sigaction", ROLE_MAIN, "libc's own signal, installed with the first thread", ARG(0, 0xffffffff, 32) },
+	{ "rt_sigaction", ROLE_MAIN, "libc's own signal, installed with the first thread", ARG(0, 0xffffffff, 33) },
 	{ "rt_sigaction", ROLE_MAIN, "ncurses takes and returns its handlers; never SIGSYS, the sandbox's own",
 	  ARG(0, 0xffffffff, SIGINT) },
 	{ "rt_sigaction", ROLE_MAIN, "ncurses takes and returns its handlers; never SIGSYS, the sandbox's own",
