@@ -242,12 +242,13 @@ struct kvm_vcpu {
 	pthread_t thread;
 	atomic_int tid;
 	bool thread_started;
-	bool parked;     /* run_lock */
-	bool stuck;      /* triple fault or internal error: not to be run before reset; vCPU thread, or paused */
-	bool pending_io; /* KVM has an I/O instruction to complete; vCPU thread */
-	bool extint;     /* KVM_INTERRUPT was used since the last flush_extint(); vCPU thread */
-	int held_vector; /* acknowledged, but KVM has not taken it yet; -1: none; vCPU thread, or paused */
-	bool touched;    /* has run or was set: reset has something to undo */
+	bool parked;      /* run_lock */
+	bool stuck;       /* triple fault or internal error: not to be run before reset; vCPU thread, or paused */
+	bool pending_io;  /* KVM has an I/O instruction to complete; vCPU thread */
+	bool extint;      /* KVM_INTERRUPT was used since the last flush_extint(); vCPU thread */
+	bool ready_stale; /* run->ready_for_interrupt_injection is of a state that was replaced; as held_vector */
+	int held_vector;  /* acknowledged, but KVM has not taken it yet; -1: none; vCPU thread, or paused */
+	bool touched;     /* has run or was set: reset has something to undo */
 	bool poweron_valid;
 	struct vcpu_image *poweron; /* as KVM created it, for reset */
 	struct vcpu_image image;    /* kvm_vcpu_state's object part */
@@ -272,9 +273,9 @@ bool vcpu_handle_exit(struct kvm_vcpu *c);
 void vcpu_internal_error(struct kvm_vcpu *c, const char *what);
 
 /*
- * Keep every vCPU out of the guest while memory slots are replaced: one that touched a page in between would find nothing there, and
- * an instruction fetch from nothing cannot be retried. Exit handlers go on. Any thread, also a vCPU's own handler (which is
- * not in the guest); callers take turns (slots_lock).
+ * Keep every vCPU out of the guest while memory slots are replaced: one that touched a page in between would find
+ * nothing there, and an instruction fetch from nothing cannot be retried. Exit handlers go on. Any thread, also a
+ * vCPU's own handler (which is not in the guest); callers take turns (slots_lock).
  */
 void vcpus_hold(struct kvm_vm *vm);
 void vcpus_release(struct kvm_vm *vm);

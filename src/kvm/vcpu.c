@@ -153,7 +153,13 @@ static void offer_extint(struct kvm_vcpu *c)
 	struct kvm_interrupt irq;
 	bool wanted = c->held_vector >= 0 || atomic_load(&vm->pic_level);
 
-	if (wanted && c->run->ready_for_interrupt_injection) {
+	/* After a load or reset nobody has asked KVM yet, and a halted CPU would not tell: ask without entering. */
+	if (wanted && c->ready_stale) {
+		set_immediate_exit(c, 1);
+		if (ioctl(c->fd, KVM_RUN, 0) < 0 && errno == EINTR)
+			c->ready_stale = false;
+	}
+	if (wanted && !c->ready_stale && c->run->ready_for_interrupt_injection) {
 		if (c->held_vector < 0)
 			c->held_vector = vm->ops->pic_ack(vm->opaque);
 		irq.irq = (uint32_t)c->held_vector;
@@ -333,9 +339,9 @@ static bool run_once(struct kvm_vcpu *c)
 	unsigned idle = 0, word;
 	int r, error;
 
-	set_immediate_exit(c, 0);
 	if (c->index == 0 && c->vm->irqchip == IRQCHIP_SPLIT)
 		offer_extint(c);
+	set_immediate_exit(c, 0);
 	if (atomic_load_explicit(&c->vm->routes_dirty, memory_order_acquire))
 		routing_flush(c->vm);
 	if (!atomic_compare_exchange_strong(&c->word, &idle, VCPU_OUTSIDE))

@@ -543,8 +543,7 @@ int vcpu_push(struct kvm_vcpu *c, const struct vcpu_image *image, struct err *e)
 	if ((r = push_debug(c, m)) < 0)
 		return push_failed(c, r, "debug registers", e);
 	c->held_vector = m->extint_held ? m->extint_vector : -1;
-	c->run->ready_for_interrupt_injection = 0; /* true of the state before */
-	c->run->request_interrupt_window = 0;
+	c->ready_stale = true;
 	c->touched = true;
 	return 0;
 }
@@ -656,7 +655,7 @@ int kvm_vcpu_set_boot_state(struct kvm_vcpu *c, const struct kvm_boot_state *b)
 	r = vcpu_ioctl(c, KVM_SET_SREGS, &s);
 	if (r == 0)
 		r = vcpu_ioctl(c, KVM_SET_REGS, &regs);
-	c->touched = true;
+	c->touched = c->ready_stale = true;
 	return r;
 }
 
