@@ -9,6 +9,7 @@ Environment
   VMM_TEST_RESULTS    where evidence goes (screens, serial logs); default: a temporary directory
   VMM_TEST_SLOW       factor on every time-out, for slow hosts and sanitizer builds (default 1)
   VMM_TEST_CACHE      built kernels and images (default ~/.cache/vmm-tests)
+  VMM_TEST_CPU        -cpu for the guests that need more than the default model
   VMM_TEST_ARGS       extra arguments for every guest
 
 A test file ends with `vmmtest.main()`: it prints `N passed, N failed, N skipped` and exits 0, 1, or
@@ -80,6 +81,23 @@ def results_dir():
         atexit.register(shutil.rmtree, path, True)
     os.makedirs(path, exist_ok=True)
     return path
+
+
+def cpu_model(cpus=1):
+    """-cpu for guests that need more than the default one: the host's, as far as KVM lets it.
+
+    With several processors the paravirtual calls by which they wait for each other are off: on
+    hosts whose KVM emulates kernel code they can hang.
+    """
+    if os.environ.get("VMM_TEST_CPU"):
+        return os.environ["VMM_TEST_CPU"]
+    if ACCEL != "kvm":
+        return None
+    # QEMU sets a MSR for arch-capabilities that a host may refuse.
+    model = "host,-arch-capabilities" if is_qemu() else "host"
+    if cpus > 1:
+        model += ",-kvm-pv-ipi,-kvm-pv-unhalt,-kvm-pv-tlb-flush,-kvm-pv-sched-yield"
+    return model
 
 
 def poll(condition, timeout, what="the condition", interval=0.02):
