@@ -394,6 +394,7 @@ static int cd_create(struct device *dev, struct err *e)
 	struct ide_drive *d = DEVICE(dev, struct ide_drive);
 	int r = ide_drive_claim(d, e);
 
+	d->is_cd = true;
 	if (!r)
 		r = ide_attach(d, e);
 	if (!r)
