@@ -18,6 +18,7 @@ enum {
 	/* Register offsets from a channel's command block. */
 	REG_DATA = 0,
 	REG_FEATURES = 1,
+	REG_ERROR = 1,
 	REG_COUNT = 2,
 	REG_LBA_LOW = 3,
 	REG_LBA_MID = 4,
@@ -81,6 +82,7 @@ static const struct channel disk = {0x1f0, BM_BASE};
 static const struct channel cdrom = {0x170, BM_BASE + 8};
 static struct prd prds[2] __attribute__((aligned(16)));
 static bool failed;
+static uint8_t last_command;
 static bool by_interrupt; /* how the running test waits for DMA */
 static volatile bool interrupted __attribute__((used));
 
@@ -141,6 +143,12 @@ static bool fail(const char *what, uint32_t value)
 	return false;
 }
 
+/* Status, Error and last command register in one value, for the report. */
+static uint32_t evidence(const struct channel *ch, uint8_t status)
+{
+	return status | (uint32_t)inb(ch->command + REG_ERROR) << 8 | (uint32_t)last_command << 16;
+}
+
 /* Wait until the device is not busy; true if it wants what `want` says (DRQ or nothing). */
 static bool wait_status(const struct channel *ch, uint8_t want)
 {
@@ -149,9 +157,9 @@ static bool wait_status(const struct channel *ch, uint8_t want)
 	do {
 		status = inb(ch->command + REG_STATUS);
 		if (!(status & STATUS_BSY))
-			return (status & (STATUS_DRQ | STATUS_ERR | STATUS_DF)) == want || fail("status", status);
+			return (status & (STATUS_DRQ | STATUS_ERR | STATUS_DF)) == want || fail("status", evidence(ch, status));
 	} while (rdtsc() < end);
-	return fail("busy", status);
+	return fail("busy", evidence(ch, status));
 }
 
 static void ata_command(const struct channel *ch, uint32_t lba, uint8_t count, uint8_t command)
@@ -161,6 +169,7 @@ static void ata_command(const struct channel *ch, uint32_t lba, uint8_t count, u
 	outb(ch->command + REG_LBA_LOW, (uint8_t)lba);
 	outb(ch->command + REG_LBA_MID, (uint8_t)(lba >> 8));
 	outb(ch->command + REG_LBA_HIGH, (uint8_t)(lba >> 16));
+	last_command = command;
 	outb(ch->command + REG_COMMAND, command);
 }
 
@@ -174,6 +183,7 @@ static bool send_packet(const struct channel *ch, uint8_t operation, uint32_t lb
 	outb(ch->command + REG_FEATURES, byte_count ? 0 : 1);
 	outb(ch->command + REG_LBA_MID, (uint8_t)byte_count);
 	outb(ch->command + REG_LBA_HIGH, (uint8_t)(byte_count >> 8));
+	last_command = CMD_PACKET;
 	outb(ch->command + REG_COMMAND, CMD_PACKET);
 	if (!wait_status(ch, STATUS_DRQ))
 		return false;
