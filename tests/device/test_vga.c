@@ -314,8 +314,9 @@ static void compare_planes(struct model *m)
 		vga_gr(b, 4, p);
 		bench_read(b, 0xa0000, buf, sizeof(buf));
 		for (unsigned i = 0; i < sizeof(buf); i++)
-			ck_assert_msg(buf[i] == m->plane[p][i], "plane %u byte %04x is %02x, the model has %02x", p, i,
-				      buf[i], m->plane[p][i]);
+			if (buf[i] != m->plane[p][i])
+				ck_abort_msg("plane %u byte %04x is %02x, the model has %02x", p, i, buf[i],
+					     m->plane[p][i]);
 	}
 }
 

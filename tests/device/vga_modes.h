@@ -137,8 +137,9 @@ static inline uint32_t vga_pixel(uint32_t x, uint32_t y)
 {
 	const struct surface *s = console_surface(console_first());
 
-	ck_assert_uint_lt(x, s->width);
-	ck_assert_uint_lt(y, s->height);
+	/* Every ck_assert is a system call: not for each of a million pixels. */
+	if (x >= s->width || y >= s->height)
+		ck_abort_msg("pixel %u,%u is outside %u x %u", x, y, s->width, s->height);
 	return ((const uint32_t *)(s->data + (size_t)y * s->stride))[x];
 }
 
@@ -156,7 +157,8 @@ static inline void vga_check_pixel(uint32_t x, uint32_t y, uint32_t want)
 {
 	uint32_t got = vga_pixel(x, y);
 
-	ck_assert_msg(got == want, "pixel %u,%u is %06x, want %06x", x, y, got, want);
+	if (got != want)
+		ck_abort_msg("pixel %u,%u is %06x, want %06x", x, y, got, want);
 }
 
 #endif
