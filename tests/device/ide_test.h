@@ -2,6 +2,7 @@
 #ifndef IDE_TEST_H
 #define IDE_TEST_H
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
