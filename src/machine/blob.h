@@ -16,11 +16,13 @@ struct blob {
 static inline size_t blob_add(struct blob *b, const void *src, size_t n)
 {
 	size_t at = b->len;
+	if (n == 0)
+		return at;
 	if (b->len + n > b->cap) {
 		b->cap = MAX(2 * b->cap, b->len + n + 256);
 		b->data = xrealloc(b->data, b->cap);
 	}
-	if (n && src)
+	if (src)
 		memcpy(b->data + at, src, n);
 	else
 		memset(b->data + at, 0, n);

@@ -251,6 +251,7 @@ static void free_instance(struct device *dev)
 		free(claim);
 		claim = next;
 	}
+	pci_free(dev);
 	if (dev->class->props)
 		props_free(dev->class->props, dev);
 	free(dev->bus_id);

@@ -230,6 +230,7 @@ START_TEST(bars_of_each_kind)
 	bench_pci_writel(b, PROBE, 0x10, 0x1c000); /* beyond the 64 K ports: nowhere */
 	ck_assert_uint_eq(bench_inb(b, 0xc003), 0xff);
 	pci_detach(dev);
+	pci_free(dev);
 	ck_assert_uint_eq(bench_pci_readl(b, PROBE, 0), 0xffffffff);
 	ck_assert_uint_eq(bench_readb(b, 0x100000005), 0xff);
 	bench_free(b);
@@ -267,6 +268,7 @@ START_TEST(intx_reaches_the_routed_irq)
 	ck_assert(!bench_gsi(b, 10));
 	ck_assert_uint_eq(bench_pci_readw(b, PROBE, 6) & 8, 0);
 	pci_detach(dev);
+	pci_free(dev);
 	bench_free(b);
 }
 END_TEST
@@ -288,6 +290,7 @@ START_TEST(msi_is_sent_when_enabled)
 	ck_assert_uint_eq(bench_msis(b, &data), 1);
 	ck_assert_uint_eq(data, 0x4041);
 	pci_detach(dev);
+	pci_free(dev);
 	bench_free(b);
 }
 END_TEST
@@ -331,6 +334,7 @@ START_TEST(msix_masks_and_keeps_pending)
 	bench_writel(b, pba, 0xffffffff); /* read-only */
 	ck_assert_uint_eq(bench_readl(b, pba), 0);
 	pci_detach(dev);
+	pci_free(dev);
 	bench_free(b);
 }
 END_TEST
@@ -352,6 +356,7 @@ START_TEST(state_of_another_device_is_refused)
 	ck_assert_ptr_nonnull(strstr(e.msg, "probe"));
 	state_buf_free(&out);
 	pci_detach(dev);
+	pci_free(dev);
 	bench_free(b);
 }
 END_TEST

@@ -668,6 +668,13 @@ void pci_detach(struct device *dev)
 		irq_lower(&dev->irq[0]);
 	bars_unmap(s);
 	pthread_mutex_unlock(dev->lock);
+}
+
+void pci_free(struct device *dev)
+{
+	if (!dev->pci)
+		return;
+	struct pci_slot *s = slot_of(dev);
 	dev->pci = NULL;
 	free(s);
 }
