@@ -49,8 +49,7 @@ struct chardev_ops {
 	void (*describe)(struct chardev *c, char *buf, size_t size); /* default: the backend's name */
 	void (*disconnect)(struct chardev *c);                       /* drop the peer, wait for the next one */
 	int (*take_fds)(struct chardev *c, int *fds, int max);
-	int (*serve)(struct chardev *c, unsigned max_peers, void (*on_peer)(void *, struct chardev *), void *opaque,
-		     struct err *e);
+	int (*serve)(struct chardev *c, unsigned max_peers, void (*on_peer)(void *, struct chardev *), void *opaque);
 	bool discards; /* output goes nowhere: no need to queue it */
 	bool no_mux;
 };

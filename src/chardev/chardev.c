@@ -788,7 +788,11 @@ void chardev_disconnect(struct chardev *c)
 
 int chardev_serve(struct chardev *c, unsigned max_peers, void (*on_peer)(void *, struct chardev *), void *opaque)
 {
-	return c->ops->serve ? c->ops->serve(c, max_peers, on_peer, opaque, NULL) : -ENOTSUP;
+	int ret = c->ops->serve ? c->ops->serve(c, max_peers, on_peer, opaque) : -ENOTSUP;
+
+	if (!ret)
+		c->fe_open = true;
+	return ret;
 }
 
 const char *chardev_backend_at(size_t i, const char **help, const struct prop **props)

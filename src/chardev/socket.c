@@ -474,8 +474,7 @@ static int start_server(struct socket_chardev *s, int fd, struct err *e)
 	return 0;
 }
 
-static int socket_serve(struct chardev *c, unsigned max_peers, void (*on_peer)(void *, struct chardev *), void *opaque,
-			struct err *e)
+static int socket_serve(struct chardev *c, unsigned max_peers, void (*on_peer)(void *, struct chardev *), void *opaque)
 {
 	struct socket_chardev *s = S(c);
 	int fd = s->fd;

@@ -1,6 +1,7 @@
 /* See json_stream.h. The grammar is checked by jansson; here only quotes, brackets and limits count. */
 #include "json_stream.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,6 +65,7 @@ static void finish(struct json_stream *s)
 {
 	char text[JSON_ERROR_TEXT_LENGTH + 100];
 	json_error_t je;
+	bool large = s->len > MIB;
 	json_t *v = json_loadb(s->buf, s->len, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &je);
 
 	if (!v)
@@ -74,6 +76,8 @@ static void finish(struct json_stream *s)
 	else
 		s->error(s->opaque, text);
 	json_decref(v);
+	if (large) /* the allocator would keep it for the next one, which may never come */
+		malloc_trim(0);
 }
 
 static void stray(struct json_stream *s, unsigned char ch)

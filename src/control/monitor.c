@@ -7,6 +7,7 @@
 #include "qmp.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
@@ -54,8 +55,9 @@ static void flush(struct qmp_session *s)
 			return;
 	}
 	s->out_head = 0;
-	if (s->out_cap > QUEUE_STOP) { /* after a large reply */
+	if (s->out_cap > QUEUE_STOP) { /* after a large reply; the allocator would keep it for the next one */
 		free(s->out);
+		malloc_trim(0);
 		s->out = NULL;
 		s->out_cap = 0;
 	}
