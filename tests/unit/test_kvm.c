@@ -157,6 +157,15 @@ static void wait_for(const unsigned *counter, unsigned n)
 	ck_assert_msg(have >= n, "got %u of %u; %s", have, n, error);
 }
 
+/* A counter as it is now, while handlers may change it. */
+static unsigned now(const unsigned *counter)
+{
+	pthread_mutex_lock(&t.lock);
+	unsigned v = *counter;
+	pthread_mutex_unlock(&t.lock);
+	return v;
+}
+
 static void *page_memory(size_t size)
 {
 	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -342,7 +351,7 @@ START_TEST(slot_swap)
 	for (unsigned round = 1; round <= 20; round++) {
 		unsigned seen;
 
-		wait_for(&t.done, t.done + 2);
+		wait_for(&t.done, now(&t.done) + 2);
 		kvm_vcpus_pause(t.vm);
 		ck_assert_uint_eq(t.done_value, round % 2 ? 0x11 : 0x22);
 		set_memory(round % 2, false);
@@ -440,7 +449,7 @@ static void hammer(enum irqchip_mode mode)
 		cpu1 = b;
 		kvm_vcpus_resume(t.vm);
 		if (i % 16 == 0)
-			wait_for(&t.done, t.done + 2);
+			wait_for(&t.done, now(&t.done) + 2);
 	}
 	ck_assert_uint_gt(cpu1, 0);
 	ck_assert_uint_eq(t.errors, 0);
@@ -676,17 +685,19 @@ START_TEST(split_delivers)
 	LOAD(irq);
 	start();
 	wait_ready();
-	unsigned base = t.done;
+	unsigned base = now(&t.done);
 	for (unsigned i = 1; i <= 20; i++) {
 		pulse_pic();
 		wait_for(&t.done, base + i);
 	}
-	ck_assert_uint_eq(t.acks, 20);
+	ck_assert_uint_eq(now(&t.acks), 20);
 	/* A level interrupt of the IOAPIC: its EOI comes back to us; an edge's does not. */
 	ck_assert_int_eq(kvm_ioapic_route(t.vm, 9, 0xfee00000, 0x35 | BIT(15) | BIT(14), false, true), 0);
 	ck_assert_int_eq(kvm_signal_msi(t.vm, 0xfee00000, 0x35 | BIT(15) | BIT(14)), 0);
 	wait_for(&t.eois, 1);
+	pthread_mutex_lock(&t.lock);
 	ck_assert_uint_eq(t.last_eoi, 0x35);
+	pthread_mutex_unlock(&t.lock);
 	/* Masked: an interrupt that is already under way still has its EOI reported. */
 	ck_assert_int_eq(kvm_ioapic_route(t.vm, 9, 0xfee00000, 0x35 | BIT(15) | BIT(14), true, true), 0);
 	ck_assert_int_eq(kvm_signal_msi(t.vm, 0xfee00000, 0x35 | BIT(15) | BIT(14)), 0);
@@ -735,7 +746,7 @@ START_TEST(nmi_through_lint1)
 	LOAD(irq);
 	start();
 	wait_ready();
-	unsigned base = t.done;
+	unsigned base = now(&t.done);
 	kvm_inject_nmi(t.vm, -1);
 	wait_for(&t.done, base + 1);
 	kvm_vcpus_pause(t.vm);
@@ -745,7 +756,7 @@ START_TEST(nmi_through_lint1)
 	kvm_inject_nmi(t.vm, 0);
 	LOAD(watch);
 	start();
-	base = t.done;
+	base = now(&t.done);
 	wait_for(&t.done, base + 3);
 	kvm_vcpus_pause(t.vm);
 	ck_assert_uint_eq(get_le32(t.ram + 0x5008), 1);
