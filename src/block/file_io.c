@@ -84,6 +84,13 @@ static int transfer(struct block_node *n, struct block_req *req)
 	return 0;
 }
 
+bool file_read_cached(struct block_node *n, struct block_req *req)
+{
+	struct image_file *f = n->priv;
+
+	return preadv2(f->fd, req->iov, req->n_iov, (off_t)req->offset, RWF_NOWAIT) == (ssize_t)req->len;
+}
+
 /* One aligned window [start, start + len) of the file through buf; short reads only at the end of the file. */
 static int window_io(struct image_file *f, bool write, bool stable, char *buf, size_t len, uint64_t start, size_t *got)
 {

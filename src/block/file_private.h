@@ -18,10 +18,14 @@ struct image_file {
 	int flush_error;      /* atomic; sticky: after a failed fdatasync the page cache cannot be trusted */
 	bool no_punch, no_zero_range; /* the file system refused */
 	bool shrink_logged;
+	/* Reads answered from the page cache at once; atomic. After misses the next `skip` reads do not try. */
+	unsigned misses, skip;
 };
 
 /* Carry out req with system calls; 0 or -errno. Worker threads. */
 int file_execute(struct block_node *n, struct block_req *req);
+/* Read req without waiting for the disk. false: it must go the ordinary way. */
+bool file_read_cached(struct block_node *n, struct block_req *req);
 /* Can req go to the kernel as it is? */
 bool file_aligned(const struct image_file *f, const struct block_req *req);
 
