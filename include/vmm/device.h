@@ -145,6 +145,8 @@ void machine_request_shutdown(struct board *board, enum shutdown_cause cause); /
 void machine_request_exit(struct board *board, int status); /* isa-debug-exit: process ends with status */
 void machine_request_suspend(struct board *board);          /* ACPI S3 */
 void machine_request_wakeup(struct board *board);
+/* In reset(): it ends an S3 sleep, so what keeps its power then (the DRAM controller, wake-up status) keeps its values. */
+bool machine_waking(const struct board *board);
 void machine_request_stop_on_io_error(struct board *board);                /* werror=stop: RUN_STATE_IO_ERROR */
 void machine_guest_panicked(struct board *board, const char *action_info); /* pvpanic: event, then the panic action */
 void machine_guest_crashloaded(struct board *board);

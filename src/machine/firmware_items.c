@@ -120,6 +120,8 @@ static int publish_system_states(struct board *b, struct err *e)
 static int publish_acpi(struct board *b, struct err *e)
 {
 	struct acpi_blobs acpi;
+	if (machine_config(b)->machine.acpi == 0)
+		return 0; /* -machine acpi=off */
 	int ret = acpi_build(b, &acpi, e);
 	if (ret < 0)
 		return ret;

@@ -478,6 +478,12 @@ static void suspend(struct board *b)
 	emit("SUSPEND", NULL);
 }
 
+/* A reset of another cause has left RUN_SUSPENDED before the devices see it. */
+bool machine_waking(const struct board *board)
+{
+	return board->state == RUN_SUSPENDED;
+}
+
 static void wakeup(struct board *b)
 {
 	if (b->state != RUN_SUSPENDED)

@@ -146,6 +146,8 @@ START_TEST(s3_suspends_and_the_power_button_wakes)
 	struct board *b = pm_new("-m 16");
 
 	bench_writel(b, 0x5000, 0xfeedface);
+	bench_pci_writeb(b, 0, 0x59, 0x30); /* shadow RAM, kept through the sleep */
+	bench_writel(b, 0xffff0, 0x12345678);
 	bench_outw(b, CNT, 0x2401);
 	bench_idle(b);
 	ck_assert_ptr_nonnull(bench_event(b, "SUSPEND"));
@@ -158,6 +160,9 @@ START_TEST(s3_suspends_and_the_power_button_wakes)
 	bench_pci_writeb(b, PM, 0x80, 1);
 	ck_assert_uint_eq(bench_inw(b, STS) & (WAK | PWRBTN), WAK | PWRBTN);
 	ck_assert_uint_eq(bench_readl(b, 0x5000), 0xfeedface);
+	ck_assert_uint_eq(bench_readl(b, 0xffff0), 0x12345678);
+	bench_outb(b, 0x70, 0x0f);
+	ck_assert_uint_eq(bench_inb(b, 0x71), 0xfe);
 	bench_outw(b, STS, 0xffff);
 	ck_assert_uint_eq(bench_inw(b, STS), 0);
 	bench_free(b);

@@ -48,11 +48,13 @@ enum {
 #define DRB_ROWS 8
 #define DRB_UNIT (8 * MIB)
 
-#define PAM_SEGMENTS 13
+#define PAM_REGISTERS (PAM6 - PAM0 + 1)
+#define PAM_SEGMENTS  13
 #define REGION_SMRAM PAM_SEGMENTS
 
 struct i440fx {
 	struct device dev;
+	uint8_t windows[PAM_REGISTERS]; /* copy of PAM0..6, which the chip keeps through S3 */
 };
 
 static uint64_t pam_read(struct device *dev, struct region *r, uint64_t offset, unsigned size)
@@ -157,6 +159,7 @@ static void segment_update(struct device *dev, unsigned n)
 static void windows_update(struct device *dev)
 {
 	uint8_t smram = dev->pci->config[SMRAM];
+	memcpy(DEVICE(dev, struct i440fx)->windows, dev->pci->config + PAM0, PAM_REGISTERS);
 	region_batch_begin(dev);
 	for (unsigned n = 0; n < PAM_SEGMENTS; n++)
 		segment_update(dev, n);
@@ -237,8 +240,14 @@ static int i440fx_create(struct device *dev, struct err *e)
 	return 0;
 }
 
+/*
+ * DRAM and what decodes it stay powered in S3: the firmware finds itself in the shadow RAM, which is how it tells a
+ * resume from a start.
+ */
 static void i440fx_reset(struct device *dev)
 {
+	if (machine_waking(dev->board))
+		memcpy(dev->pci->config + PAM0, DEVICE(dev, struct i440fx)->windows, PAM_REGISTERS);
 	smram_lock(dev);
 }
 

@@ -403,7 +403,7 @@ static void piix4_reset(struct device *dev)
 {
 	struct piix4_pm *s = DEVICE(dev, struct piix4_pm);
 	/* Waking up from S3 is a reset that the OS can tell from a cold start. */
-	s->pmsts = s->suspended ? PM_WAK | s->wake_sts : 0;
+	s->pmsts = machine_waking(dev->board) ? PM_WAK | s->wake_sts : 0;
 	s->suspended = false;
 	s->wake_sts = 0;
 	s->pmen = s->pmcntrl = 0;
