@@ -389,7 +389,7 @@ uint64_t clock_manual_set(uint64_t ns)
 		if (due > vc.manual_ns)
 			__atomic_store_n(&vc.manual_ns, due, __ATOMIC_RELEASE);
 		fire_one(loop, (enum clock_kind)kind, clock_ns((enum clock_kind)kind));
-		while (loop_step(loop, 0) > 0) /* completions and bottom halves the callback caused */
+		while (loop_has_posts(loop) && loop_step(loop, 0) > 0) /* bottom halves the callback caused */
 			;
 	}
 	if (ns > vc.manual_ns)

@@ -327,6 +327,16 @@ static int run_posts(struct loop *loop)
 	return n;
 }
 
+bool loop_has_posts(struct loop *loop)
+{
+	bool any;
+
+	pthread_mutex_lock(&loop->lock);
+	any = loop->bh_head || loop->posts;
+	pthread_mutex_unlock(&loop->lock);
+	return any;
+}
+
 static void reap(struct loop *loop)
 {
 	struct watch *dead;

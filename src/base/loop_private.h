@@ -27,6 +27,7 @@ struct loop {
 	struct timer_heap heap[N_CLOCKS]; /* by enum clock_kind */
 };
 
+bool loop_has_posts(struct loop *loop);
 int timers_init(struct loop *loop);
 void timers_free(struct loop *loop);
 /* Run what is due; returns the number of callbacks. Loop's thread. */

@@ -364,7 +364,7 @@ static void pit_arm(struct i8254 *p, int64_t now)
 
 	p->edge_ns = next_edge(c, now);
 	at = p->edge_ns;
-	if (c->next_count)
+	if (c->next_count && gate_level_counts(c) && !c->held)
 		at = MIN(at, c->next_load_ns);
 	if (ticking(c) && p->lost)
 		at = MIN(at, now + period_ns / 2);
