@@ -144,6 +144,21 @@ bool feature_mask(const char *name, uint32_t mask[FEAT_WORDS])
 	return found;
 }
 
+uint32_t feature_named_bits(enum feature_word w)
+{
+	unsigned bit = 0;
+	uint32_t bits = 0;
+
+	for (const char *s = feature_words[w].names; *s; s++) {
+		bool starts = s == feature_words[w].names || s[-1] == ' ';
+
+		if (starts && *s != '.')
+			bits |= BIT(bit);
+		bit += *s == ' ';
+	}
+	return bits;
+}
+
 bool features_apply(uint32_t word[FEAT_WORDS], const char *list)
 {
 	bool all_known = true;

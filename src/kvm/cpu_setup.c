@@ -14,8 +14,8 @@ static const char kvm_defaults[] = "hypervisor kvmclock kvm-nopiodelay kvm-async
 				   "kvmclock-stable-bit";
 /* Bits this room derives from the topology whatever KVM reports. */
 static const char always_offered[] = "ht cmp-legacy hypervisor arat x2apic";
-/* `host` and `max` leave these out unless asked: they promise what the operator has to provide. */
-static const char not_by_default[] = "-kvm-hint-dedicated -svm-lock";
+/* `host` and `max` leave these out unless asked: they promise what the operator has to provide, or follow from -smp. */
+static const char not_by_default[] = "-kvm-hint-dedicated -svm-lock -ht -cmp-legacy";
 
 const char *kvm_cpu_model_name(size_t i, const char **summary)
 {
@@ -84,6 +84,11 @@ static uint32_t arch_capabilities(struct kvm_vm *vm)
 	return ioctl(vm->sys_fd, KVM_GET_MSRS, k) == 1 ? (uint32_t)k->entries[0].data : 0;
 }
 
+static uint32_t register_of(const struct kvm_cpuid_entry2 *k, enum cpuid_reg reg)
+{
+	return reg == REG_EAX ? k->eax : reg == REG_EBX ? k->ebx : reg == REG_ECX ? k->ecx : k->edx;
+}
+
 static void host_features(struct kvm_vm *vm, uint32_t word[FEAT_WORDS])
 {
 	bool intel_like;
@@ -92,11 +97,7 @@ static void host_features(struct kvm_vm *vm, uint32_t word[FEAT_WORDS])
 	intel_like = !k || k->ebx != signature_AMD_ebx;
 	for (unsigned w = 0; w < FEAT_WORDS; w++) {
 		k = w == FEAT_ARCH_CAP ? NULL : cpuid_supported(vm, feature_words[w].leaf, feature_words[w].sub);
-		word[w] = !k                                ? 0
-			  : feature_words[w].reg == REG_EAX ? k->eax
-			  : feature_words[w].reg == REG_EBX ? k->ebx
-			  : feature_words[w].reg == REG_ECX ? k->ecx
-							    : k->edx;
+		word[w] = k ? register_of(k, feature_words[w].reg) & feature_named_bits(w) : 0;
 	}
 	features_apply(word, always_offered);
 	features_apply(word, "kvm-hint-dedicated");

@@ -9,11 +9,12 @@
 #include <cpuid.h>
 #include <stdlib.h>
 
-#define KVM_LEAF   0x40000000u
-#define MCG_BANKS  10
-#define MCG_CTL_P  BIT(8)
-#define MCG_SER_P  BIT(24)
-#define MAX_LEAVES 128
+#define KVM_LEAF    0x40000000u
+#define MCG_BANKS   10
+#define MCG_CTL_P   BIT(8)
+#define MCG_SER_P   BIT(24)
+#define MAX_LEAVES  128
+#define AMD_ALIASES 0x0183f3ff /* bits of leaf 1 EDX that AMD repeats in 80000001h EDX */
 
 struct table {
 	struct kvm_cpuid_entry2 *e;
@@ -101,20 +102,48 @@ static bool has(const struct cpu_def *d, enum feature_word w, unsigned bit)
 struct cache {
 	uint8_t type, level; /* 1 data, 2 instruction, 3 unified */
 	uint32_t size, ways, sets;
-	bool shared_by_package, inclusive, complex_index, no_wbinvd_sharing;
+	bool self_init, shared_by_package, inclusive, complex_index, no_wbinvd_sharing;
 };
-static const struct cache intel_caches[] = {
-	{1, 1, 32 << 10, 8, 64, .no_wbinvd_sharing = true},
-	{2, 1, 32 << 10, 8, 64, .no_wbinvd_sharing = true},
-	{3, 2, 4 << 20, 16, 4096, .no_wbinvd_sharing = true},
-	{3, 3, 16 << 20, 16, 16384, .shared_by_package = true, .inclusive = true, .complex_index = true},
+#define L1(type, kib, ways, sets)                                                            \
+	{                                                                                    \
+		type, 1, kib << 10, ways, sets, .self_init = true, .no_wbinvd_sharing = true \
+	}
+#define L3(mib, sets)                                                                                       \
+	{                                                                                                   \
+		3, 3, mib << 20, 16, sets, .self_init = true, .shared_by_package = true, .inclusive = true, \
+					   .complex_index = true                                            \
+	}
+#define N_CACHES 4u
+static const struct cache intel_caches[N_CACHES] = {
+	L1(1, 32, 8, 64),
+	L1(2, 32, 8, 64),
+	{3, 2, 4 << 20, 16, 4096, .self_init = true, .no_wbinvd_sharing = true},
+	L3(16, 16384),
 };
-static const struct cache amd_caches[] = {
-	{1, 1, 64 << 10, 2, 512, .no_wbinvd_sharing = true},
-	{2, 1, 64 << 10, 2, 512, .no_wbinvd_sharing = true},
-	{3, 2, 512 << 10, 16, 512, .no_wbinvd_sharing = true},
-	{3, 3, 16 << 20, 16, 16384, .shared_by_package = true, .inclusive = true, .complex_index = true},
+static const struct cache amd_caches[N_CACHES] = {
+	L1(1, 64, 2, 512),
+	L1(2, 64, 2, 512),
+	{3, 2, 512 << 10, 16, 512},
+	L3(16, 16384),
 };
+/* Newer models bring their own. */
+static const struct {
+	const char *model;
+	struct cache caches[N_CACHES];
+} own_caches[] = {
+	{"EPYC-Rome", {L1(1, 32, 8, 64), L1(2, 32, 8, 64), {3, 2, 512 << 10, 8, 1024}, L3(16, 16384)}},
+	{"EPYC-Milan", {L1(1, 32, 8, 64), L1(2, 32, 8, 64), {3, 2, 512 << 10, 8, 1024}, L3(32, 32768)}},
+	{"EPYC", {L1(1, 32, 8, 64), L1(2, 64, 4, 256), {3, 2, 512 << 10, 8, 1024}, L3(8, 8192)}},
+	{"Dhyana", {L1(1, 32, 8, 64), L1(2, 64, 4, 256), {3, 2, 512 << 10, 8, 1024}, L3(8, 8192)}},
+};
+
+static const struct cache *caches_of(const struct cpu_def *d)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(own_caches); i++)
+		if (!strncmp(d->model, own_caches[i].model, strlen(own_caches[i].model)))
+			return own_caches[i].caches;
+	return amd_caches;
+}
 
 static uint32_t cache_flags(const struct cache *c)
 {
@@ -137,12 +166,12 @@ static void add_leaf4(struct table *t, const struct cpu_def *d)
 		}
 		return;
 	}
-	for (i = 0; i < ARRAY_SIZE(intel_caches) - !d->l3_cache; i++) {
+	for (i = 0; i < N_CACHES - !d->l3_cache; i++) {
 		const struct cache *c = &intel_caches[i];
 		uint32_t sharing = c->shared_by_package ? 1u << socket_shift(s) : 1u << core_shift(s);
 		uint32_t cores = 1u << (socket_shift(s) - core_shift(s));
 
-		add_sub(t, 4, i, c->type | c->level << 5 | BIT(8) | (sharing - 1) << 14 | (cores - 1) << 26,
+		add_sub(t, 4, i, c->type | c->level << 5 | c->self_init << 8 | (sharing - 1) << 14 | (cores - 1) << 26,
 			63 | (c->ways - 1) << 22, c->sets - 1, cache_flags(c));
 	}
 	add_sub(t, 4, i, 0, 0, 0, 0);
@@ -153,11 +182,11 @@ static void add_leaf_8000001d(struct table *t, const struct cpu_def *d)
 	const struct smp_opts *s = &d->smp;
 	unsigned i;
 
-	for (i = 0; i < ARRAY_SIZE(amd_caches) - !d->l3_cache; i++) {
-		const struct cache *c = &amd_caches[i];
+	for (i = 0; i < N_CACHES - !d->l3_cache; i++) {
+		const struct cache *c = &caches_of(d)[i];
 		uint32_t sharing = c->shared_by_package ? per_socket(s) : s->threads;
 
-		add_sub(t, 0x8000001du, i, c->type | c->level << 5 | BIT(8) | (sharing - 1) << 14,
+		add_sub(t, 0x8000001du, i, c->type | c->level << 5 | c->self_init << 8 | (sharing - 1) << 14,
 			63 | (c->ways - 1) << 22, c->sets - 1, cache_flags(c));
 	}
 	add_sub(t, 0x8000001du, i, 0, 0, 0, 0);
@@ -219,7 +248,7 @@ static void add_basic(struct table *t, struct kvm_vm *vm, uint32_t apic_id)
 	add(t, 0, d->level, get_le32(d->vendor), get_le32(d->vendor + 8), get_le32(d->vendor + 4));
 	add(t, 1, cpuid_signature(d), apic_id << 24 | (n > 1 ? MIN(n, 255u) << 16 : 0) | 8 << 8, d->word[FEAT_1_ECX],
 	    d->word[FEAT_1_EDX]);
-	if (d->level >= 2) /* descriptors: L1D 2Ch, L1I 30h, L2 7Dh, L3 4Dh */
+	if (d->level >= 2 && !is_amd(d)) /* descriptors: L1D 2Ch, L1I 30h, L2 7Dh, L3 4Dh */
 		add(t, 2, 1, 0, d->l3_cache ? 0x4d : 0, 0x002c307d);
 	if (d->level >= 4 && !is_amd(d))
 		add_leaf4(t, d);
@@ -273,25 +302,44 @@ static void add_topoext(struct table *t, const struct cpu_def *d, uint32_t apic_
 	add(t, 0x8000001eu, apic_id, (s->threads - 1) << 8 | (core & 0xff), (s->dies - 1) << 8 | die, 0);
 }
 
+/* AMD APM 3, E.4.4: size in KiB, ways, lines per tag, line size. */
+static uint32_t l1_register(const struct cache *c)
+{
+	return c->size >> 10 << 24 | c->ways << 16 | 1 << 8 | 64;
+}
+
+/* AMD APM 3, table E-4: 8 ways are coded 6, 16 ways 8. */
+static uint32_t l2_associativity(const struct cache *c)
+{
+	return c->ways == 8 ? 6 : 8;
+}
+
 static void add_extended(struct table *t, struct kvm_vm *vm, uint32_t apic_id, unsigned index)
 {
 	const struct cpu_def *d = &vm->cpu;
-	uint32_t ecx = d->word[FEAT_8000_0001_ECX];
+	uint32_t ecx = d->word[FEAT_8000_0001_ECX], edx = d->word[FEAT_8000_0001_EDX];
 
 	if (d->xlevel < 0x80000000u)
 		return;
 	add(t, 0x80000000u, d->xlevel, get_le32(d->vendor), get_le32(d->vendor + 8), get_le32(d->vendor + 4));
 	if (per_socket(&d->smp) > 1 && !is_intel(d))
 		ecx |= BIT(1); /* CmpLegacy: HTT means cores */
+	if (is_amd(d))
+		edx |= d->word[FEAT_1_EDX] & AMD_ALIASES;
 	if (d->xlevel >= 0x80000001u)
-		add(t, 0x80000001u, cpuid_signature(d), 0, ecx, d->word[FEAT_8000_0001_EDX]);
+		add(t, 0x80000001u, cpuid_signature(d), 0, ecx, edx);
 	for (unsigned i = 0; i < 3 && d->xlevel >= 0x80000004u; i++)
 		add(t, 0x80000002u + i, get_le32(d->model_id + 16 * i), get_le32(d->model_id + 16 * i + 4),
 		    get_le32(d->model_id + 16 * i + 8), get_le32(d->model_id + 16 * i + 12));
-	if (d->xlevel >= 0x80000005u) /* L1: fully associative TLBs of 255 entries, 64 KiB 2-way caches */
-		add(t, 0x80000005u, 0x01ff01ff, 0x01ff01ff, 0x40020140, 0x40020140);
-	if (d->xlevel >= 0x80000006u) /* L2: 512-entry 4-way TLBs, 512 KiB 16-way; L3: 16 MiB 16-way */
-		add(t, 0x80000006u, 0, 0x42004200, 0x02008140, d->l3_cache ? 0x00808140 : 0);
+	if (d->xlevel >= 0x80000005u) /* L1: fully associative TLBs of 255 entries, then the caches */
+		add(t, 0x80000005u, 0x01ff01ff, 0x01ff01ff, l1_register(&caches_of(d)[0]),
+		    l1_register(&caches_of(d)[1]));
+	if (d->xlevel >= 0x80000006u) /* L2: 512-entry 4-way TLBs; L3 in units of 512 KiB */
+		add(t, 0x80000006u, 0, 0x42004200,
+		    caches_of(d)[2].size >> 10 << 16 | l2_associativity(&caches_of(d)[2]) << 12 | (1 << 8 | 64),
+		    d->l3_cache
+			    ? caches_of(d)[3].size >> 19 << 18 | l2_associativity(&caches_of(d)[3]) << 12 | 1 << 8 | 64
+			    : 0);
 	if (d->xlevel >= 0x80000007u)
 		add(t, 0x80000007u, 0, d->word[FEAT_8000_0007_EBX], 0, d->word[FEAT_8000_0007_EDX]);
 	if (d->xlevel >= 0x80000008u)

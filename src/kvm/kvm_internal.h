@@ -70,6 +70,7 @@ struct feature_word_info {
 };
 extern const struct feature_word_info feature_words[FEAT_WORDS];
 bool feature_mask(const char *name, uint32_t mask[FEAT_WORDS]); /* false: no such feature */
+uint32_t feature_named_bits(enum feature_word w);               /* the rest is nobody's: never shown to a guest */
 /* "a b -c": set and clear bits; false if a name is unknown. */
 bool features_apply(uint32_t word[FEAT_WORDS], const char *list);
 /* Clear features whose prerequisite is off. */
