@@ -84,6 +84,20 @@ static int start_displays(const struct config *c, struct err *e)
 	return r;
 }
 
+/* -machine dumpdtb=FILE */
+static int write_description(struct board *b, const char *path, struct err *e)
+{
+	void *fdt = NULL;
+	size_t len = 0;
+	int r = machine_describe(b, &fdt, &len, e);
+	FILE *f = r ? NULL : fopen(path, "we");
+
+	if (!r && (!f || fwrite(fdt, 1, len, f) != len || fclose(f)))
+		r = err_errno(e, errno, "-machine dumpdtb=%s: cannot write", path);
+	free(fdt);
+	return r;
+}
+
 static int start(struct run *run, struct err *e)
 {
 	struct config *c = &run->config;
@@ -104,7 +118,7 @@ static int start(struct run *run, struct err *e)
 	if (!run->board)
 		return e->code ? -e->code : -EINVAL;
 	if (c->machine.dumpdtb)
-		return 0;
+		return write_description(run->board, c->machine.dumpdtb, e);
 	r = start_displays(c, e);
 	if (!r)
 		r = control_start(run->board, e);
