@@ -382,6 +382,15 @@ def other_floppy():
     return cached("other-floppy.img", digest(__file__), build)
 
 
+def acpi_hd():
+    """Hard disk whose boot sector uses the ACPI tables; see payloads/acpi-hd.asm."""
+    def build(out):
+        with open(out, "wb") as stream:
+            stream.write(_nasm("acpi-hd.asm").ljust(64 * SECTOR, b"\0"))
+
+    return cached("acpi-hd.img", digest(*_sources(), __file__), build)
+
+
 def reset_rom():
     """A 128 KiB BIOS that resets the machine again and again; see payloads/reset.asm."""
     def build(out):
