@@ -13,7 +13,7 @@
 /* Index into the table of src/display/keymap.c; values are stable only within one build: use names outside. */
 typedef uint16_t keycode_t;
 keycode_t keycode_from_name(const char *qcode); /* 0: unknown */
-const char *keycode_name(keycode_t k);
+const char *keycode_name(keycode_t k);          /* 0: "unmapped"; NULL beyond the last key */
 /* Scan codes, set 1 as PC/AT "raw": 0x00..0x7f, | 0x100 for the 0xE0 prefix; 0: none. Set 2 likewise. Pause, PrtSc: see
  * the PS/2 device. */
 uint16_t keycode_set1(keycode_t k);

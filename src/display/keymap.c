@@ -219,7 +219,7 @@ keycode_t keycode_from_name(const char *qcode)
 
 const char *keycode_name(keycode_t k)
 {
-	return key_of(k)->name;
+	return k < ARRAY_SIZE(keys) ? keys[k].name : NULL;
 }
 
 uint16_t keycode_set1(keycode_t k)

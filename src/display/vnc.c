@@ -118,13 +118,35 @@ static void add_rect(struct rect_list *l, const struct rect *r)
 
 /* ---- server thread ---- */
 
+/* Our pixels: 0x00RRGGBB. */
+static void set_format(void)
+{
+	vnc.screen->serverFormat.redShift = 16;
+	vnc.screen->serverFormat.greenShift = 8;
+	vnc.screen->serverFormat.blueShift = 0;
+}
+
+/* fb_lock held. A new frame buffer has the library's own format again, and so have its translations to the clients'. */
+static void set_framebuffer(void)
+{
+	rfbClientIteratorPtr it;
+	rfbClientPtr cl;
+
+	rfbNewFramebuffer(vnc.screen, (char *)vnc.fb, (int)vnc.width, (int)vnc.height, 8, 3, 4);
+	set_format();
+	it = rfbGetClientIterator(vnc.screen);
+	while ((cl = rfbClientIteratorNext(it)))
+		vnc.screen->setTranslateFunction(cl);
+	rfbReleaseClientIterator(it);
+}
+
 /* fb_lock held. */
 static void take_over_changes(void)
 {
 	if (vnc.new_size) {
 		vnc.new_size = false;
 		vnc.changed.n = 0;
-		rfbNewFramebuffer(vnc.screen, (char *)vnc.fb, (int)vnc.width, (int)vnc.height, 8, 3, 4);
+		set_framebuffer();
 		free(vnc.old_fb);
 		vnc.old_fb = NULL;
 	}
@@ -432,9 +454,7 @@ static int make_screen(struct err *e)
 	if (!vnc.screen)
 		return err_set(e, ENOMEM, "libvncserver cannot be initialised");
 	vnc.screen->frameBuffer = (char *)vnc.fb;
-	vnc.screen->serverFormat.redShift = 16;
-	vnc.screen->serverFormat.greenShift = 8;
-	vnc.screen->serverFormat.blueShift = 0;
+	set_format();
 	vnc.screen->desktopName = "vmm";
 	vnc.screen->autoPort = FALSE;
 	vnc.screen->port = 0; /* it never opens sockets of its own */
