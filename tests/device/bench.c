@@ -97,6 +97,7 @@ const char *bench_new_fails(const char *options)
 
 void bench_free(struct board *b)
 {
+	bench_idle(b); /* events still queued would leak with the loop */
 	machine_free(b);
 	block_close_all();
 	chardev_close_all();

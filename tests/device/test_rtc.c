@@ -13,6 +13,13 @@ static uint8_t rtc_get(struct board *b, uint8_t reg)
 	return bench_inb(b, 0x71);
 }
 
+static unsigned rtc_get16(struct board *b, uint8_t reg)
+{
+	unsigned low = rtc_get(b, reg);
+
+	return low | (unsigned)rtc_get(b, (uint8_t)(reg + 1)) << 8;
+}
+
 static void rtc_put(struct board *b, uint8_t reg, uint8_t v)
 {
 	bench_outb(b, 0x70, reg);
@@ -351,10 +358,10 @@ START_TEST(cmos_describes_the_machine)
 {
 	struct board *b = bench_new("-m 5120 -smp 3 -boot order=dac");
 
-	ck_assert_uint_eq(rtc_get(b, 0x15) | rtc_get(b, 0x16) << 8, 640);
-	ck_assert_uint_eq(rtc_get(b, 0x17) | rtc_get(b, 0x18) << 8, 65535);
-	ck_assert_uint_eq((rtc_get(b, 0x34) | rtc_get(b, 0x35) << 8) * 65536ull + 16 * MIB, board_ram_below_4g(b));
-	ck_assert_uint_eq((rtc_get(b, 0x5b) | rtc_get(b, 0x5c) << 8 | rtc_get(b, 0x5d) << 16) * 65536ull,
+	ck_assert_uint_eq(rtc_get16(b, 0x15), 640);
+	ck_assert_uint_eq(rtc_get16(b, 0x17), 65535);
+	ck_assert_uint_eq(rtc_get16(b, 0x34) * 65536ull + 16 * MIB, board_ram_below_4g(b));
+	ck_assert_uint_eq((rtc_get16(b, 0x5b) | (uint64_t)rtc_get(b, 0x5d) << 16) * 65536ull,
 			  board_ram_above_4g(b));
 	ck_assert_uint_eq(rtc_get(b, 0x5f), 2);
 	ck_assert_uint_eq(rtc_get(b, 0x3d), 0x13);

@@ -25,6 +25,13 @@ static uint16_t latched(struct board *b, unsigned ch)
 	return (uint16_t)(low | bench_inb(b, (uint16_t)(CH0 + ch)) << 8);
 }
 
+static uint16_t in16(struct board *b, uint16_t port)
+{
+	uint8_t low = bench_inb(b, port);
+
+	return (uint16_t)(low | bench_inb(b, port) << 8);
+}
+
 static bool out2(struct board *b)
 {
 	return bench_inb(b, PORT61) & 0x20;
@@ -100,7 +107,7 @@ START_TEST(counts_down_and_latches)
 	ck_assert_uint_eq(latched(b, 0), 9999);
 	bench_outb(b, CONTROL, 0x00);
 	bench_step(b, ticks(5000));
-	ck_assert_uint_eq(bench_inb(b, CH0) | bench_inb(b, CH0) << 8, 9999);
+	ck_assert_uint_eq(in16(b, CH0), 9999);
 	ck_assert_uint_eq(latched(b, 0) / 10, 499);
 	/* the live counter, low byte then high byte */
 	program(b, 0, 0, 0x1234);
@@ -156,7 +163,7 @@ START_TEST(read_back_gives_status_and_count)
 	bench_step(b, ticks(10));
 	bench_outb(b, CONTROL, 0xc2);
 	ck_assert_uint_eq(bench_inb(b, CH0), 0xb4);
-	ck_assert_uint_eq(bench_inb(b, CH0) | bench_inb(b, CH0) << 8, 990);
+	ck_assert_uint_eq(in16(b, CH0), 990);
 	ck_assert_uint_eq(bench_inb(b, CONTROL), 0xff);
 	bench_free(b);
 }
@@ -342,7 +349,7 @@ START_TEST(state_survives_in_the_middle)
 	bench_outb(b, CH0, 0x34); /* and half of a new count written */
 	b = bench_save_load(b);
 	bench_gsi_edges(b, 0);
-	ck_assert_uint_eq(bench_inb(b, CH0) | bench_inb(b, CH0) << 8, 9500);
+	ck_assert_uint_eq(in16(b, CH0), 9500);
 	bench_outb(b, CH0, 0x12);
 	ck_assert_uint_eq(latched(b, 2), 1500);
 	bench_step(b, ticks(9500));
