@@ -622,7 +622,7 @@ static int listen_tcp(struct socket_chardev *s, struct err *e)
 	if (ret)
 		return ret;
 	first = ntohs(((struct sockaddr_in *)list->ai_addr)->sin_port); /* same place in sockaddr_in6 */
-	for (uint32_t port = first; fd < 0 && port <= MAX(s->to, first); port++)
+	for (uint32_t port = first; fd < 0 && port <= MAX((uint32_t)s->to, (uint32_t)first); port++)
 		for (struct addrinfo *ai = list; ai && fd < 0; ai = ai->ai_next)
 			fd = bind_and_listen(ai, port);
 	freeaddrinfo(list);

@@ -636,7 +636,7 @@ static int take(struct config *c, const struct row *row, const char *arg, struct
 		if (row->offset == offsetof(struct config, device))
 			return opt_device(c, arg, e);
 		/* -serial, -qmp ... take chardev specifications, which are not key=value lists */
-		if (row->d.group == (const char *)CHR && !row->implied) {
+		if (!strcmp(row->d.group, CHR) && !row->implied) {
 			struct opt_list *list = member;
 			struct opt_item *item = xzalloc(sizeof(*item));
 
