@@ -6,14 +6,16 @@
 #include <time.h>
 #include "loop_private.h"
 
+/*
+ * Guest time in one word, so that readers need no lock: bit 0 says whether it runs, the rest is an offset in ns.
+ * Running: guest time = host monotonic time + offset; stopped: the offset is guest time itself. 63 bits last 292 years.
+ */
+static uint64_t virtual_word;
+static pthread_mutex_t virtual_lock = PTHREAD_MUTEX_INITIALIZER; /* leaf; writers only */
 static struct {
-	pthread_mutex_t lock; /* leaf; writers only */
-	uint32_t seq;         /* odd while being changed: readers retry */
-	bool running;
-	uint64_t offset; /* running: guest time = real + offset; stopped: guest time itself */
 	bool manual;
 	uint64_t manual_ns, manual_host_ns;
-} vc = {.lock = PTHREAD_MUTEX_INITIALIZER};
+} vc;
 
 static uint64_t host_ns(clockid_t id)
 {
@@ -23,20 +25,24 @@ static uint64_t host_ns(clockid_t id)
 	return (uint64_t)ts.tv_sec * NS_PER_SEC + (uint64_t)ts.tv_nsec;
 }
 
+static uint64_t word_to_ns(uint64_t word)
+{
+	return ((word >> 1) + (word & 1 ? host_ns(CLOCK_MONOTONIC) : 0)) & (UINT64_MAX >> 1);
+}
+
 static uint64_t virtual_ns(void)
 {
-	uint32_t seq;
-	uint64_t ns;
+	return word_to_ns(__atomic_load_n(&virtual_word, __ATOMIC_ACQUIRE));
+}
 
-	do {
-		while ((seq = __atomic_load_n(&vc.seq, __ATOMIC_ACQUIRE)) & 1)
-			;
-		ns = __atomic_load_n(&vc.offset, __ATOMIC_RELAXED);
-		if (__atomic_load_n(&vc.running, __ATOMIC_RELAXED))
-			ns += host_ns(CLOCK_MONOTONIC);
-		__atomic_thread_fence(__ATOMIC_ACQUIRE);
-	} while (__atomic_load_n(&vc.seq, __ATOMIC_RELAXED) != seq);
-	return ns;
+static void virtual_change(bool running, uint64_t offset)
+{
+	__atomic_store_n(&virtual_word, offset << 1 | running, __ATOMIC_RELEASE);
+}
+
+static bool virtual_running(void)
+{
+	return __atomic_load_n(&virtual_word, __ATOMIC_ACQUIRE) & 1;
 }
 
 uint64_t clock_ns(enum clock_kind kind)
@@ -57,46 +63,37 @@ uint64_t clock_ns(enum clock_kind kind)
 	return 0;
 }
 
-static void virtual_change(bool running, uint64_t offset)
-{
-	__atomic_store_n(&vc.seq, vc.seq + 1, __ATOMIC_RELEASE);
-	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	__atomic_store_n(&vc.running, running, __ATOMIC_RELAXED);
-	__atomic_store_n(&vc.offset, offset, __ATOMIC_RELAXED);
-	__atomic_store_n(&vc.seq, vc.seq + 1, __ATOMIC_RELEASE);
-}
-
 static void rearm(struct loop *loop);
 
 void clock_virtual_stop(void)
 {
-	pthread_mutex_lock(&vc.lock);
-	if (vc.running)
+	pthread_mutex_lock(&virtual_lock);
+	if (virtual_running())
 		virtual_change(false, virtual_ns());
-	pthread_mutex_unlock(&vc.lock);
+	pthread_mutex_unlock(&virtual_lock);
 }
 
 void clock_virtual_start(void)
 {
-	pthread_mutex_lock(&vc.lock);
-	if (!vc.running)
-		virtual_change(true, vc.offset - host_ns(CLOCK_MONOTONIC));
-	pthread_mutex_unlock(&vc.lock);
+	pthread_mutex_lock(&virtual_lock);
+	if (!virtual_running())
+		virtual_change(true, virtual_ns() - host_ns(CLOCK_MONOTONIC));
+	pthread_mutex_unlock(&virtual_lock);
 	if (loop_main())
 		rearm(loop_main());
 }
 
 bool clock_virtual_running(void)
 {
-	return vc.manual || __atomic_load_n(&vc.running, __ATOMIC_RELAXED);
+	return vc.manual || virtual_running();
 }
 
 void clock_virtual_set(uint64_t ns)
 {
-	pthread_mutex_lock(&vc.lock);
-	if (!vc.running)
+	pthread_mutex_lock(&virtual_lock);
+	if (!virtual_running())
 		virtual_change(false, ns);
-	pthread_mutex_unlock(&vc.lock);
+	pthread_mutex_unlock(&virtual_lock);
 	if (vc.manual)
 		__atomic_store_n(&vc.manual_ns, ns, __ATOMIC_RELEASE);
 }

@@ -1,6 +1,6 @@
 /*
- * The PC board: one table says what sits on it. Machine `pc` is an i440FX PC; "pc-i440fx-7.2" is its versioned name, under which
- * guests keep the same hardware for ever.
+ * The PC board: one table says what sits on it. Machine `pc` is an i440FX PC; "pc-i440fx-7.2" is its versioned name,
+ * under which guests keep the same hardware for ever.
  */
 #include "board.h"
 
@@ -16,7 +16,7 @@
 
 struct board_row {
 	const char *class, *id, *options;
-	bool (*wanted)(const struct board *b); /* NULL: always */
+	bool (*wanted)(const struct board *b);              /* NULL: always */
 	void (*configure)(struct board *b, struct opts *o); /* options that depend on the command line; NULL: none */
 	const char *parent; /* id of an earlier row whose lock and bus it shares; NULL: none */
 };
@@ -33,32 +33,30 @@ static bool wants_i8042(const struct board *b)
 
 /* In the order of creation, which is also the order of state sections. Bridges first: others are found behind them. */
 static const struct board_row pc_board[] = {
-	{ "pc-ram", "ram", NULL, NULL, NULL },
-	{ "pc-firmware", "firmware", NULL, has_firmware, NULL },
-	{ "isa-i8259", "pic", NULL, NULL, NULL },
-	{ "ioapic", "ioapic", NULL, NULL, NULL },
-	{ "i440FX-pcihost", "pcihost", NULL, NULL, NULL },
-	{ "i440FX", "i440fx", "addr=0x0", NULL, NULL },
-	{ "PIIX3", "piix3", "addr=0x1.0x0", NULL, NULL },
-	{ "piix3-ide", "ide", "addr=0x1.0x1", NULL, NULL },
-	{ "PIIX4_PM", "pm", "addr=0x1.0x3", NULL, NULL },
-	{ "i8237", "dma", NULL, NULL, NULL },
-	{ "isa-pit", "pit", NULL, NULL, NULL },
-	{ "mc146818rtc", "rtc", NULL, NULL, sugar_rtc_options },
-	{ "fw_cfg_io", "fw_cfg", NULL, NULL, NULL },
-	{ "port92", "port92", NULL, NULL, NULL },
-	{ "i8042", "i8042", NULL, wants_i8042, NULL },
-	{ "ps2-kbd", "kbd", NULL, wants_i8042, NULL, "i8042" },
-	{ "ps2-mouse", "mouse", NULL, wants_i8042, NULL, "i8042" },
-	{ "isa-fdc", "fdc", NULL, NULL, sugar_fdc_options },
-	{ NULL, NULL, NULL, NULL, NULL },
+	{"pc-ram", "ram", NULL, NULL, NULL},
+	{"pc-firmware", "firmware", NULL, has_firmware, NULL},
+	{"isa-i8259", "pic", NULL, NULL, NULL},
+	{"ioapic", "ioapic", NULL, NULL, NULL},
+	{"i440FX-pcihost", "pcihost", NULL, NULL, NULL},
+	{"i440FX", "i440fx", "addr=0x0", NULL, NULL},
+	{"PIIX3", "piix3", "addr=0x1.0x0", NULL, NULL},
+	{"piix3-ide", "ide", "addr=0x1.0x1", NULL, NULL},
+	{"PIIX4_PM", "pm", "addr=0x1.0x3", NULL, NULL},
+	{"i8237", "dma", NULL, NULL, NULL},
+	{"isa-pit", "pit", NULL, NULL, NULL},
+	{"mc146818rtc", "rtc", NULL, NULL, sugar_rtc_options},
+	{"fw_cfg_io", "fw_cfg", NULL, NULL, NULL},
+	{"port92", "port92", NULL, NULL, NULL},
+	{"i8042", "i8042", NULL, wants_i8042, NULL},
+	{"ps2-kbd", "kbd", NULL, wants_i8042, NULL, "i8042"},
+	{"ps2-mouse", "mouse", NULL, wants_i8042, NULL, "i8042"},
+	{"isa-fdc", "fdc", NULL, NULL, sugar_fdc_options},
+	{NULL, NULL, NULL, NULL, NULL},
 };
 
 static int create_row(struct board *b, const struct board_row *row, struct err *e)
 {
-	struct opts o = { 0 };
-	if (!device_class_find(row->class)) /* pending: not landed yet */
-		return 0;
+	struct opts o = {0};
 	int r = row->options ? opts_parse(&o, row->options, NULL, e) : 0;
 	struct device *dev;
 
@@ -85,7 +83,8 @@ static int load_firmware(struct board *b, struct err *e)
 
 	if (b->config->kernel && !b->config->bios)
 		return 0;
-	/* What the user names is a path first, as in QEMU; the default is only looked for where firmware is installed. */
+	/* What the user names is a path first, as in QEMU; the default is only looked for where firmware is installed.
+	 */
 	path = xasprintf("%s%s", b->config->bios && !strchr(name, '/') && !access(name, F_OK) ? "./" : "", name);
 	r = board_load_firmware(b, path, 16 * MIB, &data, &len, e);
 	free(path);
@@ -93,7 +92,8 @@ static int load_firmware(struct board *b, struct err *e)
 		return err_prefix(e, "-bios"), r;
 	if (len < 4096 || len % 4096) {
 		free(data);
-		return err_set(e, EINVAL, "-bios %s: %zu bytes is no firmware image: the size must be a multiple of 4 KiB", name,
+		return err_set(e, EINVAL,
+			       "-bios %s: %zu bytes is no firmware image: the size must be a multiple of 4 KiB", name,
 			       len);
 	}
 	size = len;
@@ -110,17 +110,17 @@ struct ram_block *board_firmware(const struct board *board)
 }
 
 /*
- * Show KVM the memory as it is at reset, then have it create its interrupt chips. The other way round the first memory slot
- * waits 4 to 16 ms: creating a chip leaves callbacks behind (call_srcu(), Linux 6.18) that the slot's own grace period
- * must wait for.
+ * Show KVM the memory as it is at reset, then have it create its interrupt chips. The other way round the first memory
+ * slot waits 4 to 16 ms: creating a chip leaves callbacks behind (call_srcu(), Linux 6.18) that the slot's own grace
+ * period must wait for.
  */
 static int create_memory_and_chips(struct board *b, struct err *e)
 {
-	static const char *const owners[] = { "ram", "firmware", "i440fx" };
+	static const char *const owners[] = {"ram", "firmware", "i440fx"};
 
 	if (!b->kvm)
 		return 0;
-	region_batch_begin(b->devices);
+	map_defer(b);
 	for (size_t i = 0; i < ARRAY_SIZE(owners); i++) {
 		struct device *dev = device_find(b, owners[i]);
 
@@ -129,7 +129,7 @@ static int create_memory_and_chips(struct board *b, struct err *e)
 			device_settle_own(dev);
 		}
 	}
-	region_batch_end(b->devices);
+	map_commit(b);
 	return kvm_irqchip_create(b->kvm, (enum irqchip_mode)b->config->machine.kernel_irqchip, e);
 }
 

@@ -9,7 +9,7 @@
 #define N_PIRQ 4
 
 /* ---- region map (map.c) ---- */
-struct map_piece { /* one piece of the flattened memory space */
+struct map_piece {           /* one piece of the flattened memory space */
 	uint64_t start, end; /* [start, end) */
 	struct region *region;
 };
@@ -18,7 +18,7 @@ struct map_view { /* immutable once published */
 	struct map_piece piece[];
 };
 struct map {
-	pthread_mutex_t lock; /* recursive leaf: lists below, KVM's slots */
+	pthread_mutex_t lock;   /* recursive leaf: lists below, KVM's slots */
 	struct region **region; /* all enabled regions, both spaces */
 	size_t n_regions, cap_regions;
 	unsigned batch;
@@ -28,6 +28,10 @@ struct map {
 	struct map_view *view; /* published */
 };
 int map_init(struct board *b, struct err *e);
+/* All devices are about to settle: rebuild once, at the commit. Unlike region_batch_begin() no lock is held in between
+   (device locks are taken there). Main thread, vCPUs paused. */
+void map_defer(struct board *b);
+void map_commit(struct board *b);
 void map_freeze(struct board *b); /* before the devices are destroyed; vCPUs stopped */
 void map_free(struct board *b);
 /* Wait until no vCPU can still be inside a handler it found in an older map. Main thread; vCPUs running or paused. */

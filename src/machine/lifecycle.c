@@ -255,17 +255,13 @@ void machine_unquiesce(struct board *b)
 /* The synchronous core of a reset; vCPUs paused, devices quiesced. */
 static int reset_all(struct board *b, struct err *e)
 {
-	struct device *first = b->devices ? b->devices : NULL;
-
 	for (struct device *d = b->devices; d; d = d->next)
 		device_reset_own(d);
 	irq_fabric_clear(b, false);
-	if (first)
-		region_batch_begin(first);
+	map_defer(b);
 	for (struct device *d = b->devices; d; d = d->next)
 		device_settle_own(d);
-	if (first)
-		region_batch_end(first);
+	map_commit(b);
 	if (b->kvm)
 		for (unsigned i = 0; i < kvm_vcpu_count(b->kvm); i++)
 			kvm_vcpu_reset(kvm_vcpu_get(b->kvm, i));

@@ -261,6 +261,21 @@ void region_batch_end(struct device *dev)
 }
 
 /* A batch that never ends: nobody needs to follow how the map falls apart, and KVM would take milliseconds to. */
+void map_defer(struct board *b)
+{
+	pthread_mutex_lock(&b->map.lock);
+	b->map.batch++;
+	pthread_mutex_unlock(&b->map.lock);
+}
+
+void map_commit(struct board *b)
+{
+	pthread_mutex_lock(&b->map.lock);
+	b->map.batch--;
+	rebuild(b);
+	pthread_mutex_unlock(&b->map.lock);
+}
+
 void map_freeze(struct board *b)
 {
 	pthread_mutex_lock(&b->map.lock);

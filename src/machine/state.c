@@ -157,12 +157,10 @@ int machine_load_state(struct board *b, const uint8_t *data, size_t len, struct 
 	if (r)
 		return r;
 	irq_fabric_clear(b, true);
-	if (b->devices)
-		region_batch_begin(b->devices);
+	map_defer(b);
 	for (struct device *d = b->devices; d; d = d->next)
 		device_settle_own(d);
-	if (b->devices)
-		region_batch_end(b->devices);
+	map_commit(b);
 	irq_fabric_settled(b);
 	for (unsigned i = 0; !r && b->kvm && i < kvm_vcpu_count(b->kvm); i++)
 		r = kvm_vcpu_settle(kvm_vcpu_get(b->kvm, i), e);
