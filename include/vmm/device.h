@@ -78,6 +78,9 @@ struct device_class {
 	/* Stop intake; call device_quiesced(dev) once nothing is in flight (may be at once). NULL: nothing ever is. */
 	void (*quiesce)(struct device *dev);
 	void (*resume)(struct device *dev);
+	/* Guest time has just stopped (false; the vCPUs are paused) or is about to run again (true). For hardware that
+	   lives in KVM and counts the host's time. Optional. */
+	void (*guest_time)(struct device *dev, bool runs);
 	/* Device-to-device wiring after all board devices exist (controller finds its bridge ...). Main thread, before
 	   reset. The only place that may look at another device; pointers found here may be kept if the other one is
 	   never unplugged. */

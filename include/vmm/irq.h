@@ -92,5 +92,7 @@ int irq_kernel_get_ioapic(struct device *dev, struct ioapic_state *s);
 int irq_kernel_set_ioapic(struct device *dev, const struct ioapic_state *s);
 int irq_kernel_get_pit(struct device *dev, struct pit_channel_state ch[3]);
 int irq_kernel_set_pit(struct device *dev, const struct pit_channel_state ch[3]);
+/* Whether KVM's PIT delivers ticks again that the guest had no time to take (lost_tick_policy=delay). */
+int irq_kernel_pit_reinject(struct device *dev, bool on);
 
 #endif

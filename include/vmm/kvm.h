@@ -99,6 +99,7 @@ int kvm_get_ioapic(struct kvm_vm *vm, struct ioapic_state *s);
 int kvm_set_ioapic(struct kvm_vm *vm, const struct ioapic_state *s);
 int kvm_get_pit(struct kvm_vm *vm, struct pit_channel_state ch[3]);
 int kvm_set_pit(struct kvm_vm *vm, const struct pit_channel_state ch[3]);
+int kvm_pit_reinject(struct kvm_vm *vm, bool on); /* lost ticks: again (KVM's default) or dropped */
 /* kvmclock: its own state section, saved while stopped. */
 int kvm_clock_get(struct kvm_vm *vm, uint64_t *ns);
 int kvm_clock_set(struct kvm_vm *vm, uint64_t ns);

@@ -230,3 +230,11 @@ int kvm_set_pit(struct kvm_vm *vm, const struct pit_channel_state ch[3])
 	r = vm_ioctl(vm, KVM_SET_PIT2, &pit);
 	return r < 0 ? r : 0;
 }
+
+int kvm_pit_reinject(struct kvm_vm *vm, bool on)
+{
+	struct kvm_reinject_control control = {.pit_reinject = on};
+	int r = vm_ioctl(vm, KVM_REINJECT_CONTROL, &control);
+
+	return r < 0 ? r : 0;
+}

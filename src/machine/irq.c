@@ -238,3 +238,4 @@ KERNEL_CHIP(irq_kernel_set_ioapic, (struct device * dev, const struct ioapic_sta
 KERNEL_CHIP(irq_kernel_get_pit, (struct device * dev, struct pit_channel_state ch[3]), kvm_get_pit(dev->board->kvm, ch))
 KERNEL_CHIP(irq_kernel_set_pit, (struct device * dev, const struct pit_channel_state ch[3]),
 	    kvm_set_pit(dev->board->kvm, ch))
+KERNEL_CHIP(irq_kernel_pit_reinject, (struct device * dev, bool on), kvm_pit_reinject(dev->board->kvm, on))

@@ -134,16 +134,30 @@ bool machine_running(const struct board *b)
 	return b->state == RUN_RUNNING;
 }
 
+/* Tell the devices whose hardware counts the host's time. */
+static void guest_time(struct board *b, bool runs)
+{
+	for (struct device *d = b->devices; d; d = d->next) {
+		if (!d->class->guest_time)
+			continue;
+		pthread_mutex_lock(d->lock);
+		d->class->guest_time(d, runs);
+		pthread_mutex_unlock(d->lock);
+	}
+}
+
 static void stop_cpus(struct board *b)
 {
 	if (b->kvm)
 		kvm_vcpus_pause(b->kvm);
 	clock_virtual_stop();
+	guest_time(b, false);
 }
 
 static void run_cpus(struct board *b)
 {
 	clock_virtual_start();
+	guest_time(b, true);
 	if (b->kvm)
 		kvm_vcpus_resume(b->kvm);
 }

@@ -61,6 +61,7 @@ struct i8254 {
 	int64_t edge_ns; /* the next rising edge of OUT 0; INT64_MAX: none */
 	struct timer timer;
 	bool in_kernel;
+	bool stopped; /* guest time stands still: ch is the truth even if the timer is KVM's */
 };
 
 static int64_t pit_now(void)
@@ -533,6 +534,7 @@ static void pit_settle(struct device *dev)
 	int64_t now = pit_now();
 
 	if (p->in_kernel) {
+		irq_kernel_pit_reinject(dev, p->lost_tick_policy == POLICY_DELAY);
 		pit_log_kernel(p, "take", pit_push(p));
 		return;
 	}
@@ -542,21 +544,15 @@ static void pit_settle(struct device *dev)
 }
 
 /* KVM's timer counts host time; the guest's stands still while it is paused. */
-static void pit_quiesce(struct device *dev)
+static void pit_guest_time(struct device *dev, bool runs)
 {
 	struct i8254 *p = DEVICE(dev, struct i8254);
 
-	if (p->in_kernel)
-		pit_log_kernel(p, "give", pit_fetch(p));
-	device_quiesced(dev);
-}
-
-static void pit_resume(struct device *dev)
-{
-	struct i8254 *p = DEVICE(dev, struct i8254);
-
-	if (p->in_kernel)
+	if (p->in_kernel && runs)
 		pit_log_kernel(p, "take", pit_push(p));
+	else if (p->in_kernel)
+		pit_log_kernel(p, "give", pit_fetch(p));
+	p->stopped = !runs;
 }
 
 static int pit_create(struct device *dev, struct err *e)
@@ -564,6 +560,7 @@ static int pit_create(struct device *dev, struct err *e)
 	struct i8254 *p = DEVICE(dev, struct i8254);
 
 	p->in_kernel = irq_chips_in_kernel(dev);
+	p->stopped = true;
 	device_timer_init(dev, &p->timer, VCLOCK_VIRTUAL, pit_fire);
 	return 0;
 }
@@ -576,7 +573,7 @@ static void pit_destroy(struct device *dev)
 static int pit_pre_save(void *obj, struct err *e)
 {
 	struct i8254 *p = obj;
-	int ret = p->in_kernel && !p->dev.quiesced ? pit_fetch(p) : 0;
+	int ret = p->in_kernel && !p->stopped ? pit_fetch(p) : 0;
 
 	return ret < 0 ? err_errno(e, -ret, "%s: cannot read the timer from KVM", p->dev.id) : 0;
 }
@@ -677,6 +674,5 @@ DEVICE_CLASS(i8254) = {
 	.destroy = pit_destroy,
 	.reset = pit_reset,
 	.settle = pit_settle,
-	.quiesce = pit_quiesce,
-	.resume = pit_resume,
+	.guest_time = pit_guest_time,
 };
