@@ -86,6 +86,7 @@ struct board {
 	struct device *devices, **devices_tail;
 	struct device *pci_bus; /* host bridge; NULL on -machine none */
 	struct ram_block *blocks, *ram, *firmware;
+	struct boot *boot; /* direct kernel boot (boot.c), or NULL */
 	uint64_t ram_low, ram_high;
 	struct device *powerdown_dev;
 	void (*powerdown_fn)(struct device *dev);
