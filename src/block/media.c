@@ -69,9 +69,10 @@ const char *block_qdev_id(const struct block *b)
 
 void block_tray_moved(struct block *b, bool open)
 {
+	const char *device = *b->qdev_id ? b->qdev_id : b->owner ? b->owner : "";
 	char json[256];
 
-	snprintf(json, sizeof(json), "{\"device\": \"%s\", \"id\": \"%s\", \"tray-open\": %s}", b->id, b->qdev_id,
+	snprintf(json, sizeof(json), "{\"device\": \"%s\", \"id\": \"%s\", \"tray-open\": %s}", b->id, device,
 		 open ? "true" : "false");
 	block_emit("DEVICE_TRAY_MOVED", json);
 }

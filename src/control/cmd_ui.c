@@ -148,17 +148,30 @@ static void move(struct pointer *p, const char *type, const json_t *data)
 	}
 }
 
+/* device= and head= name a screen; there is one, of the graphics adapter. */
+static bool is_the_screen(struct qmp_call *call, struct err *e)
+{
+	const char *name = qmp_arg_str(call, "device");
+	const struct device *dev = name ? device_find(call->board, name) : NULL;
+
+	if (name && !dev)
+		err_set_class(e, ERR_DEVICE_NOT_FOUND, ENODEV, "Device '%.200s' not found", name);
+	else if (dev && strcmp(dev->class->category, "Display"))
+		err_set(e, EINVAL, "Device '%s' is not a display", name);
+	else if (qmp_arg_int(call, "head", 0))
+		err_set(e, EINVAL, "There is no head %lld: the adapter has one screen, head 0",
+			(long long)qmp_arg_int(call, "head", 0));
+	return !e->code;
+}
+
 static json_t *input_send_event(struct qmp_call *call, struct err *e)
 {
 	json_t *list = json_object_get(call->args, "events"), *v;
 	struct pointer p = {0};
 	size_t i;
 
-	if (qmp_has_arg(call, "device") && !console_first()) {
-		err_set_class(e, ERR_DEVICE_NOT_FOUND, ENODEV, "Device '%.200s' not found",
-			      qmp_arg_str(call, "device"));
+	if (!is_the_screen(call, e))
 		return NULL;
-	}
 	json_array_foreach(list, i, v)
 	{
 		const char *type = json_string_value(json_object_get(v, "type"));
@@ -220,11 +233,8 @@ static json_t *screendump(struct qmp_call *call, struct err *e)
 	const char *format = qmp_arg_str(call, "format");
 	struct console *c;
 
-	if (qmp_has_arg(call, "device") || qmp_arg_int(call, "head", 0)) {
-		err_set_class(e, ERR_DEVICE_NOT_FOUND, ENODEV,
-			      "There is one screen only: leave 'device' and 'head' out");
+	if (!is_the_screen(call, e))
 		return NULL;
-	}
 	c = need_console(e);
 	if (!c || screendump_write(c, qmp_arg_str(call, "filename"), format ? format : "ppm", e))
 		return NULL;

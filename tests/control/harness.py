@@ -21,11 +21,13 @@ import vmmtest  # noqa: E402
 class Vmm:
     """One process; .qmp is a negotiated client of its first monitor.  Context manager: always ends the process."""
 
-    def __init__(self, *args, qmp=True, pass_fds=(), stdin=subprocess.DEVNULL):
+    def __init__(self, *args, qmp=True, pass_fds=(), stdin=subprocess.DEVNULL, prepare=None):
         self.dir = tempfile.mkdtemp(prefix="vmm-control-")
         self.qmp_path = os.path.join(self.dir, "qmp")
         self.stderr_path = os.path.join(self.dir, "stderr")
         self.clients = []
+        if prepare:
+            prepare(self.dir)
         self.argv = [vmmtest.VMM, "-accel", "qtest", "-display", "none", "-m", "4", "-nodefaults"]
         if qmp:
             self.argv += ["-qmp", f"unix:{self.qmp_path},server=on,wait=off"]
@@ -85,6 +87,12 @@ class Vmm:
     def fds(self):
         """How many file descriptors it has open."""
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def cpu_ticks(self):
+        """Processor time used, in clock ticks (10 ms)."""
+        with open(f"/proc/{self.pid}/stat", encoding="ascii") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+        return int(fields[11]) + int(fields[12])
 
     def rss(self):
         """Resident bytes; 0 where that number means nothing."""
