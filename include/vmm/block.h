@@ -72,6 +72,8 @@ enum block_on_error { BLOCK_ERR_REPORT, BLOCK_ERR_IGNORE, BLOCK_ERR_STOP, BLOCK_
 enum block_error_action { BLOCK_ACTION_REPORT, BLOCK_ACTION_IGNORE, BLOCK_ACTION_STOP };
 enum block_on_error block_on_read_error(const struct block *b);
 enum block_on_error block_on_write_error(const struct block *b);
+/* werror= and rerror= of the device, which go before the drive's. Main thread, in create(). */
+void block_set_on_error(struct block *b, enum block_on_error read, enum block_on_error write);
 /* What the device does with a failed request (err_no > 0): STOP means keep the request, ask
    machine_request_stop_on_io_error(), retry in resume(). Emits the BLOCK_IO_ERROR event. Leaf. */
 enum block_error_action block_error_action(struct block *b, enum block_op op, int err_no);
@@ -119,6 +121,9 @@ struct block *block_open(struct opts *o, struct err *e);
    another node's name or file.driver, file.filename ... of one to be made. */
 struct block *block_open_blockdev(struct opts *o, struct err *e);
 extern const struct prop block_drive_props[], block_blockdev_props[];
+/* A CD-ROM drive without name or medium, for a device that was given none (-device ide-cd): claimed by `owner`, whose
+   id names it in QMP; the device closes it. Main thread. */
+struct block *block_open_empty_cdrom(const char *owner);
 void block_close(struct block *b);            /* waits for what is in flight, releases locks; NULL-safe */
 int block_drain(struct block *b);             /* main thread: run the loop until nothing is in flight */
 struct block *block_find(const char *id);     /* by drive id or node name; NULL */

@@ -345,6 +345,12 @@ enum block_on_error block_on_write_error(const struct block *b)
 	return (enum block_on_error)b->opts.werror;
 }
 
+void block_set_on_error(struct block *b, enum block_on_error read, enum block_on_error write)
+{
+	b->opts.rerror = read;
+	b->opts.werror = write;
+}
+
 enum block_error_action block_error_action(struct block *b, enum block_op op, int err_no)
 {
 	static const char *const names[] = {"report", "ignore", "stop"};
@@ -384,6 +390,8 @@ struct block *block_next(struct block *prev)
 
 struct block *block_find(const char *id)
 {
+	if (!*id)
+		return NULL;
 	for (struct block *b = blocks; b; b = b->next)
 		if (!strcmp(b->id, id))
 			return b;
@@ -590,6 +598,19 @@ struct block *block_open_blockdev(struct opts *o, struct err *e)
 	return open_any(o, open_blockdev, e);
 }
 
+struct block *block_open_empty_cdrom(const char *owner)
+{
+	struct block *b = xzalloc(sizeof(*b));
+
+	completions_init();
+	props_default(block_drive_props, &b->opts);
+	b->opts.media = 1;
+	b->write_cache = true;
+	b->owner = xstrdup(owner);
+	add_to_list(b);
+	return b;
+}
+
 void block_close(struct block *b)
 {
 	struct block **p;
@@ -600,7 +621,7 @@ void block_close(struct block *b)
 	for (p = &blocks; *p != b; p = &(*p)->next)
 		;
 	*p = b->next;
-	if (!b->from_drive && b->opts.file) {
+	if (!b->from_drive && b->opts.file && b->opts.node_name) {
 		struct block *below = block_find(b->opts.file);
 
 		if (below && below->owner && !strcmp(below->owner, b->opts.node_name))

@@ -458,6 +458,38 @@ START_TEST(media_change)
 }
 END_TEST
 
+/* As libvirt starts a guest with an empty CD-ROM drive, and later puts a disc in. */
+START_TEST(device_without_drive)
+{
+	struct opts o = {0};
+	struct err e = ERR_INIT;
+	struct block *cd, *disc;
+
+	make_image(400, 400);
+	b = bench_new("-m 16 -device ide-cd,bus=ide.1,unit=0,id=ide0-1-0");
+	bench_outb(b, DEVICE + D, 0xa0);
+	clear_power_on();
+	ck_assert_uint_eq(test_unit_ready(), 0x023a01);
+	cd = block_next(NULL);
+	ck_assert_str_eq(block_qdev_id(cd), "ide0-1-0");
+	ck_assert_str_eq(block_id(cd), "");
+	ck_assert(block_is_removable(cd) && block_has_tray(cd));
+	ck_assert_int_eq(opts_parse(&o, "driver=raw,node-name=disc,read-only=on,file.driver=file", NULL, &e), 0);
+	opts_set(&o, "file.filename", ide_image);
+	disc = block_open_blockdev(&o, &e);
+	opts_free(&o);
+	ck_assert_msg(disc != NULL, "%s", e.msg);
+	ck_assert_int_eq(block_open_tray(cd, false, &e), 0);
+	ck_assert_int_eq(block_insert_medium(cd, "disc", &e), 0);
+	ck_assert_int_eq(block_close_tray(cd, &e), 0);
+	ck_assert_uint_eq(test_unit_ready(), 0x062800);
+	ck_assert_uint_eq(PACKET(0x28, 0, 0, 0, 0, 9, 0, 0, 1), 0);
+	check_cd_sector(reply, 9);
+	bench_idle(b);
+	bench_free(b);
+}
+END_TEST
+
 START_TEST(read_error)
 {
 	start_board(500, "");
@@ -538,6 +570,7 @@ int main(void)
 	tcase_add_test(t, dvd);
 	tcase_add_test(t, no_medium);
 	tcase_add_test(t, media_change);
+	tcase_add_test(t, device_without_drive);
 	tcase_add_test(t, read_error);
 	tcase_add_test(t, mode_select);
 	tcase_add_test(t, save_in_mid_packet);

@@ -2,6 +2,9 @@
  */
 #include "ide_test.h"
 
+#include <signal.h>
+#include <sys/resource.h>
+
 static struct board *board_with_disk(uint64_t sectors, const char *more)
 {
 	char opt[256];
@@ -546,6 +549,64 @@ START_TEST(stop_on_error_and_retry)
 }
 END_TEST
 
+/* A full disk in mid-write (here: a file size limit): the machine stops, room is made, cont writes all of it. */
+START_TEST(stop_on_write_error_and_retry)
+{
+	struct board *b = board_with_disk(2048, ",werror=stop");
+	struct rlimit limit = {1002 * 512, RLIM_INFINITY};
+	uint8_t buf[8 * 512], got[8 * 512];
+
+	signal(SIGXFSZ, SIG_IGN);
+	ck_assert_int_eq(truncate(ide_image, 1000 * 512), 0);
+	ck_assert_int_eq(machine_cont(b, NULL), 0);
+	bench_event(b, "BLOCK_IO_ERROR");
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	set_lba28(b, 1000, 8, 0);
+	command(b, 0x30);
+	for (uint32_t i = 0; i < 8; i++) {
+		ck_assert_uint_eq(wait_not_busy(b, 0), DRDY | DSC | DRQ);
+		fill_sector(buf + 512 * i, 4000 + i);
+		write_words(b, DATA, buf + 512 * i, 512);
+	}
+	bench_wait(b, is_stopped, b);
+	ck_assert_ptr_nonnull(strstr(bench_event(b, "BLOCK_IO_ERROR"), "\"action\": \"stop\""));
+	ck_assert(bench_inb(b, CONTROL) & BSY);
+	ck_assert_int_eq(machine_cont(b, NULL), 0); /* too early: it stops again */
+	bench_wait(b, is_stopped, b);
+	limit.rlim_cur = RLIM_INFINITY;
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	ck_assert_int_eq(truncate(ide_image, 2048 * 512), 0);
+	b = bench_save_load(b); /* and the bytes the guest has written travel along */
+	ck_assert_int_eq(machine_cont(b, NULL), 0);
+	ck_assert_uint_eq(wait_not_busy(b, 0), DRDY | DSC);
+	image_read(1000, got, 8);
+	ck_assert_mem_eq(got, buf, sizeof(buf));
+	bench_free(b);
+}
+END_TEST
+
+START_TEST(write_error_is_reported)
+{
+	struct board *b = board_with_disk(2048, ",werror=report");
+	struct rlimit limit = {1001 * 512, RLIM_INFINITY};
+	uint8_t buf[512] = {1};
+
+	signal(SIGXFSZ, SIG_IGN);
+	ck_assert_int_eq(truncate(ide_image, 1000 * 512), 0);
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	set_lba28(b, 1000, 2, 0);
+	command(b, 0x30);
+	for (int i = 0; i < 2; i++) {
+		wait_not_busy(b, 0);
+		write_words(b, DATA, buf, 512);
+	}
+	ck_assert_uint_eq(wait_not_busy(b, 0), DRDY | DSC | ERR);
+	ck_assert_uint_eq(bench_inb(b, ERROR), 4);
+	ck_assert_uint_eq(bench_inb(b, LBA0) | bench_inb(b, LBA1) << 8, 1001);
+	bench_free(b);
+}
+END_TEST
+
 START_TEST(refusals)
 {
 	char opt[256];
@@ -584,6 +645,8 @@ int main(void)
 	tcase_add_test(t, save_in_mid_pio);
 	tcase_add_test(t, read_error);
 	tcase_add_test(t, stop_on_error_and_retry);
+	tcase_add_test(t, stop_on_write_error_and_retry);
+	tcase_add_test(t, write_error_is_reported);
 	tcase_add_test(t, refusals);
 	return bench_run("ide", (TCase *[]){t, NULL});
 }

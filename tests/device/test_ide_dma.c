@@ -205,6 +205,35 @@ START_TEST(start_first_and_large)
 }
 END_TEST
 
+/* The host stops the engine in mid-transfer and starts it again with a new table: the rest goes there. */
+START_TEST(stopped_between_chunks)
+{
+	struct prd p[32], rest = {0x400000, 0};
+	uint8_t sector[512];
+
+	start_board(8192, "");
+	for (uint32_t i = 0; i < 32; i++)
+		p[i] = (struct prd){0x100000 + i * 0x10000, 0};
+	load_prds(b, 0, p, 32, true);
+	set_lba48(b, 0, 4096); /* two chunks of 1 MiB */
+	bench_outb(b, STATUS, 0x25);
+	bench_outb(b, BMBA, 9);
+	bench_outb(b, BMBA, 8);
+	bench_idle(b);
+	ck_assert_uint_eq(bench_inb(b, CONTROL) & (BSY | DRQ), DRQ); /* waits for the engine */
+	ck_assert_uint_eq(bench_inb(b, BMBA + 2) & 1, 0);
+	for (int i = 0; i < 16; i++)
+		p[i] = rest, rest.addr += 0x10000;
+	load_prds(b, 0, p, 16, true);
+	bench_outb(b, BMBA, 9);
+	wait_done(b, 0);
+	ck_assert_uint_eq(bench_inb(b, BMBA + 2) & 7, 4);
+	bench_read(b, 0x100000, sector, 512);
+	check_sector(sector, 0);
+	bench_free(b);
+}
+END_TEST
+
 START_TEST(error_names_the_sector)
 {
 	struct prd p = {0x100000, 8 * 512};
@@ -331,6 +360,7 @@ int main(void)
 	tcase_add_test(t, table_length_against_transfer);
 	tcase_add_test(t, bad_addresses);
 	tcase_add_test(t, start_first_and_large);
+	tcase_add_test(t, stopped_between_chunks);
 	tcase_add_test(t, error_names_the_sector);
 	tcase_add_test(t, stopped_dma_is_saved_and_retried);
 	tcase_add_test(t, trim_frees_space);

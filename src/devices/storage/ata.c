@@ -547,6 +547,7 @@ static const char *const trans_names[] = {"auto", "none", "lba", "large", "rechs
 
 static const struct prop props[] = {
 	PROP(struct ide_drive, drive, PROP_DRIVE, .help = "The -drive or -blockdev behind it"),
+	IDE_ON_ERROR_PROPS,
 	PROP(struct ide_drive, serial, PROP_STR,
 	     .help = "Serial number, at most 20 characters; default: the drive's or VM0000n"),
 	PROP_NAMED(struct ide_drive, "ver", version, PROP_STR, .def_str = "1.0",

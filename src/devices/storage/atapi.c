@@ -392,23 +392,32 @@ static void cd_reset(struct device *dev)
 static int cd_create(struct device *dev, struct err *e)
 {
 	struct ide_drive *d = DEVICE(dev, struct ide_drive);
-	int r = ide_drive_claim(d, e);
+	int r;
 
 	d->is_cd = true;
+	r = ide_drive_claim(d, e);
 	if (!r)
 		r = ide_attach(d, e);
 	if (!r)
 		block_set_media_ops(d->blk, &media_ops, d, dev->lock, dev->user_id ? dev->id : "");
+	else if (d->own_block)
+		block_close(d->blk);
 	return r;
 }
 
 static void cd_destroy(struct device *dev)
 {
-	ide_detach(DEVICE(dev, struct ide_drive));
+	struct ide_drive *d = DEVICE(dev, struct ide_drive);
+
+	ide_detach(d);
+	if (d->own_block)
+		block_close(d->blk);
 }
 
 static const struct prop props[] = {
-	PROP(struct ide_drive, drive, PROP_DRIVE, .help = "The -drive or -blockdev behind it; it may be empty"),
+	PROP(struct ide_drive, drive, PROP_DRIVE,
+	     .help = "The -drive or -blockdev behind it, which may be empty; default: an empty one"),
+	IDE_ON_ERROR_PROPS,
 	PROP(struct ide_drive, serial, PROP_STR,
 	     .help = "Serial number, at most 20 characters; default: the drive's or VM0000n"),
 	PROP_NAMED(struct ide_drive, "ver", version, PROP_STR, .def_str = "1.0",

@@ -89,6 +89,8 @@ struct ide_drive {
 	int32_t bootindex;
 	uint32_t cyls, heads, secs, physical_block_size, logical_block_size, rotation_rate;
 	int bios_chs_trans;
+	int rerror, werror;   /* enum block_on_error; ON_ERROR_AUTO: the drive's */
+	bool own_block;       /* blk is an empty drive made for this device */
 	int write_cache_prop; /* 0 off, 1 on, 2 auto: the drive's option */
 
 	/* registers and mode */
@@ -147,6 +149,15 @@ struct ide_channel {
 	uint32_t bm_table;
 	struct ide_prd prd;
 };
+
+/* Values of werror= and rerror= on the device: enum block_on_error's names, then "auto". */
+enum { ON_ERROR_AUTO = 4 };
+extern const char *const ide_on_error_names[];
+#define IDE_ON_ERROR_PROPS                                                                                    \
+	PROP(struct ide_drive, rerror, PROP_ENUM, .def = ON_ERROR_AUTO, .values = ide_on_error_names,         \
+	     .help = "What to do when reading fails; auto: as the drive says"),                               \
+		PROP(struct ide_drive, werror, PROP_ENUM, .def = ON_ERROR_AUTO, .values = ide_on_error_names, \
+		     .help = "What to do when writing fails; auto: as the drive says")
 
 extern const struct state_table ide_drive_common_state;
 extern const struct device_class device_class_ata, device_class_atapi;

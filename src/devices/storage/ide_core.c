@@ -350,6 +350,10 @@ static void submit_dma(struct ide_drive *d)
 	uint64_t want = chunk_limit(d, IDE_MAX_DMA_CHUNK), got;
 	int r;
 
+	if (!(d->ch->bm_status & BM_ACTIVE)) { /* the host stopped the engine between two chunks */
+		d->step = STEP_WAIT_DMA;
+		return;
+	}
 	if (!bm_mastering(d->ch)) {
 		dma_not_mastering(d);
 		return;
@@ -835,13 +839,27 @@ void ide_write_device_control(struct ide_channel *ch, uint8_t value)
 
 /* ---- life cycle of a drive ---- */
 
+const char *const ide_on_error_names[] = {"report", "ignore", "stop", "enospc", "auto", NULL};
+
 int ide_drive_claim(struct ide_drive *d, struct err *e)
 {
-	if (!d->drive || !*d->drive)
+	int read, write;
+
+	if (d->drive && *d->drive) {
+		d->blk = device_claim_block(&d->dev, d->drive, e);
+	} else if (d->is_cd) {
+		d->blk = block_open_empty_cdrom(d->dev.id);
+		d->own_block = true;
+	} else {
 		return err_set(e, EINVAL, "%s: property 'drive' is missing: it names the -drive or -blockdev to use",
 			       d->dev.class->name);
-	d->blk = device_claim_block(&d->dev, d->drive, e);
-	return d->blk ? 0 : -EBUSY;
+	}
+	if (!d->blk)
+		return -EBUSY;
+	read = d->rerror == ON_ERROR_AUTO ? (int)block_on_read_error(d->blk) : d->rerror;
+	write = d->werror == ON_ERROR_AUTO ? (int)block_on_write_error(d->blk) : d->werror;
+	block_set_on_error(d->blk, (enum block_on_error)read, (enum block_on_error)write);
+	return 0;
 }
 
 void ide_drive_quiesce(struct device *dev)
