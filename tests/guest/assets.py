@@ -400,6 +400,15 @@ def reset_rom():
     return cached("reset.rom", digest(*_sources()), build)
 
 
+def screen_hd():
+    """Hard disk whose boot sector shows modes and obeys the keyboard; see payloads/screen-hd.asm."""
+    def build(out):
+        with open(out, "wb") as stream:
+            stream.write(_nasm("screen-hd.asm").ljust(64 * SECTOR, b"\0"))
+
+    return cached("screen-hd.img", digest(*_sources()), build)
+
+
 def payload(name, multiboot=False):
     """A payload of tests/payloads as an ELF for -kernel."""
     directory = os.path.join(TESTS, "payloads")
@@ -434,7 +443,7 @@ def memtest():
 ALL = {
     "linux": kernel, "linux-full": lambda: kernel("full"), "initramfs": initramfs, "linux-disk": linux_disk, "linux-iso": linux_iso,
     "int13-hd": int13_hd, "int13-cd": int13_cd, "int13-floppy": int13_floppy,
-    "other-floppy": other_floppy, "reset-rom": reset_rom,
+    "other-floppy": other_floppy, "reset-rom": reset_rom, "screen-hd": screen_hd,
     "hello": lambda: payload("hello"), "hello-multiboot": lambda: payload("hello", True),
     "dirtier": lambda: payload("dirtier"), "memtest": memtest,
 }

@@ -529,7 +529,12 @@ class Guest:
         text = [""]
 
         def look():
-            text[0] = self.screen_text()
+            try:
+                text[0] = self.screen_text()
+            except QMPError as error:
+                if "graphics mode" not in str(error):
+                    raise
+                text[0] = "(a graphics mode)"
             return regex.search(text[0])
 
         try:

@@ -234,9 +234,14 @@ bool vga_text_screen(void *opaque, struct text_screen *s)
 
 	vga_raster(v, &g);
 	rows = g.lines / (g.row_lines << g.double_scan);
-	/* Neither graphics nor the registers' power-on values. */
-	if (vga_vbe_on(v) || (v->gr[GR_MISC] & GR06_GRAPHICS) || g.chars < 2 || !rows)
+	if (vga_vbe_on(v) || (v->gr[GR_MISC] & GR06_GRAPHICS))
 		return false;
+	if (g.chars < 2 || !rows) {
+		/* Power-on values: no mode was set yet, and the screen is empty. */
+		memset(cells, 0, 80 * 25 * sizeof(cells[0]));
+		*s = (struct text_screen){.cols = 80, .rows = 25, .cells = cells, .cursor_x = -1, .cursor_y = -1};
+		return true;
+	}
 	*s = (struct text_screen){.cols = MIN(g.chars, (uint32_t)TEXT_COLS_MAX),
 				  .rows = MIN(rows, (uint32_t)TEXT_ROWS_MAX),
 				  .cells = cells,
