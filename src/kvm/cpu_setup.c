@@ -472,6 +472,7 @@ static int choose_phys_bits(struct kvm_vm *vm, struct request *q, struct err *e)
 {
 	struct cpu_def *d = q->d;
 	unsigned host = host_phys_bits(vm);
+	unsigned needed = vm->ram_end > 1 ? 64 - (unsigned)__builtin_clzll(vm->ram_end - 1) : 0;
 
 	if (q->phys_bits) {
 		if (q->phys_bits < 32 || q->phys_bits > host)
@@ -480,7 +481,7 @@ static int choose_phys_bits(struct kvm_vm *vm, struct request *q, struct err *e)
 	} else if (q->host_phys_bits) {
 		d->phys_bits = host;
 	} else if (!d->phys_bits) {
-		d->phys_bits = d->word[FEAT_8000_0001_EDX] & BIT(29) ? MIN(40u, host)
+		d->phys_bits = d->word[FEAT_8000_0001_EDX] & BIT(29) ? MIN(MAX(40u, needed), host)
 			       : d->word[FEAT_1_EDX] & BIT(17)       ? 36
 								     : 32;
 	}

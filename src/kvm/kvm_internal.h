@@ -149,6 +149,7 @@ struct kvm_vm {
 	uint64_t gsi_used[KVM_MAX_GSI / 64];
 	atomic_bool routes_dirty;
 
+	uint64_t ram_end; /* highest guest address RAM can have, to choose the CPU's address width */
 	struct cpu_def cpu;
 	bool cpu_ready;
 	struct kvm_cpuid2 *supported; /* KVM_GET_SUPPORTED_CPUID, fetched once */

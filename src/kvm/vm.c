@@ -305,6 +305,7 @@ struct kvm_vm *kvm_vm_new(const struct config *c, const struct kvm_exit_ops *ops
 
 	vm->ops = ops;
 	vm->opaque = opaque;
+	vm->ram_end = 4 * GIB + c->memory.size;
 	vm->paused = true;
 	vm->fd = -1;
 	init_locks(vm);

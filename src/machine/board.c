@@ -213,16 +213,16 @@ static int create_kvm(struct board *b, struct err *e)
 	if (!b->kvm)
 		return e && e->code ? -e->code : -ENODEV;
 	kvm_set_thread_hook(b->kvm, sandbox_thread_vcpu);
-	return 0;
+	/* Before RAM is laid out: the CPU model's address width limits it. */
+	return kvm_cpu_setup(b->kvm, b->config->cpu, &b->config->smp, e);
 }
 
 static int create_cpus(struct board *b, struct err *e)
 {
-	int r;
+	int r = 0;
 
 	if (!b->kvm)
 		return 0;
-	r = kvm_cpu_setup(b->kvm, b->config->cpu, &b->config->smp, e);
 	for (unsigned i = 0; !r && i < b->config->smp.cpus; i++)
 		if (!kvm_vcpu_new(b->kvm, i, e))
 			r = e && e->code ? -e->code : -ENOMEM;
