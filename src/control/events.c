@@ -43,6 +43,7 @@ static const struct qmp_event events[] = {
 	 QMP_MEMBERS(QMP_REQ("guest", qmp_bool), QMP_REQ("reason", shutdown_cause))},
 	{"STOP", "vCPUs are stopped.", NULL},
 	{"SUSPEND", "The guest entered ACPI S3.", NULL},
+	{"SUSPEND_DISK", "The guest asked for ACPI S4.", NULL},
 	{"VNC_CONNECTED", "A VNC client connected.", VNC_DATA},
 	{"VNC_DISCONNECTED", "A VNC client went.", VNC_DATA},
 	{"VNC_INITIALIZED", "A VNC client is authenticated and sees the screen.", VNC_DATA},
