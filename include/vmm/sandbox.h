@@ -11,6 +11,7 @@ enum sandbox_role {
 	SANDBOX_MAIN, /* loop, control, display, characters; opens what the operator asks for */
 	SANDBOX_VCPU, /* KVM_RUN and exits: no files, no sockets */
 	SANDBOX_IO,   /* block workers: transfers on descriptors already open */
+	SANDBOX_VNC,  /* the VNC server: its clients' sockets and nothing else */
 	SANDBOX_N_ROLES
 };
 
@@ -22,6 +23,7 @@ void sandbox_enable(void);
 /* For thread entry points (kvm and block room hooks): enter if enabled; a failure ends the process. */
 void sandbox_thread_vcpu(void);
 void sandbox_thread_io(void);
+void sandbox_thread_vnc(void);
 const char *sandbox_role_name(enum sandbox_role role);
 
 #endif

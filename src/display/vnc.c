@@ -23,6 +23,7 @@
 #include "vmm/clock.h"
 #include "vmm/log.h"
 #include "vmm/loop.h"
+#include "vmm/sandbox.h"
 
 #define CLIENTS_MAX    16
 #define RECTS_MAX      64
@@ -307,6 +308,7 @@ static void log_problem(const char *fmt, ...)
 static void *server_thread(void *opaque)
 {
 	pthread_setname_np(pthread_self(), "vnc");
+	sandbox_thread_vnc();
 	loop_run(vnc.loop);
 	return NULL;
 }
@@ -442,11 +444,22 @@ static void on_input(void *opaque)
 
 /* ---- main thread: start and stop ---- */
 
+/* Crypto libraries read their configuration at first use: now, while files may be opened. */
+static void warm_up_crypto(void)
+{
+	uint8_t challenge[CHALLENGESIZE] = {0};
+	char password[9] = "";
+
+	rfbRandomBytes(challenge);
+	rfbEncryptBytes(challenge, password);
+}
+
 static int make_screen(struct err *e)
 {
 	rfbLog = log_nothing;
 	rfbErr = log_problem;
 	rfbMaxClientWait = CLIENT_WAIT_MS;
+	warm_up_crypto();
 	vnc.width = BLANK_WIDTH;
 	vnc.height = BLANK_HEIGHT;
 	vnc.fb = xzalloc((size_t)BLANK_WIDTH * BLANK_HEIGHT * 4);
@@ -475,8 +488,8 @@ static int make_screen(struct err *e)
 }
 
 /*
- * The thread begins when the main loop runs: by then the process has dropped its privileges and entered its sandbox,
- * and the thread inherits both.
+ * The thread begins when the main loop runs: by then the process has dropped its privileges and entered its sandbox.
+ * The thread inherits both and confines itself further: what clients send can reach nothing but their sockets.
  */
 static void begin_thread(void *opaque)
 {

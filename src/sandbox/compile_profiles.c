@@ -12,7 +12,7 @@
 static const struct {
 	const char *name;
 	unsigned bit;
-} roles[] = { { "main", ROLE_MAIN }, { "vcpu", ROLE_VCPU }, { "io", ROLE_IO } };
+} roles[] = { { "main", ROLE_MAIN }, { "vcpu", ROLE_VCPU }, { "io", ROLE_IO }, { "vnc", ROLE_VNC } };
 
 static int add_rules(scmp_filter_ctx ctx, unsigned bit)
 {

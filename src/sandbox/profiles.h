@@ -12,7 +12,8 @@
 #define ROLE_MAIN 1
 #define ROLE_VCPU 2
 #define ROLE_IO	  4
-#define ROLE_ALL  7
+#define ROLE_VNC  8
+#define ROLE_ALL  15
 
 struct rule {
 	const char *syscall;
@@ -62,7 +63,7 @@ static const struct rule rules[] = {
 	{ "io_uring_enter", ROLE_VCPU, "hand a request to io_uring (does not block)", { 0 } },
 
 	/* block workers */
-	{ "read", ROLE_IO | ROLE_MAIN, "descriptors already open", { 0 } },
+	{ "read", ROLE_IO | ROLE_MAIN | ROLE_VNC, "descriptors already open", { 0 } },
 	{ "preadv", ROLE_IO | ROLE_MAIN, "guest reads", { 0 } },
 	{ "preadv2", ROLE_IO | ROLE_MAIN, "guest reads", { 0 } },
 	{ "pread64", ROLE_IO | ROLE_MAIN, "guest reads, image probing", { 0 } },
@@ -77,23 +78,23 @@ static const struct rule rules[] = {
 	{ "fstat", ROLE_IO | ROLE_MAIN, "sizes", { 0 } },
 	{ "newfstatat", ROLE_IO | ROLE_MAIN, "sizes (libc's fstat)", { 0 } },
 	{ "ioctl", ROLE_IO, "discard on block devices (BLKDISCARD, BLKZEROOUT ...)", ARG(1, 0xff00, 0x12 << 8) },
-	{ "clock_nanosleep", ROLE_IO | ROLE_MAIN, "retry pauses of workers; bounded waits of clients", { 0 } },
+	{ "clock_nanosleep", ROLE_IO | ROLE_MAIN | ROLE_VNC, "retry pauses of workers; bounded waits of clients", { 0 } },
 
 	/* main thread */
 	{ "ioctl", ROLE_MAIN, "KVM control, terminals, sockets; descriptors decide what they take", { 0 } },
-	{ "epoll_wait", ROLE_MAIN, "the event loop", { 0 } },
-	{ "epoll_pwait", ROLE_MAIN, "the event loop", { 0 } },
+	{ "epoll_wait", ROLE_MAIN | ROLE_VNC, "the event loop", { 0 } },
+	{ "epoll_pwait", ROLE_MAIN | ROLE_VNC, "the event loop", { 0 } },
 	{ "epoll_create1", ROLE_MAIN, "a client's own loop", { 0 } },
-	{ "poll", ROLE_MAIN, "bounded waits in libraries (VNC)", { 0 } },
-	{ "ppoll", ROLE_MAIN, "bounded waits in libraries (VNC)", { 0 } },
-	{ "select", ROLE_MAIN, "bounded waits in libraries (VNC)", { 0 } },
-	{ "pselect6", ROLE_MAIN, "bounded waits in libraries (VNC)", { 0 } },
+	{ "poll", ROLE_MAIN | ROLE_VNC, "bounded waits in libraries (VNC)", { 0 } },
+	{ "ppoll", ROLE_MAIN | ROLE_VNC, "bounded waits in libraries (VNC)", { 0 } },
+	{ "select", ROLE_MAIN | ROLE_VNC, "bounded waits in libraries (VNC)", { 0 } },
+	{ "pselect6", ROLE_MAIN | ROLE_VNC, "bounded waits in libraries (VNC)", { 0 } },
 	{ "timerfd_create", ROLE_MAIN, "a client's own loop", { 0 } },
 	{ "eventfd2", ROLE_MAIN, "hot-plugged devices", { 0 } },
 	{ "signalfd4", ROLE_MAIN, "termination signals", { 0 } },
-	{ "readv", ROLE_MAIN, "sockets", { 0 } },
-	{ "writev", ROLE_MAIN, "sockets, files", { 0 } },
-	{ "close", ROLE_MAIN, "clients and media come and go", { 0 } },
+	{ "readv", ROLE_MAIN | ROLE_VNC, "sockets", { 0 } },
+	{ "writev", ROLE_MAIN | ROLE_VNC, "sockets, files", { 0 } },
+	{ "close", ROLE_MAIN | ROLE_VNC, "clients and media come and go", { 0 } },
 	{ "openat", ROLE_MAIN, "media change, screendump, hot-plug: what the operator names", { 0 } },
 	{ "open", ROLE_MAIN, "the same, by libraries", { 0 } },
 	{ "unlink", ROLE_MAIN, "sockets and pid file at the end, temporary overlays", { 0 } },
@@ -111,7 +112,7 @@ static const struct rule rules[] = {
 	{ "statx", ROLE_MAIN, "media", { 0 } },
 	{ "statfs", ROLE_MAIN, "media", { 0 } },
 	{ "fstatfs", ROLE_MAIN, "media", { 0 } },
-	{ "fcntl", ROLE_MAIN, "image locks, non-blocking mode", { 0 } },
+	{ "fcntl", ROLE_MAIN | ROLE_VNC, "image locks, non-blocking mode", { 0 } },
 	{ "flock", ROLE_MAIN, "libraries", { 0 } },
 	{ "fchmod", ROLE_MAIN, "permissions of files we create", { 0 } },
 	{ "dup", ROLE_MAIN, "descriptor sets", { 0 } },
@@ -124,16 +125,16 @@ static const struct rule rules[] = {
 	{ "bind", ROLE_MAIN, "chardev hot-plug", { 0 } },
 	{ "listen", ROLE_MAIN, "chardevs listen again", { 0 } },
 	{ "accept", ROLE_MAIN, "clients", { 0 } },
-	{ "accept4", ROLE_MAIN, "clients", { 0 } },
-	{ "getsockname", ROLE_MAIN, "query-chardev, query-vnc", { 0 } },
-	{ "getpeername", ROLE_MAIN, "query-vnc", { 0 } },
-	{ "getsockopt", ROLE_MAIN, "connection errors", { 0 } },
-	{ "setsockopt", ROLE_MAIN, "TCP_NODELAY", { 0 } },
-	{ "shutdown", ROLE_MAIN, "clients", { 0 } },
-	{ "recvfrom", ROLE_MAIN, "clients", { 0 } },
-	{ "recvmsg", ROLE_MAIN, "clients that pass descriptors", { 0 } },
-	{ "sendto", ROLE_MAIN, "clients", { 0 } },
-	{ "sendmsg", ROLE_MAIN, "clients", { 0 } },
+	{ "accept4", ROLE_MAIN | ROLE_VNC, "clients", { 0 } },
+	{ "getsockname", ROLE_MAIN | ROLE_VNC, "query-chardev, query-vnc", { 0 } },
+	{ "getpeername", ROLE_MAIN | ROLE_VNC, "query-vnc", { 0 } },
+	{ "getsockopt", ROLE_MAIN | ROLE_VNC, "connection errors", { 0 } },
+	{ "setsockopt", ROLE_MAIN | ROLE_VNC, "TCP_NODELAY", { 0 } },
+	{ "shutdown", ROLE_MAIN | ROLE_VNC, "clients", { 0 } },
+	{ "recvfrom", ROLE_MAIN | ROLE_VNC, "clients", { 0 } },
+	{ "recvmsg", ROLE_MAIN | ROLE_VNC, "clients that pass descriptors", { 0 } },
+	{ "sendto", ROLE_MAIN | ROLE_VNC, "clients", { 0 } },
+	{ "sendmsg", ROLE_MAIN | ROLE_VNC, "clients", { 0 } },
 	{ "clone", ROLE_MAIN, "worker threads", { 0 } },
 	{ "clone3", ROLE_MAIN, "worker threads", { 0 } },
 	{ "rt_sigaction", ROLE_MAIN, "libc's own signal, installed with the first thread", ARG(0, 0xffffffff, 32) },

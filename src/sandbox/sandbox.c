@@ -25,6 +25,7 @@ static const struct {
 	[SANDBOX_MAIN] = { "main", profile_main, ARRAY_SIZE(profile_main) },
 	[SANDBOX_VCPU] = { "vcpu", profile_vcpu, ARRAY_SIZE(profile_vcpu) },
 	[SANDBOX_IO] = { "io", profile_io, ARRAY_SIZE(profile_io) },
+	[SANDBOX_VNC] = { "vnc", profile_vnc, ARRAY_SIZE(profile_vnc) },
 };
 
 static bool enabled, no_new_privs;
@@ -109,4 +110,9 @@ void sandbox_thread_vcpu(void)
 void sandbox_thread_io(void)
 {
 	enter_or_exit(SANDBOX_IO);
+}
+
+void sandbox_thread_vnc(void)
+{
+	enter_or_exit(SANDBOX_VNC);
 }

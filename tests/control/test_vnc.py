@@ -4,6 +4,7 @@ the guest, and guest time moves when it says so."""
 
 import os
 import socket
+import struct
 import sys
 import time
 import unittest
@@ -101,6 +102,39 @@ class Screen(unittest.TestCase):
             late.close()
             machine.graphics(320, 200)
             machine.until(client, lambda: (client.width, client.height) == (320, 200), "the new size")
+
+    def test_encodings(self):
+        """Compressed encodings work, also inside the sandbox of the server's thread."""
+        with Machine() as machine:
+            machine.graphics(160, 104)
+            for i in range(160):
+                machine.plot(i, i % 100, 160, i * 0x10305)
+            raw = machine.client()
+            machine.until(raw, lambda: raw.width == 160 and raw.pixel(159, 59) == 159 * 0x10305, "the picture")
+            for encoding in (1, 2, 4, 5, 6, 7, 8, 9, 16, 17):
+                client = machine.client()
+                client.sock.sendall(struct.pack(">BxHiii", 2, 3, encoding, -24, -250))   # with JPEG, compression 6
+                client.request(False)
+                kind, count = struct.unpack(">BxH", client.read(4))
+                self.assertEqual(kind, 0)
+                self.assertGreater(count, 0)
+                x, y, width, height, used = struct.unpack(">HHHHi", client.read(12))
+                self.assertLessEqual(x + width, 160)
+                self.assertLessEqual(y + height, 104)
+                self.assertIn(used, (encoding, 0))
+                client.close()
+            self.assertEqual(len([name for name in self.threads(machine) if name == "vnc"]), 1)
+
+    def threads(self, machine):
+        """Name of each thread; the server's must have a filter of its own on top of the main thread's."""
+        names = []
+        for task in os.listdir(f"/proc/{machine.vmm.pid}/task"):
+            with open(f"/proc/{machine.vmm.pid}/task/{task}/status", encoding="ascii") as stream:
+                status = dict(line.split(":\t", 1) for line in stream.read().splitlines() if ":\t" in line)
+            names.append(status["Name"])
+            if status["Name"] == "vnc" and int(status.get("Seccomp_filters", 0)):
+                self.assertEqual(int(status["Seccomp_filters"]), 2)
+        return names
 
     def test_exclusive_client_ends_the_others(self):
         with Machine() as machine:

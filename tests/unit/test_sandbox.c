@@ -126,6 +126,13 @@ static const struct {
 	{SANDBOX_IO, do_tty_ioctl, "io: an ioctl that is not a block device's", true},
 	{SANDBOX_IO, do_fork, "io: fork", true},
 	{SANDBOX_IO, do_read, "io: read", false},
+	{SANDBOX_VNC, do_exec, "vnc: execve", true},
+	{SANDBOX_VNC, do_open, "vnc: open", true},
+	{SANDBOX_VNC, do_socket, "vnc: a socket of its own", true},
+	{SANDBOX_VNC, do_exec_memory, "vnc: executable memory", true},
+	{SANDBOX_VNC, do_tty_ioctl, "vnc: ioctl", true},
+	{SANDBOX_VNC, do_fork, "vnc: fork", true},
+	{SANDBOX_VNC, do_read, "vnc: read", false},
 };
 
 START_TEST(filter_bites)
