@@ -9,6 +9,7 @@
 #include "qtest.h"
 #include "vmm/chardev.h"
 #include "vmm/config.h"
+#include "vmm/display.h"
 #include "vmm/log.h"
 #include "vmm/machine.h"
 
@@ -19,6 +20,12 @@ static bool started;
 static void on_event(void *opaque, const char *name, const char *data_json)
 {
 	events_emit(name, data_json);
+}
+
+/* Any thread. */
+static void on_display_event(void *opaque, const char *name, const char *data_json)
+{
+	machine_event(opaque, name, data_json);
 }
 
 static void on_terminal_quit(void *opaque)
@@ -119,6 +126,7 @@ int control_start(struct board *board, struct err *e)
 	started = true;
 	machine_subscribe_events(on_event, NULL);
 	chardev_on_quit(on_terminal_quit, board);
+	display_set_event_handler(on_display_event, board);
 	if (!ret)
 		ret = add_qmp_options(board, &c->qmp, "-qmp", false, e);
 	if (!ret)
@@ -139,4 +147,5 @@ void control_stop(void)
 	events_stop();
 	qmp_monitors_close(LAST_WORDS_MS);
 	chardev_on_quit(NULL, NULL);
+	display_set_event_handler(NULL, NULL);
 }

@@ -57,6 +57,24 @@ int display_start(const char *kind, struct err *e)
 	return err_set(e, EINVAL, "-display %s: not known; use curses, vnc=HOST:N or none", kind);
 }
 
+static void (*_Atomic event_fn)(void *opaque, const char *name, const char *data_json);
+static void *_Atomic event_opaque;
+
+void display_set_event_handler(void (*fn)(void *opaque, const char *name, const char *data_json), void *opaque)
+{
+	event_fn = NULL; /* never the new function with the old argument */
+	event_opaque = opaque;
+	event_fn = fn;
+}
+
+void display_event(const char *name, const char *data_json)
+{
+	void (*fn)(void *, const char *, const char *) = event_fn;
+
+	if (fn)
+		fn(event_opaque, name, data_json);
+}
+
 int vnc_start(const char *spec, struct err *e)
 {
 	int rc;

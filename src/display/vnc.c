@@ -47,7 +47,8 @@ struct event {
 };
 
 struct client {
-	bool used;
+	bool used, initialized;
+	rfbClientPtr rfb; /* server thread only */
 	struct watch *watch;
 	char host[64], service[16];
 	const char *family;
@@ -159,11 +160,71 @@ static void take_over_changes(void)
 	vnc.changed.n = 0;
 }
 
+/* The path of a unix socket as part of a JSON string. */
+static void print_path(FILE *f, const char *path)
+{
+	for (; *path; path++) {
+		unsigned char ch = (unsigned char)*path;
+
+		if (ch < 0x20 || ch >= 0x7f || ch == '"' || ch == '\\')
+			fprintf(f, "\\u%04x", ch >= 0x80 ? 0xfffd : ch);
+		else
+			fputc(ch, f);
+	}
+}
+
+static void print_server(FILE *f)
+{
+	const struct vnc_options *o = &vnc.options;
+
+	fprintf(f, "\"host\":\"%s\",\"service\":\"", o->unix_path ? "" : o->host);
+	print_path(f, o->unix_path ? o->unix_path : o->service);
+	fprintf(f, "\",\"family\":\"%s\",\"auth\":\"%s\"", o->family, o->password ? "vnc" : "none");
+}
+
+static void print_client(FILE *f, const struct client *c)
+{
+	fprintf(f, "{\"host\":\"%s\",\"service\":\"%s\",\"family\":\"%s\",\"websocket\":false}", c->host, c->service,
+		c->family);
+}
+
+/* VNC_CONNECTED and so on, for QMP. */
+static void client_event(const char *name, const struct client *c)
+{
+	char *text = NULL;
+	size_t size = 0;
+	FILE *f = open_memstream(&text, &size);
+
+	if (!f)
+		return;
+	fputs("{\"server\":{", f);
+	print_server(f);
+	fputs(",\"websocket\":false},\"client\":", f);
+	print_client(f, c);
+	fputc('}', f);
+	fclose(f);
+	display_event(name, text);
+	free(text);
+}
+
+static void announce_initialized(void)
+{
+	for (unsigned i = 0; i < CLIENTS_MAX; i++) {
+		struct client *c = &vnc.clients[i];
+
+		if (!c->used || c->initialized || c->rfb->state != RFB_NORMAL)
+			continue;
+		c->initialized = true;
+		client_event("VNC_INITIALIZED", c);
+	}
+}
+
 static void serve(void *opaque)
 {
 	pthread_mutex_lock(&vnc.fb_lock);
 	take_over_changes();
 	rfbProcessEvents(vnc.screen, 0);
+	announce_initialized();
 	pthread_mutex_unlock(&vnc.fb_lock);
 }
 
@@ -206,6 +267,7 @@ static void client_gone(rfbClientPtr cl)
 
 	if (!c)
 		return;
+	client_event("VNC_DISCONNECTED", c);
 	loop_unwatch(c->watch);
 	pthread_mutex_lock(&vnc.lock);
 	*c = (struct client){0};
@@ -239,7 +301,7 @@ static enum rfbNewClientAction client_new(rfbClientPtr cl)
 		if (!vnc.clients[i].used)
 			c = &vnc.clients[i];
 	if (c) {
-		*c = (struct client){.used = true};
+		*c = (struct client){.used = true, .rfb = cl};
 		name_client(c, cl->sock);
 		vnc.n_clients++;
 	}
@@ -249,6 +311,7 @@ static enum rfbNewClientAction client_new(rfbClientPtr cl)
 	c->watch = loop_watch(vnc.loop, cl->sock, LOOP_READ, NULL, on_client, NULL, NULL);
 	cl->clientData = c;
 	cl->clientGoneHook = client_gone;
+	client_event("VNC_CONNECTED", c);
 	bh_schedule(&vnc.clients_bh);
 	return RFB_CLIENT_ACCEPT;
 }
@@ -612,7 +675,6 @@ static int vnc_module_expire_password(const char *text, struct err *e)
 
 static char *vnc_module_query(void)
 {
-	const struct vnc_options *o = &vnc.options;
 	char *text = NULL;
 	size_t size = 0;
 	FILE *f = open_memstream(&text, &size);
@@ -620,15 +682,14 @@ static char *vnc_module_query(void)
 
 	if (!f)
 		return xstrdup("{\"enabled\":false}");
-	fprintf(f,
-		"{\"enabled\":true,\"host\":\"%s\",\"service\":\"%s\",\"family\":\"%s\",\"auth\":\"%s\","
-		"\"clients\":[",
-		o->unix_path ? "" : o->host, o->unix_path ? "" : o->service, o->family, o->password ? "vnc" : "none");
+	fputs("{\"enabled\":true,", f);
+	print_server(f);
+	fputs(",\"clients\":[", f);
 	pthread_mutex_lock(&vnc.lock);
 	for (unsigned i = 0; i < CLIENTS_MAX; i++)
 		if (vnc.clients[i].used) {
-			fprintf(f, "%s{\"host\":\"%s\",\"service\":\"%s\",\"family\":\"%s\",\"websocket\":false}", sep,
-				vnc.clients[i].host, vnc.clients[i].service, vnc.clients[i].family);
+			fputs(sep, f);
+			print_client(f, &vnc.clients[i]);
 			sep = ",";
 		}
 	pthread_mutex_unlock(&vnc.lock);

@@ -12,6 +12,7 @@ import unittest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import Vmm, run  # noqa: E402
 from rfb import Rfb, RfbError  # noqa: E402
+from test_qmp import Schema  # noqa: E402
 import vmmtest  # noqa: E402
 
 MS = 1000000
@@ -247,6 +248,36 @@ class Access(unittest.TestCase):
             with self.assertRaises(vmmtest.QMPError) as caught:
                 machine.vmm.qmp.command("set_password", protocol="vnc", password="x")
             self.assertIn("password=on", str(caught.exception))
+
+
+class Management(unittest.TestCase):
+    """What QMP shows of the server and its clients."""
+
+    def test_events_and_query(self):
+        with Machine() as m:
+            qmp = m.vmm.qmp
+            info = qmp.command("query-vnc")
+            self.assertEqual((info["enabled"], info["family"], info["service"], info["auth"], info["clients"]),
+                             (True, "unix", m.vmm.path("vnc"), "none", []))
+            schema = Schema(qmp.command("query-qmp-schema"))
+            client = m.client()
+            for name in ("VNC_CONNECTED", "VNC_INITIALIZED"):
+                event = qmp.wait_event(name, 10)
+                schema.check(schema.entries[name]["arg-type"], event["data"], name)
+                self.assertEqual(event["data"]["server"]["service"], m.vmm.path("vnc"))
+            self.assertEqual(len(qmp.command("query-vnc")["clients"]), 1)
+            client.close()
+            qmp.wait_event("VNC_DISCONNECTED", 10)
+            vmmtest.poll(lambda: not qmp.command("query-vnc")["clients"], 10, "the client to be forgotten")
+
+    def test_wrong_password_never_initializes(self):
+        with Machine(",password=on") as m:
+            m.vmm.qmp.command("set_password", protocol="vnc", password="right")
+            with self.assertRaises(RfbError):
+                m.client(password="wrong")
+            m.vmm.qmp.wait_event("VNC_DISCONNECTED", 10)
+            self.assertEqual(len(m.vmm.qmp.take_events("VNC_CONNECTED")), 1)
+            self.assertEqual(m.vmm.qmp.take_events("VNC_INITIALIZED"), [])
 
 
 class Hostile(unittest.TestCase):
