@@ -50,12 +50,13 @@ static char *path_of(const struct boot_device *bd)
 {
 	const struct device *dev = bd->dev;
 	char *node, *path;
-	unsigned bus = dev->bus_id && !strcmp(dev->bus_id, "ide.1");
+	const char *dot = dev->bus_id ? strrchr(dev->bus_id, '.') : NULL;
+	unsigned bus = dot && !strcmp(dot, ".1");
 	unsigned unit = dev->unit > 0 ? dev->unit : 0;
 	switch (dev->class->bus) {
 	case BUS_IDE:
 		node = dev->parent && dev->parent->pci ? pci_node(dev->parent) : xstrdup("/pci@i0cf8/ide@1,1");
-		path = xasprintf("%s/drive@%x/disk@%x", node, bus + unit / 2, unit % 2);
+		path = xasprintf("%s/drive@%x/disk@%x", node, bus, unit);
 		break;
 	case BUS_FLOPPY:
 		return xasprintf("/pci@i0cf8/isa@1/fdc@03f0/floppy@%x", unit);

@@ -2,6 +2,8 @@
 #include "fwcfg_client.h"
 #include "vmm/fw_cfg.h"
 
+#include <unistd.h>
+
 START_TEST(signature_and_features)
 {
 	struct board *b = bench_new("-m 16");
@@ -228,6 +230,36 @@ START_TEST(boot_order_names_devices)
 }
 END_TEST
 
+START_TEST(boot_order_finds_ide_drives)
+{
+	char path[] = "/tmp/vmm-boot-XXXXXX", options[512];
+	int fd = mkstemp(path);
+	uint32_t len;
+
+	ck_assert_int_ge(fd, 0);
+	ck_assert_int_eq(ftruncate(fd, MIB), 0);
+	close(fd);
+	snprintf(options, sizeof(options),
+		 "-m 16 -drive if=none,id=a,file=%s,format=raw,readonly=on -drive if=none,id=b,file=%s,format=raw,readonly=on "
+		 "-device ide-cd,bus=ide.1,unit=1,drive=a,bootindex=3,id=cd -device ide-cd,drive=b,bootindex=1",
+		 path, path);
+	struct board *b = bench_new(options);
+	uint8_t *f = fw_file(b, "bootorder", &len);
+	ck_assert_str_eq((char *)f, "/pci@i0cf8/ide@1,1/drive@0/disk@0\n/pci@i0cf8/ide@1,1/drive@1/disk@1");
+	free(f);
+	bench_free(b);
+	unlink(path);
+}
+END_TEST
+
+START_TEST(one_bootindex_for_two_devices_is_refused)
+{
+	const char *msg = bench_new_fails("-m 16 -global isa-fdc.bootindexA=5 -global isa-fdc.bootindexB=5");
+
+	ck_assert_ptr_nonnull(strstr(msg, "bootindex=5"));
+}
+END_TEST
+
 START_TEST(system_states_follow_the_options)
 {
 	struct board *b = bench_new("-m 16 -global PIIX4_PM.disable_s3=1");
@@ -257,6 +289,8 @@ int main(void)
 	tcase_add_test(t, update_replaces_contents);
 	tcase_add_test(t, position_survives_save);
 	tcase_add_test(t, boot_order_names_devices);
+	tcase_add_test(t, boot_order_finds_ide_drives);
+	tcase_add_test(t, one_bootindex_for_two_devices_is_refused);
 	tcase_add_test(t, system_states_follow_the_options);
 	return bench_run("fw_cfg", (TCase *[]){t, NULL});
 }

@@ -304,6 +304,8 @@ int ide_attach(struct ide_drive *d, struct err *e)
 	d->ch = &s->ch[n];
 	d->index = (unsigned)unit;
 	d->dev.unit = unit;
+	if (!d->dev.bus_id) /* boot order and the machine description name the place */
+		d->dev.bus_id = xasprintf("ide.%d", n);
 	s->ch[n].drive[unit] = d;
 	if (!d->serial)
 		d->serial =
