@@ -146,6 +146,8 @@ int boot_direct_prepare(struct board *b, struct err *e)
 		r = parse_kernel(boot, e);
 	if (r == 0)
 		r = open_modules(boot, c->initrd, e);
+	if (r == 0)
+		boot_find_font(boot);
 	if (r == 0 && c->machine.acpi != 0) {
 		r = acpi_build(b, &boot->acpi, e);
 		boot->has_acpi = r == 0;
@@ -171,6 +173,7 @@ void boot_direct_free(struct board *b)
 	for (unsigned i = 0; i < boot->n_modules; i++)
 		free_file(&boot->module[i]);
 	free(boot->module);
+	free(boot->font);
 	if (boot->has_acpi)
 		acpi_blobs_free(&boot->acpi);
 	smbios_blobs_free(&boot->smbios);
@@ -397,6 +400,8 @@ static int load(struct boot *boot, struct kvm_boot_state *s, struct err *e)
 		r = choose_area(boot, e);
 	if (r == 0)
 		r = put_bios_data(boot, e);
+	if (r == 0)
+		r = boot_set_up_screen(boot, e);
 	if (r < 0)
 		return r;
 	switch (boot->image.kind) {

@@ -93,7 +93,8 @@ struct boot {
 	struct boot_image image;
 	struct acpi_blobs acpi;
 	struct smbios_blobs smbios;
-	bool has_acpi, long_mode, loaded;
+	bool has_acpi, has_vga, long_mode, loaded;
+	uint8_t *font; /* 256 characters of 16 bytes, or NULL */
 	/* while loading */
 	struct board *board;
 	uint64_t area_next, area_end; /* what is left of the low memory for boot structures */
@@ -121,6 +122,11 @@ int boot_put_gdt(struct boot *boot, bool long64, struct kvm_boot_state *s, struc
 int boot_load_bzimage(struct boot *boot, struct kvm_boot_state *s, struct err *e);
 int boot_load_pvh(struct boot *boot, struct kvm_boot_state *s, struct err *e);
 int boot_load_multiboot(struct boot *boot, struct kvm_boot_state *s, struct err *e);
+
+/* boot_vga.c: look for a VGA and a font while files can be opened; text mode; Linux's screen_info. */
+void boot_find_font(struct boot *boot);
+int boot_set_up_screen(struct boot *boot, struct err *e);
+void boot_describe_screen(const struct boot *boot, uint8_t *zero_page);
 
 /* Run the ACPI loader script against guest RAM and put SMBIOS beside it: sets tables_base and rsdp. */
 int boot_load_tables(struct boot *boot, struct err *e);

@@ -150,6 +150,7 @@ static int fill_zero_page(struct boot *boot, uint8_t *zp, struct err *e)
 	put_le32(zp + CMD_LINE_PTR, (uint32_t)cmdline);
 	if (im->bzimage.version >= 0x209)
 		put_le64(zp + SETUP_DATA, 0);
+	boot_describe_screen(boot, zp);
 	put_le64(zp + ZP_ACPI_RSDP, boot->rsdp);
 	zp[ZP_E820_COUNT] = (uint8_t)boot->n_map;
 	memcpy(zp + ZP_E820_TABLE, boot->map, boot->n_map * sizeof(boot->map[0]));
