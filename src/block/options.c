@@ -244,6 +244,8 @@ int options_node_config(const struct block_opts *bo, bool drive, struct node_con
 		.aio = bo->file_aio ? bo->file_aio : bo->aio,
 		.detect_zeroes = bo->detect_zeroes,
 	};
+	if (c->readonly) /* nobody writes: -snapshot has nothing to keep */
+		c->snapshot = false;
 	r = drive ? drive_layers(bo, c, e) : blockdev_layers(bo, c, e);
 	if (r)
 		return r;

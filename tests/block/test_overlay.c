@@ -37,6 +37,17 @@ START_TEST(snapshot_works_on_a_read_only_image)
 }
 END_TEST
 
+START_TEST(snapshot_of_a_cdrom_needs_no_overlay)
+{
+	struct block *b = drive("file=%s,format=raw,media=cdrom,snapshot=on", image("cd", 65536));
+	struct block_info info;
+
+	block_get_info(b, &info);
+	ck_assert(info.readonly && !info.snapshot);
+	ck_assert_int_eq(block_pwrite(b, 0, "x", 1), -EPERM);
+}
+END_TEST
+
 START_TEST(snapshot_leaves_nothing_in_tmpdir)
 {
 	struct block *b;
@@ -111,8 +122,11 @@ END_TEST
 int main(void)
 {
 	const TTest *const tests[] = {
-		snapshot_leaves_the_image_alone,          snapshot_works_on_a_read_only_image,
-		snapshot_leaves_nothing_in_tmpdir,        sparse_stays_sparse,
+		snapshot_leaves_the_image_alone,
+		snapshot_works_on_a_read_only_image,
+		snapshot_leaves_nothing_in_tmpdir,
+		snapshot_of_a_cdrom_needs_no_overlay,
+		sparse_stays_sparse,
 		discard_gives_back_space_only_when_asked,
 	};
 
