@@ -87,7 +87,8 @@ struct chardev {
 	uint64_t dropped;
 	uint64_t dropped_log_ns;
 	struct bh out_bh;
-	struct timer stall_timer;
+	struct timer stall_timer, flush_timer;
+	uint64_t flushed_ns; /* VCLOCK_REAL time of the last flush */
 	int log_fd;
 	bool log_failed;
 

@@ -2,9 +2,10 @@
  * Character devices, the part between a front end and a backend: queues, flow control, log files, the list.
  *
  * Output. chardev_write() puts bytes into a queue under a leaf lock, from any thread; a bottom half on the main loop
- * hands them to the backend. A burst of single bytes costs one wake-up. When the queue is full the front end is told
- * to wait; a wire-like front end (not `lossless`) waits at most CHARDEV_STALL_MS for a peer that reads nothing, then
- * its output is dropped until the peer reads again: a real UART does not stop for a terminal that hangs either.
+ * hands them to the backend: the first byte at once, a wire's further ones at most every millisecond, so that a guest
+ * that prints byte by byte does not wake the main loop for each. When the queue is full the front end is told to wait;
+ * a wire-like front end (not `lossless`) waits at most CHARDEV_STALL_MS for a peer that reads nothing, then its output
+ * is dropped until the peer reads again: a real UART does not stop for a terminal that hangs either.
  *
  * Input. Backends read only while there is room in a small queue; the front end takes from it as it can.
  */
@@ -18,6 +19,7 @@
 #include <unistd.h>
 #include "vmm/log.h"
 
+#define FLUSH_NS             NS_PER_MS
 #define INPUT_QUEUE_SIZE     4096
 #define MUX_INPUT_QUEUE_SIZE (64 * 1024)  /* typed ahead while the guest boots */
 #define INPUT_QUEUE_MAX      (256 * 1024) /* what a socket can hold after its peer closed it */
@@ -213,13 +215,37 @@ static bool is_lossless(const struct chardev *c)
 	return c->attached && c->fe.lossless;
 }
 
+/* Hand over what is queued: now, or together with what else comes within FLUSH_NS of the last time. */
+static void schedule_flush_locked(struct chardev *base)
+{
+	uint64_t now;
+
+	if (base->out.len >= base->out.cap / 2 || is_lossless(base) || clock_is_manual()) {
+		bh_schedule(&base->out_bh);
+		return;
+	}
+	if (timer_pending(&base->flush_timer))
+		return;
+	now = clock_ns(VCLOCK_REAL);
+	if (now - base->flushed_ns >= FLUSH_NS)
+		bh_schedule(&base->out_bh);
+	else
+		timer_arm(&base->flush_timer, base->flushed_ns + FLUSH_NS);
+}
+
+/* out_lock held (the timer's lock). */
+static void flush_timer_fired(void *opaque)
+{
+	bh_schedule(&((struct chardev *)opaque)->out_bh);
+}
+
 /* Queue what fits; with a peer that hangs, say yes to the rest and drop it. */
 size_t chardev_queue_locked(struct chardev *base, const void *buf, size_t len)
 {
 	size_t n = byte_ring_put(&base->out, buf, MIN(len, (size_t)UINT32_MAX));
 
 	if (n && !base->out_blocked)
-		bh_schedule(&base->out_bh);
+		schedule_flush_locked(base);
 	if (n < len && base->stalled) {
 		base->dropped += len - n;
 		n = len;
@@ -355,6 +381,9 @@ void chardev_flush(struct chardev *c)
 			break;
 		made_progress(c);
 	}
+	pthread_mutex_lock(&c->out_lock);
+	c->flushed_ns = clock_ns(VCLOCK_REAL);
+	pthread_mutex_unlock(&c->out_lock);
 	if (done < 0 && c->ops->disconnect)
 		c->ops->disconnect(c);
 	tell_all_writable(c);
@@ -535,18 +564,20 @@ struct chardev *chardev_new(const struct chardev_ops *ops, const char *id)
 	bh_init(&c->out_bh, loop_main(), NULL, out_bh, c);
 	bh_init(&c->in_bh, loop_main(), NULL, in_bh, c);
 	bh_init(&c->opened_bh, loop_main(), NULL, opened_bh, c);
+	timer_init(&c->flush_timer, loop_main(), VCLOCK_REAL, &c->out_lock, flush_timer_fired, c);
 	timer_init(&c->stall_timer, loop_main(), VCLOCK_REAL, &c->out_lock, stall_timer_fired, c);
 	return c;
 }
 
 void chardev_free(struct chardev *c)
 {
+	pthread_mutex_lock(&c->out_lock);
+	timer_cancel(&c->stall_timer);
+	timer_cancel(&c->flush_timer);
+	pthread_mutex_unlock(&c->out_lock);
 	bh_cancel(&c->out_bh);
 	bh_cancel(&c->in_bh);
 	bh_cancel(&c->opened_bh);
-	pthread_mutex_lock(&c->out_lock);
-	timer_cancel(&c->stall_timer);
-	pthread_mutex_unlock(&c->out_lock);
 	if (c->log_fd >= 0)
 		close(c->log_fd);
 	if (c->mux)
