@@ -54,6 +54,7 @@ void machine_set_actions(struct board *b, int reboot, int shutdown, int panic); 
 
 /* Device tree of the machine description (libfdt): malloc'ed blob. */
 int machine_describe(struct board *b, void **fdt, size_t *len, struct err *e);
+int machine_write_description(struct board *b, const char *path, struct err *e); /* -machine dumpdtb=FILE */
 
 /* Devices */
 struct device *device_create(struct board *b, const char *driver, const char *id, struct opts *o, struct device *parent,

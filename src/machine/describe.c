@@ -1,0 +1,256 @@
+/*
+ * The machine description: board, processors, memory and devices as a flattened device tree (Devicetree Specification
+ * 0.4, chapters 2 and 5). It says what was built, not what the guest made of it since: BARs have sizes, not addresses.
+ * The same configuration gives the same bytes.
+ *
+ *   /                    compatible "vmm,pc", model: the versioned machine name, vmm,version
+ *   /cpus/cpu@APICID     reg, vmm,topology <socket core thread>; the model and its features on /cpus
+ *   /memory@ADDRESS      reg <address size> (64-bit cells)
+ *   /devices/ID          class, bus, parent, addr, unit; interrupts <kind input>...: 1 GSI, 2 PCI interrupt pin router
+ *   /devices/ID/properties   every property the user can set, as the text -device takes
+ *   /devices/ID/regions/NAME space, kind, reg <base size> or size and bar
+ */
+#include "board.h"
+#include "vmm-config.h"
+#include "vmm/pci.h"
+
+#include <errno.h>
+#include <libfdt.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#define FIRST_SIZE (64 * KIB)
+#define LAST_SIZE  (16 * MIB)
+
+struct writer {
+	void *fdt;
+	int error; /* first libfdt error, negative */
+};
+
+static void check(struct writer *w, int r)
+{
+	if (w->error == 0 && r < 0)
+		w->error = r;
+}
+
+static void begin(struct writer *w, const char *fmt, ...) VMM_PRINTF(2, 3);
+static void begin(struct writer *w, const char *fmt, ...)
+{
+	char name[128];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(name, sizeof(name), fmt, ap);
+	va_end(ap);
+	for (char *p = name; *p; p++)
+		if (*p == '/')
+			*p = '_';
+	check(w, fdt_begin_node(w->fdt, name));
+}
+
+static void end(struct writer *w)
+{
+	check(w, fdt_end_node(w->fdt));
+}
+
+static void text(struct writer *w, const char *name, const char *value)
+{
+	check(w, fdt_property_string(w->fdt, name, value));
+}
+
+static void cell(struct writer *w, const char *name, uint32_t value)
+{
+	check(w, fdt_property_u32(w->fdt, name, value));
+}
+
+static void two_u64(struct writer *w, const char *name, uint64_t a, uint64_t b)
+{
+	const uint64_t v[2] = {cpu_to_fdt64(a), cpu_to_fdt64(b)};
+
+	check(w, fdt_property(w->fdt, name, v, sizeof(v)));
+}
+
+static void describe_cpus(struct writer *w, struct board *b)
+{
+	struct cpu_info info;
+
+	begin(w, "cpus");
+	cell(w, "#address-cells", 1);
+	cell(w, "#size-cells", 0);
+	cell(w, "vmm,maximum", board_max_cpus(b));
+	text(w, "vmm,requested", b->config->cpu ? b->config->cpu : "qemu64");
+	if (b->kvm) {
+		char *features = kvm_cpu_features(b->kvm);
+
+		text(w, "vmm,model", kvm_cpu_model(b->kvm));
+		text(w, "vmm,features", features);
+		free(features);
+	}
+	for (unsigned i = 0; machine_cpu_info(b, i, &info); i++) {
+		const uint32_t topology[3] = {cpu_to_fdt32(info.socket), cpu_to_fdt32(info.core),
+					      cpu_to_fdt32(info.thread)};
+
+		begin(w, "cpu@%x", info.apic_id);
+		text(w, "device_type", "cpu");
+		cell(w, "reg", info.apic_id);
+		check(w, fdt_property(w->fdt, "vmm,topology", topology, sizeof(topology)));
+		end(w);
+	}
+	end(w);
+}
+
+static void describe_memory(struct writer *w, uint64_t address, uint64_t size)
+{
+	if (!size)
+		return;
+	begin(w, "memory@%llx", (unsigned long long)address);
+	text(w, "device_type", "memory");
+	two_u64(w, "reg", address, size);
+	end(w);
+}
+
+static const char *bus_name(enum device_bus bus)
+{
+	static const char *const names[] = {
+		[BUS_SYSTEM] = "system", [BUS_ISA] = "isa",
+		[BUS_PCI] = "pci",       [BUS_IDE] = "ide",
+		[BUS_FLOPPY] = "floppy", [BUS_PS2] = "ps2",
+		[BUS_SMBUS] = "smbus",   [BUS_VIRTIO_SERIAL] = "virtio-serial",
+		[BUS_USB] = "usb",       [BUS_CPU] = "cpu",
+	};
+
+	return (size_t)bus < ARRAY_SIZE(names) && names[bus] ? names[bus] : "other";
+}
+
+static void describe_properties(struct writer *w, const struct device *dev)
+{
+	begin(w, "properties");
+	for (const struct prop *p = dev->class->props; p && p->name; p++) {
+		char *value = p->internal ? NULL : prop_format(p, dev);
+
+		if (value)
+			text(w, p->name, value);
+		free(value);
+	}
+	end(w);
+}
+
+static void describe_region(struct writer *w, const struct region *r)
+{
+	static const char *const kinds[] = {[REGION_IO] = "io", [REGION_RAM] = "ram", [REGION_ROM] = "rom"};
+	const struct region_desc *d = r->desc;
+
+	begin(w, "%s", d->name);
+	text(w, "space", d->space == SPACE_PIO ? "port" : "memory");
+	text(w, "kind", kinds[d->kind]);
+	if (d->bar != REGION_NOT_BAR) {
+		cell(w, "bar", (uint32_t)d->bar);
+		check(w, fdt_property_u64(w->fdt, "size", r->size));
+	} else if (d->base_prop || !d->disabled) {
+		two_u64(w, "reg", d->base_prop ? r->base : d->base, r->size);
+	} else {
+		check(w, fdt_property_u64(w->fdt, "size", r->size)); /* the device decides where and when */
+	}
+	end(w);
+}
+
+static void describe_interrupts(struct writer *w, const struct device *dev)
+{
+	uint32_t cells[2 * DEVICE_MAX_IRQS];
+	unsigned n = 0;
+
+	for (unsigned i = 0; i < dev->class->n_irqs && i < DEVICE_MAX_IRQS; i++)
+		if (dev->irq[i].kind != IRQ_NONE) {
+			cells[n++] = cpu_to_fdt32(dev->irq[i].kind);
+			cells[n++] = cpu_to_fdt32(dev->irq[i].input);
+		}
+	if (n)
+		check(w, fdt_property(w->fdt, "interrupts", cells, (int)(n * sizeof(cells[0]))));
+}
+
+static void describe_device(struct writer *w, const struct device *dev)
+{
+	begin(w, "%s", dev->id);
+	text(w, "class", dev->class->name);
+	text(w, "bus", bus_name(dev->class->bus));
+	if (dev->user_id)
+		check(w, fdt_property(w->fdt, "vmm,user-id", NULL, 0));
+	if (dev->parent)
+		text(w, "parent", dev->parent->id);
+	if (dev->bus_id)
+		text(w, "bus-id", dev->bus_id);
+	if (dev->pci)
+		cell(w, "addr", dev->pci->devfn); /* device << 3 | function */
+	else if (dev->parent && dev->unit >= 0)
+		cell(w, "unit", (uint32_t)dev->unit);
+	describe_interrupts(w, dev);
+	describe_properties(w, dev);
+	if (dev->class->n_regions) {
+		begin(w, "regions");
+		for (unsigned i = 0; i < dev->class->n_regions; i++)
+			describe_region(w, &dev->regions[i]);
+		end(w);
+	}
+	end(w);
+}
+
+static void describe(struct writer *w, struct board *b)
+{
+	check(w, fdt_finish_reservemap(w->fdt));
+	begin(w, "%s", "");
+	text(w, "compatible", "vmm,pc");
+	/* "pc" is a name for the newest version; a description names the version. */
+	text(w, "model", strcmp(b->config->machine.type, "pc") ? b->config->machine.type : "pc-i440fx-7.2");
+	text(w, "vmm,version", VMM_VERSION);
+	cell(w, "#address-cells", 2);
+	cell(w, "#size-cells", 2);
+	text(w, "vmm,kernel-irqchip", b->config->machine.kernel_irqchip == IRQCHIP_SPLIT ? "split" : "on");
+	describe_cpus(w, b);
+	describe_memory(w, 0, board_ram_below_4g(b));
+	describe_memory(w, 4 * GIB, board_ram_above_4g(b));
+	begin(w, "devices");
+	for (struct device *dev = device_next(b, NULL); dev; dev = device_next(b, dev))
+		describe_device(w, dev);
+	end(w);
+	end(w);
+	check(w, fdt_finish(w->fdt));
+}
+
+int machine_describe(struct board *b, void **fdt, size_t *len, struct err *e)
+{
+	for (size_t size = FIRST_SIZE; size <= LAST_SIZE; size *= 2) {
+		struct writer w = {.fdt = malloc(size)};
+
+		if (!w.fdt)
+			return err_errno(e, ENOMEM, "machine description");
+		check(&w, fdt_create(w.fdt, (int)size));
+		describe(&w, b);
+		if (w.error == 0) {
+			*fdt = w.fdt;
+			*len = fdt_totalsize(w.fdt);
+			return 0;
+		}
+		free(w.fdt);
+		if (w.error != -FDT_ERR_NOSPACE)
+			return err_set(e, EINVAL, "machine description: %s", fdt_strerror(w.error));
+	}
+	return err_set(e, E2BIG, "machine description: more than %llu MiB", LAST_SIZE / MIB);
+}
+
+int machine_write_description(struct board *b, const char *path, struct err *e)
+{
+	void *fdt;
+	size_t len;
+	FILE *f;
+	int r = machine_describe(b, &fdt, &len, e);
+
+	if (r < 0)
+		return r;
+	f = fopen(path, "we");
+	if (!f || fwrite(fdt, 1, len, f) != len || fflush(f) != 0)
+		r = err_errno(e, errno, "-machine dumpdtb=%s: cannot write the file", path);
+	if (f)
+		fclose(f);
+	free(fdt);
+	return r;
+}
