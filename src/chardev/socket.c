@@ -538,7 +538,7 @@ static int listen_unix(struct socket_chardev *s, struct err *e)
 {
 	struct sockaddr_un un;
 	struct stat st;
-	socklen_t len;
+	socklen_t len = 0;
 	int fd, ret;
 
 	ret = unix_address(s, &un, &len, e);
