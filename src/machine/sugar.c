@@ -84,7 +84,7 @@ static int open_drive(struct board *b, struct opt_item *i, struct err *e)
 	struct block *blk;
 	struct block_place place;
 
-	if (b->config->snapshot)
+	if (b->config->snapshot && !opts_get(&i->opts, "snapshot"))
 		opts_set(&i->opts, "snapshot", "on");
 	blk = block_open(&i->opts, e);
 	if (!blk)

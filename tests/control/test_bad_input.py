@@ -1,0 +1,135 @@
+#!/usr/bin/env python3
+"""What an operator gets wrong: each mistake gets one clear sentence that names it, exit status 1, and harms nothing."""
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import harness  # noqa: E402
+import vmmtest  # noqa: E402
+
+BASE = [vmmtest.VMM, "-accel", "qtest", "-display", "none", "-nodefaults"]
+
+# (arguments, words the message must contain)
+MISTAKES = [
+    (["-m", "0"], ["-m", "too little"]),
+    (["-m", "100T"], ["-m", "1 TiB"]),
+    (["-m", "512Q"], ["-m", "512Q"]),
+    (["-smp", "0"], ["-smp", "at least one"]),
+    (["-smp", "10000"], ["10000", "255"]),
+    (["-smp", "4,sockets=3"], ["-smp", "sockets"]),
+    (["-hda", "@DIR@/missing.img"], ["missing.img", "No such file"]),
+    (["-hda", "@DIR@"], ["directory"]),
+    (["-hda", "@DIR@/empty.img"], ["empty.img"]),
+    (["-drive", "file=@DIR@/disk.img,format=qcow9"], ["qcow9"]),
+    (["-drive", "file=@DIR@/disk.img,format=raw,cache=maybe"], ["cache", "maybe"]),
+    (["-drive", "file=@DIR@/disk.img,format=raw,aio=native"], ["aio=native"]),
+    (["-drive", "file=@DIR@/disk.img,format=raw,if=virtio"], ["if=ide"]),
+    (["-drive", "fil=@DIR@/disk.img"], ["fil"]),
+    (["-hda", "@DIR@/disk.img", "-hdb", "@DIR@/disk.img"], ["write", "lock"]),
+    (["-kernel", "@DIR@/disk.img"], ["disk.img", "no kernel"]),
+    (["-kernel", "@DIR@/missing"], ["missing"]),
+    (["-initrd", "@DIR@/disk.img"], ["-initrd", "-kernel"]),
+    (["-append", "quiet"], ["-append", "-kernel"]),
+    (["-bios", "@DIR@/missing.bin"], ["missing.bin"]),
+    (["-bios", "@DIR@/odd.img"], ["odd.img"]),
+    (["-machine", "q35"], ["q35"]),
+    (["-machine", "pc,hpet=on"], ["hpet"]),
+    (["-machine", "pc,kernl-irqchip=on"], ["kernl-irqchip", "kernel-irqchip"]),
+    (["-device", "ide-hdd"], ["ide-hdd", "ide-hd"]),
+    (["-device", "isa-debugcon,chardv=x"], ["chardv", "chardev"]),
+    (["-device", "ide-hd,drive=nothing"], ["nothing"]),
+    (["-device", "isa-debugcon,chardev=nobody"], ["nobody"]),
+    (["-machne", "pc"], ["-machne", "-machine"]),
+    (["-sandbox", "perhaps"], ["sandbox"]),
+    (["-rtc", "base=yesterday"], ["yesterday"]),
+    (["-uuid", "1234"], ["-uuid", "1234"]),
+    (["-vga", "voodoo"], ["voodoo"]),
+    (["-monitor", "stdio"], ["-monitor", "-qmp"]),
+    (["-serial", "nonsense:1"], ["nonsense"]),
+    (["-qmp", "unix:@DIR@/busy,server=on,wait=off"], ["busy"]),
+    (["-qmp", "tcp:127.0.0.1:@PORT@,server=on,wait=off"], ["@PORT@"]),
+    (["-pidfile", "@DIR@/no/such/dir"], ["-pidfile"]),
+    (["-runas", "nobody-at-all"], ["-runas", "nobody-at-all"]),
+    (["-D", "@DIR@/no/such/log"], ["-D"]),
+    (["-cdrom"], ["-cdrom", "argument"]),
+    (["-smbios", "type=1,manufactrer=x"], ["manufactrer"]),
+    (["-fw_cfg", "name=opt/x,file=@DIR@/missing"], ["missing"]),
+    (["-boot", "ordr=c"], ["ordr", "order"]),
+]
+
+
+class BadInput(unittest.TestCase):
+    def setUp(self):
+        self.dir = tempfile.TemporaryDirectory(prefix="vmm-bad-")
+        self.addCleanup(self.dir.cleanup)
+        for name, size in (("disk.img", 1 << 20), ("odd.img", 1000), ("empty.img", 0)):
+            with open(self.path(name), "wb") as stream:
+                stream.truncate(size)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(self.listener.close)
+        busy = socket.socket(socket.AF_UNIX)
+        busy.bind(self.path("busy"))
+        busy.listen()
+        self.addCleanup(busy.close)
+
+    def path(self, name):
+        return os.path.join(self.dir.name, name)
+
+    def fill(self, text):
+        return text.replace("@DIR@", self.dir.name).replace("@PORT@", str(self.listener.getsockname()[1]))
+
+    def run_vmm(self, args):
+        return subprocess.run(BASE + [self.fill(a) for a in args], capture_output=True, text=True, timeout=30,
+                              stdin=subprocess.DEVNULL)
+
+    def test_each_mistake_gets_one_sentence(self):
+        for args, words in MISTAKES:
+            with self.subTest(" ".join(args)):
+                result = self.run_vmm(args)
+                lines = [line for line in result.stderr.splitlines() if "warning" not in line]
+                self.assertEqual(result.returncode, 1, result.stderr)
+                self.assertEqual(len(lines), 1, result.stderr)
+                self.assertTrue(lines[0].startswith("vmm: "), lines[0])
+                for word in words:
+                    self.assertIn(self.fill(word), lines[0])
+
+    def test_images_keep_their_contents(self):
+        with open(self.path("disk.img"), "r+b") as stream:
+            stream.write(b"precious")
+        self.run_vmm(["-hda", self.path("disk.img"), "-smp", "0"])
+        self.run_vmm(["-hda", self.path("disk.img"), "-hdb", self.path("disk.img")])
+        with open(self.path("disk.img"), "rb") as stream:
+            self.assertEqual(stream.read(8), b"precious")
+        self.assertEqual(os.path.getsize(self.path("disk.img")), 1 << 20)
+
+    def test_odd_memory_sizes_work(self):
+        for size in ("1", "63", "3583", "3584", "4095", "5000", "1T"):
+            with self.subTest(size), harness.Vmm("-m", size) as vmm:
+                self.assertEqual(vmm.qmp.execute("query-status")["status"], "running")
+
+    @unittest.skipUnless(os.access("/dev/kvm", os.R_OK | os.W_OK), "no usable /dev/kvm")
+    def test_more_memory_than_the_host_has_is_refused(self):
+        result = subprocess.run([vmmtest.VMM, "-nodefaults", "-display", "none", "-m", "1T"], capture_output=True, text=True,
+                                timeout=30)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("more than this host has", result.stderr)
+
+    def test_help_texts_are_complete(self):
+        for args, words in ((["--help"], ["-machine", "-qmp", "-sandbox"]), (["--version"], ["vmm version"]),
+                            (["-device", "help"], ["ide-hd", "VGA", "isa-serial"]), (["-machine", "help"], ["pc-i440fx-7.2"]),
+                            (["-cpu", "help"], ["qemu64", "Nehalem", "pentium3"]), (["-device", "ide-hd,help"], ["serial", "drive"])):
+            with self.subTest(" ".join(args)):
+                result = subprocess.run([vmmtest.VMM] + args, capture_output=True, text=True, timeout=30)
+                self.assertEqual(result.returncode, 0, result.stderr)
+                for word in words:
+                    self.assertIn(word, result.stdout)
+
+
+if __name__ == "__main__":
+    unittest.main()
