@@ -230,7 +230,7 @@ static void ioapic_reset(struct device *dev)
 	for (unsigned pin = 0; pin < PINS; pin++)
 		c->s.redirtbl[pin] = RTE_MASKED;
 	memset(c->resends, 0, sizeof(c->resends));
-	c->storm_timer.deadline = TIMER_NEVER;
+	timer_cancel(&c->storm_timer);
 }
 
 static void ioapic_settle(struct device *dev)

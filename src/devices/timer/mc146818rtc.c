@@ -537,6 +537,7 @@ static void rtc_reset(struct device *dev)
 	r->index = 0;
 	r->nmi_mask = 0;
 	r->lost = 0;
+	timer_cancel(&r->catch_up);
 }
 
 static void rtc_settle(struct device *dev)
