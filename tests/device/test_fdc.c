@@ -3,7 +3,9 @@
 #include "vmm/block.h"
 #include "vmm/bytes.h"
 
+#include <signal.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 enum { SRA = 0x3f0, SRB, DOR, TDR, MSR, FIFO, DIR = 0x3f7, CCR = 0x3f7 };
@@ -675,6 +677,58 @@ START_TEST(state_survives_in_every_phase)
 }
 END_TEST
 
+/* Writes beyond `bytes` of a file fail from now on, those of the image included. */
+static void limit_files(rlim_t bytes)
+{
+	struct rlimit limit;
+
+	signal(SIGXFSZ, SIG_IGN);
+	ck_assert_int_eq(getrlimit(RLIMIT_FSIZE, &limit), 0);
+	limit.rlim_cur = bytes;
+	ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
+}
+
+START_TEST(host_errors_are_reported)
+{
+	struct board *b = board_with(IMAGE_144, "");
+
+	power_up(b, 0);
+	seek(b, 70);
+	dma(b, 0x48, BUFFER, 512);
+	limit_files(1000);
+	transfer(b, 0xc5, 70, 0, 1, 18);
+	limit_files(RLIM_INFINITY);
+	ck_status(results(b, 7), 0x40, 0x20, 0x20);
+	done(b);
+}
+END_TEST
+
+START_TEST(host_errors_stop_the_guest_and_are_tried_again)
+{
+	struct board *b = board_with(IMAGE_144, ",werror=stop");
+	struct err e = ERR_INIT;
+	uint8_t in[512];
+
+	ck_assert_int_eq(machine_cont(b, &e), 0);
+	power_up(b, 0);
+	seek(b, 70);
+	bench_writel(b, BUFFER, 0xfeedface);
+	dma(b, 0x48, BUFFER, 512);
+	limit_files(1000);
+	SEND(b, 0xc5, 0, 70, 0, 1, 2, 18, 0x1b, 0xff);
+	settle(b);
+	ck_assert_int_eq(machine_run_state(b), RUN_IO_ERROR);
+	ck_assert_msg(!bench_gsi(b, IRQ), "the guest was told of an error it should not see");
+	limit_files(RLIM_INFINITY);
+	ck_assert_int_eq(machine_cont(b, &e), 0);
+	settle(b);
+	ck_status(results(b, 7), 0, 0, 0);
+	read_image(in, sizeof(in), 70 * 36 * 512);
+	ck_assert_uint_eq(get_le32(in), 0xfeedface);
+	done(b);
+}
+END_TEST
+
 START_TEST(no_drives_at_all)
 {
 	struct board *b = bench_new("-m 16");
@@ -813,6 +867,8 @@ int main(void)
 	tcase_add_test(t, odd_sizes);
 	tcase_add_test(t, reset_in_every_phase);
 	tcase_add_test(t, state_survives_in_every_phase);
+	tcase_add_test(t, host_errors_are_reported);
+	tcase_add_test(t, host_errors_stop_the_guest_and_are_tried_again);
 	tcase_add_test(t, no_drives_at_all);
 	tcase_add_test(d, dma_registers);
 	tcase_add_test(d, dma_modes);

@@ -380,6 +380,33 @@ START_TEST(reset_stops_the_ticks)
 }
 END_TEST
 
+/* Ticks the host was too late for come between the regular ones. A manual clock is never late: the state says so. */
+START_TEST(owed_ticks_are_delivered)
+{
+	struct board *b = bench_new("-m 16");
+	struct device *pit = device_find_class(b, "isa-pit");
+	struct state_buf buf = {0};
+	struct state_section s;
+	struct err e = ERR_INIT;
+	size_t used;
+
+	ck_assert_ptr_nonnull(pit);
+	program(b, 0, 2, 11932);
+	ck_assert_int_eq(state_save(&buf, pit->id, pit->class->state, pit, &e), 0);
+	ck_assert_int_eq(state_section_parse(buf.data, buf.len, &s, &used, &e), 0);
+	put_le32((uint8_t *)s.payload + s.len - 4, 10); /* the last field: ticks owed */
+	ck_assert_msg(!state_load(&s, pit->class->state, pit, &e), "%s", e.msg);
+	pit->class->settle(pit);
+	state_buf_free(&buf);
+	bench_gsi_edges(b, 0);
+	bench_step(b, 205 * NS_PER_MS);
+	ck_assert_uint_eq(bench_gsi_edges(b, 0), 20 + 10);
+	bench_step(b, 200 * NS_PER_MS);
+	ck_assert_uint_eq(bench_gsi_edges(b, 0), 20);
+	bench_free(b);
+}
+END_TEST
+
 START_TEST(lost_tick_policy_parses_under_both_names)
 {
 	struct board *b = bench_new("-m 16 -global kvm-pit.lost_tick_policy=delay -global isa-pit.lost_tick_policy=discard");
@@ -408,6 +435,7 @@ int main(void)
 	tcase_add_test(t, tick_rate_is_bounded);
 	tcase_add_test(t, state_survives_in_the_middle);
 	tcase_add_test(t, reset_stops_the_ticks);
+	tcase_add_test(t, owed_ticks_are_delivered);
 	tcase_add_test(t, lost_tick_policy_parses_under_both_names);
 	return bench_run("timer", (TCase *[]){t, NULL});
 }
