@@ -131,7 +131,7 @@ uint32_t kvm_apic_id(const struct smp_opts *smp, unsigned index);
 int kvm_vcpu_thread_id(const struct kvm_vcpu *c); /* gettid() of the thread */
 /* Power-on/INIT state (APs wait for SIPI). vCPUs paused. */
 void kvm_vcpu_reset(struct kvm_vcpu *c);
-/* Direct boot: start state other than the reset vector. */
+/* Direct boot: start state other than the reset vector; except in real mode with memory types (MTRRs) set, as by a BIOS. */
 struct kvm_boot_state {
 	enum {
 		KVM_BOOT_PROTECTED32,

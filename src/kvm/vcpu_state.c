@@ -614,6 +614,33 @@ static void real_segment(struct kvm_segment *s, uint16_t selector)
 	s->base = (uint64_t)selector << 4;
 }
 
+/*
+ * Memory types as a BIOS leaves them: write-back, except the VGA window and everything from 3.5 GiB to 4 GiB. Without
+ * it Linux takes MTRRs and PAT for switched off. A KVM that refuses one has no use for it: no error. Intel SDM
+ * 3A, 12.11.
+ */
+static void set_memory_types(struct kvm_vcpu *c)
+{
+	static const uint32_t write_back[] = {0x250, 0x258, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f};
+	const struct cpu_def *d = &c->vm->cpu;
+	uint64_t phys_mask = (1ull << d->phys_bits) - 1;
+	struct kvm_msrs *k;
+	unsigned n = 0;
+
+	if (!(d->word[FEAT_1_EDX] & BIT(12)))
+		return;
+	k = xzalloc(sizeof(*k) + 16 * sizeof(k->entries[0]));
+	for (; n < ARRAY_SIZE(write_back); n++)
+		k->entries[n] = (struct kvm_msr_entry){.index = write_back[n], .data = 0x0606060606060606ull};
+	k->entries[n++] = (struct kvm_msr_entry){.index = MSR_MTRR_PHYSBASE0, .data = 0xe0000000};
+	k->entries[n++] =
+		(struct kvm_msr_entry){.index = MSR_MTRR_PHYSBASE0 + 1, .data = (phys_mask & ~0x1fffffffull) | 0x800};
+	k->entries[n++] = (struct kvm_msr_entry){.index = MSR_MTRR_DEF_TYPE, .data = 0xc06};
+	k->nmsrs = n;
+	vcpu_ioctl(c, KVM_SET_MSRS, k);
+	free(k);
+}
+
 int kvm_vcpu_set_boot_state(struct kvm_vcpu *c, const struct kvm_boot_state *b)
 {
 	struct kvm_regs regs = {.rip = b->rip,
@@ -645,6 +672,7 @@ int kvm_vcpu_set_boot_state(struct kvm_vcpu *c, const struct kvm_boot_state *b)
 		s.cr0 = 0x11; /* PE, ET */
 		s.gdt.base = b->gdt_base;
 		s.gdt.limit = b->gdt_limit;
+		set_memory_types(c);
 	}
 	if (long64) {
 		s.cr0 |= 1u << 31;
