@@ -30,8 +30,9 @@ BUSYBOX = "/bin/busybox"
 MEMTEST = "/boot/memtest86+x64.bin"
 
 # What Linux needs on hosts whose KVM emulates kernel code and lacks some instructions.
-# ERMS and FSRM go because an emulated `rep stosb` takes a turn for every byte.
-CMDLINE = ("mitigations=off noxsave nofsgsbase noinvpcid nopcid "
+# ERMS and FSRM go because an emulated `rep stosb` takes a turn for every byte; replacing the lock
+# prefixes for one processor takes seconds.
+CMDLINE = ("mitigations=off noreplace-smp noxsave nofsgsbase noinvpcid nopcid "
            "clearcpuid=cx16,erms,fsrm,smap,smep,rdrand,rdseed,popcnt,umip,rdpid rodata=off "
            "reboot=k panic=-1 console=ttyS0,115200")
 

@@ -80,10 +80,13 @@ class LinuxCase(vmmtest.TestCase):
             self.assertIn(b"written-by-the-guest\n", stream.read())
 
     def keyboard(self, guest):
-        """Type at the PS/2 keyboard; the shell on the screen answers over the serial port."""
+        """Type at the PS/2 keyboard; the shell on tty1 answers over the serial port."""
         guest.type_text("echo keys-a1-Z >/dev/ttyS0\n")
         guest.serial.wait_for("keys-a1-Z", COMMAND)
-        self.assertIn("guest#", guest.screen_text())
+
+    def screen(self, guest):
+        """What was typed is on the VGA text screen (PVH tells Linux of no VGA, BIOS boots do)."""
+        self.assertIn("guest# echo keys-a1-Z", guest.wait_screen("keys-a1-Z", 30))
         guest.screendump()
 
     def clock(self, guest):
@@ -170,6 +173,8 @@ class Grub(LinuxCase):
             self.reads_disk(guest)
             self.reads_cd(guest)
             self.writes_disk(guest)
+            self.keyboard(guest)
+            self.screen(guest)
             self.no_trouble(guest)
             self.powers_off(guest)
         self.wrote_disk()
@@ -186,7 +191,7 @@ class Grub(LinuxCase):
                         irqchip="split") as guest:
             self.menu(guest)
             guest.send_keys("c")
-            guest.wait_screen("grub> ", 60)
+            guest.wait_screen("grub>", 60)
             guest.type_text("ls (cd)/\n")
             guest.wait_screen(assets.CD_FILE, 60)
             guest.screendump()

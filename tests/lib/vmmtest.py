@@ -503,10 +503,15 @@ class Guest:
     # -- the screen ----------------------------------------------------------------------
 
     def screen_text(self):
-        """The text screen, as a string of lines."""
+        """The text screen, as a string of lines; empty in a graphics mode (as after reset)."""
         if is_qemu():
             return self._screen_from_memory()
-        return self.qmp.command("x-screen-text")["text"]
+        try:
+            return self.qmp.command("x-screen-text")["text"]
+        except QMPError as error:
+            if "graphics mode" in error.desc:
+                return ""
+            raise
 
     def _hmp(self, line):
         return self.qmp.execute("human-monitor-command", {"command-line": line})
