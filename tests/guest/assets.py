@@ -424,14 +424,19 @@ def payload(name, multiboot=False):
     return cached(f"{name}{'.mb' if multiboot else ''}.elf", digest(*sources), build)
 
 
+def kvm_emulates():
+    """Whether this host's KVM has neither VMX nor SVM and emulates CPL 0 code."""
+    return not any(os.path.exists(f"/sys/module/{module}") for module in ("kvm_intel", "kvm_amd"))
+
+
 def memtest():
     """memtest86+, which has the Linux boot protocol.
 
-    KVM without VMX or SVM emulates its CPL 0 code and knows no FWAIT; there FINIT becomes NOP and
-    FNINIT, which is the same before the first FPU instruction.
+    A KVM that emulates CPL 0 code knows no FWAIT; there FINIT becomes NOP and FNINIT, which is the
+    same before the first FPU instruction.
     """
     need(MEMTEST, "memtest86+")
-    if any(os.path.exists(f"/sys/module/{module}") for module in ("kvm_intel", "kvm_amd")):
+    if not kvm_emulates():
         return MEMTEST
 
     def build(out):
@@ -439,6 +444,15 @@ def memtest():
             target.write(source.read().replace(b"\x9b\xdb\xe3", b"\x90\xdb\xe3"))
 
     return cached("memtest.bin", digest(MEMTEST), build)
+
+
+def memtest_options():
+    """Its command line: the serial console, and no floating point where that is not emulated.
+
+    vmm's memory modules answer on the SMBus, and memtest86+ prints their timings with x87
+    arithmetic; `nosm` leaves that out.
+    """
+    return "console=ttyS0,115200" + (" nosm" if kvm_emulates() else "")
 
 
 ALL = {

@@ -88,8 +88,8 @@ class Again(vmmtest.TestCase):
                                      data["reason"] == "host-qmp-system-reset")
                 guest.debugcon.wait_for(started, 30)
             guest.wait_screen(NO_DISK, 60)
-            guest.screendump()
             self.assert_same(before, guest.counts())
+            guest.screendump()
             self.assertEqual(guest.quit(), 0)
 
     def test_fifty_starts_and_quits(self):
