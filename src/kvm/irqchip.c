@@ -61,7 +61,7 @@ int kvm_irqchip_create(struct kvm_vm *vm, enum irqchip_mode mode, struct err *e)
 				     "kernel-irqchip=on");
 	vm->irqchip = mode;
 	vm->irqchip_created = true;
-	return setup_submit(vm, create_chips, NULL, e);
+	return setup_submit(vm, create_chips, NULL, false, e);
 }
 
 int kvm_irq_line(struct kvm_vm *vm, unsigned gsi, bool level)

@@ -169,8 +169,10 @@ struct kvm_vm {
 
 int vm_ioctl(struct kvm_vm *vm, unsigned long req, void *arg); /* -errno */
 int vm_check_extension(struct kvm_vm *vm, int cap);
-/* Run fn on the helper thread while set-up lasts, else at once. arg is freed with free(). */
-int setup_submit(struct kvm_vm *vm, int (*fn)(struct kvm_vm *, void *, struct err *), void *arg, struct err *e);
+/* Run fn on the helper thread while set-up lasts, else at once. arg is freed with free(). replaces: takes the place of
+   the same fn if that is last in the queue and not begun. */
+int setup_submit(struct kvm_vm *vm, int (*fn)(struct kvm_vm *, void *, struct err *), void *arg, bool replaces,
+		 struct err *e);
 int setup_wait(struct kvm_vm *vm, struct err *e); /* until the queue is empty; its first error */
 void slots_free(struct kvm_vm *vm);
 /* Host address of guest physical RAM/ROM, for diagnostics; NULL if there is none or fewer than len bytes. */

@@ -180,7 +180,7 @@ int kvm_set_memory(struct kvm_vm *vm, const struct kvm_memory *list, size_t n, s
 	l->n = n;
 	if (n)
 		memcpy(l->m, list, n * sizeof(*list));
-	return setup_submit(vm, apply_list, l, e);
+	return setup_submit(vm, apply_list, l, true, e);
 }
 
 void slots_free(struct kvm_vm *vm)

@@ -213,7 +213,8 @@ static void *setup_thread(void *arg)
 	return NULL;
 }
 
-int setup_submit(struct kvm_vm *vm, int (*fn)(struct kvm_vm *, void *, struct err *), void *arg, struct err *e)
+int setup_submit(struct kvm_vm *vm, int (*fn)(struct kvm_vm *, void *, struct err *), void *arg, bool replaces,
+		 struct err *e)
 {
 	struct setup *s = &vm->setup;
 	struct setup_job *job;
@@ -238,6 +239,14 @@ int setup_submit(struct kvm_vm *vm, int (*fn)(struct kvm_vm *, void *, struct er
 			return err_errno(e, r, "cannot start the KVM set-up thread");
 		}
 		s->started = true;
+	}
+	/* A complete memory list that nobody has begun with is replaced by the next one. */
+	job = s->first ? container_of(s->last, struct setup_job, next) : NULL;
+	if (replaces && job && job->fn == fn) {
+		free(job->arg);
+		job->arg = arg;
+		pthread_mutex_unlock(&s->lock);
+		return 0;
 	}
 	job = xzalloc(sizeof(*job));
 	job->fn = fn;
