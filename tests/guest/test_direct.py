@@ -81,8 +81,7 @@ class Memtest(vmmtest.TestCase):
             guest.serial.wait_for(r"Memtest86\+", 60)
             guest.serial.wait_for(r"\[Address test", 120)
             guest.serial.wait_for(r"Time:  0:00:0[1-9]", 60)     # it runs: its clock does
-            if vmmtest.is_qemu():       # vmm boots it without firmware: nobody set a text mode
-                self.assertIn("Errors: 0", guest.screen_text())
+            self.assertIn("Errors: 0", guest.screen_text())
             guest.screendump()
             self.assertEqual(guest.quit(), 0)
 
