@@ -51,7 +51,11 @@ class LinuxCase(vmmtest.TestCase):
 
     def reaches_user_space(self, guest, root):
         """Wait for the shell; root is a part of the root file system's name in /proc/mounts."""
-        match = guest.serial.wait_for(r"VMM-TEST user space, root on (\S+)|Kernel panic.*", BOOT)
+        match = guest.serial.wait_for(r"VMM-TEST user space, root on (\S+)|Kernel panic.*"
+                                      r"|init\[1\]: segfault at ffffffff8", BOOT)
+        if b"segfault" in match[0] and assets.kvm_emulates():
+            self.skipTest("the kernel reached /init, but this host's KVM leaves a SYSCALL from user "
+                          "space at CPL 3 (the same under QEMU)")
         self.assertTrue(match[1], guest.serial.text()[-3000:])
         self.assertIn(root, match[1].decode())
         guest.serial.wait_for("guest# ", COMMAND)
