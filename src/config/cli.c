@@ -77,9 +77,6 @@ const struct prop rtc_props[] = {
 	PROP(struct rtc_opts, driftfix, PROP_ENUM, .values = driftfix_names, .help = "slew: replay lost ticks"),
 	PROP_END,
 };
-struct action_opts {
-	int reboot, shutdown, panic;
-};
 const struct prop action_props[] = {
 	PROP(struct config, reboot, PROP_ENUM, .values = reboot_names, .help = "when the guest reboots"),
 	PROP(struct config, shutdown, PROP_ENUM, .values = shutdown_names, .help = "when the guest powers off"),
