@@ -48,7 +48,8 @@ struct event {
 
 struct client {
 	bool used, initialized;
-	rfbClientPtr rfb; /* server thread only */
+	rfbClientPtr rfb; /* server thread only, as are the sizes: what the client takes the screen's to be */
+	int known_width, known_height;
 	struct watch *watch;
 	char host[64], service[16];
 	const char *family;
@@ -215,7 +216,29 @@ static void announce_initialized(void)
 		if (!c->used || c->initialized || c->rfb->state != RFB_NORMAL)
 			continue;
 		c->initialized = true;
+		c->known_width = vnc.screen->width;
+		c->known_height = vnc.screen->height;
 		client_event("VNC_INITIALIZED", c);
+	}
+}
+
+/*
+ * Tell clients a new size of the screen. The library does it for those that have said by then that they understand (the
+ * DesktopSize pseudo-encoding, RFC 6143 section 7.8.2), but forgets it for a client that was told the old size in
+ * ServerInit and says so only after the change. fb_lock held.
+ */
+static void announce_size(void)
+{
+	for (unsigned i = 0; i < CLIENTS_MAX; i++) {
+		struct client *c = &vnc.clients[i];
+
+		if (!c->used || !c->initialized || !c->rfb->useNewFBSize)
+			continue;
+		if (c->known_width == vnc.screen->width && c->known_height == vnc.screen->height)
+			continue;
+		c->rfb->newFBSizePending = TRUE;
+		c->known_width = vnc.screen->width;
+		c->known_height = vnc.screen->height;
 	}
 }
 
@@ -225,6 +248,7 @@ static void serve(void *opaque)
 	take_over_changes();
 	rfbProcessEvents(vnc.screen, 0);
 	announce_initialized();
+	announce_size();
 	pthread_mutex_unlock(&vnc.fb_lock);
 }
 

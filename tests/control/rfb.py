@@ -1,4 +1,5 @@
 """A small RFB 3.8 client (RFC 6143) for tests: connect, authenticate, read the screen, type, point."""
+import select
 import socket
 import struct
 import subprocess
@@ -18,7 +19,7 @@ def vnc_response(challenge, password):
 class Rfb:
     """One client. pixels: width * height * 4 bytes, B G R x, as of the last update()."""
 
-    def __init__(self, address, password=None, shared=True, timeout=10):
+    def __init__(self, address, password=None, shared=True, timeout=10, before_encodings=None):
         family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
         self.sock = socket.socket(family, socket.SOCK_STREAM)
         self.sock.settimeout(timeout)
@@ -38,6 +39,8 @@ class Rfb:
         self.width, self.height = struct.unpack(">HH", self.read(4))
         self.read(16)
         self.name = self.read(struct.unpack(">I", self.read(4))[0]).decode()
+        if before_encodings:
+            before_encodings()
         # 32 bits, little-endian, red at bit 16; raw and DesktopSize (-223) are enough.
         self.sock.sendall(struct.pack(">BxxxBBBBHHHBBBxxx", 0, 32, 24, 0, 1, 255, 255, 255, 16, 8, 0))
         self.sock.sendall(struct.pack(">BxHii", 2, 2, 0, -223))
@@ -55,10 +58,13 @@ class Rfb:
     def request(self, incremental):
         self.sock.sendall(struct.pack(">BBHHHH", 3, incremental, 0, 0, self.width, self.height))
 
-    def update(self, incremental=True):
-        """Ask for an update and take it; returns the rectangles (x, y, w, h, encoding)."""
+    def update(self, incremental=True, patience=None):
+        """Ask for an update and take it; returns the rectangles (x, y, w, h, encoding). With patience, none when no
+        message begins within so many seconds; one that has begun is always read to its end."""
         self.request(incremental)
         while True:
+            if patience is not None and not select.select([self.sock], [], [], patience)[0]:
+                return []
             kind = self.read(1)[0]
             if kind == 0:
                 return [self._rectangle() for _ in range(struct.unpack(">xH", self.read(3))[0])]

@@ -53,14 +53,9 @@ class Machine:
 
     def until(self, client, condition, what):
         """Let the screen refresh and the client look until it sees something."""
-        client.sock.settimeout(0.2)
-
         def seen():
             self.step(50)
-            try:
-                client.update()
-            except socket.timeout:
-                pass
+            client.update(patience=0.2)
             return condition()
 
         vmmtest.poll(seen, 20, what, 0.001)
@@ -103,6 +98,20 @@ class Screen(unittest.TestCase):
             late.close()
             machine.graphics(320, 200)
             machine.until(client, lambda: (client.width, client.height) == (320, 200), "the new size")
+
+    def test_size_changes_while_a_client_introduces_itself(self):
+        """After ServerInit told it the old size and before it says that it understands new ones."""
+        with Machine() as machine:
+            other = machine.client()
+
+            def change():
+                machine.graphics(160, 100)
+                machine.plot(3, 5, 160, 0x123456)
+                machine.until(other, lambda: other.width == 160 and other.pixel(3, 5) == 0x123456, "the picture")
+
+            client = machine.client(before_encodings=change)
+            self.assertEqual((client.width, client.height), (640, 400))
+            machine.until(client, lambda: client.width == 160 and client.pixel(3, 5) == 0x123456, "the new size")
 
     def test_encodings(self):
         """Compressed encodings work, also inside the sandbox of the server's thread."""
