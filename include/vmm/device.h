@@ -41,6 +41,13 @@ enum device_bus {
 	BUS_CPU
 };
 
+/* A property of the running device beyond its options (QMP qom-get, qom-set). The device's lock is held; leaf. */
+struct device_property {
+	const char *name, *type; /* QOM's type: "int", "bool", "string", ...; name NULL ends a list */
+	char *(*get)(struct device *dev);                                   /* JSON text, malloc'ed; NULL: cannot be read */
+	int (*set)(struct device *dev, const char *json, struct err *e); /* NULL: read-only */
+};
+
 #define DEVICE_MAX_REGIONS 16
 #define DEVICE_MAX_IRQS    4
 
@@ -63,6 +70,7 @@ struct device_class {
 	unsigned n_irqs;
 	const struct pci_identity *pci; /* BUS_PCI */
 	const struct state_table *state;
+	const struct device_property *properties; /* NULL: its options only */
 	const char *stateless; /* reason why there is no state table; exactly one of the two is set */
 
 	/* All with the device's lock held except create/destroy. create: properties are parsed, regions and irq lines
@@ -90,7 +98,8 @@ struct device_class {
 struct device {
 	const struct device_class *class;
 	char id[64];  /* unique: user's id=, else "class" or "class#n"; the name in streams, QMP and logs */
-	bool user_id; /* given by the user: /machine/peripheral/ID */
+	bool user_id;   /* given by the user: /machine/peripheral/ID */
+	bool user_made; /* with -device or device_add */
 	struct board *board;
 	struct device *parent; /* controller of an IDE drive ... or NULL */
 	char *bus_id;          /* bus=/addr=/unit= as given, parsed by the bus */

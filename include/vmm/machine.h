@@ -33,6 +33,7 @@ const char *run_state_name(enum run_state s);
 struct board *machine_new(const struct config *c, struct err *e);
 void machine_free(struct board *b); /* stops vCPUs, quiesces, destroys devices; NULL-safe */
 const struct config *machine_config(const struct board *b);
+struct kvm_vm *machine_kvm(const struct board *b); /* NULL: the machine has no CPU (-accel qtest) */
 
 /* Power on: reset everything, then run unless -S. */
 int machine_start(struct board *b, struct err *e);

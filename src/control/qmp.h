@@ -115,6 +115,7 @@ struct qmp_command {
 	uint32_t states;                 /* QMP_STATE() bits in which it is allowed; 0: all */
 	unsigned flags;
 	json_t *(*run)(struct qmp_call *call, struct err *e); /* new reference; NULL: e says why */
+	const char *const *features; /* query-qmp-schema's, NULL-terminated, for clients that look for them; NULL: none */
 };
 
 /* One table per command file, listed in commands.c; {0} ends it. */

@@ -302,6 +302,15 @@ static void add_type(struct schema *s, const struct qmp_type *t)
 	}
 }
 
+static json_t *string_list(const char *const *texts)
+{
+	json_t *list = json_array();
+
+	for (; *texts; texts++)
+		json_array_append_new(list, json_string(*texts));
+	return list;
+}
+
 json_t *qmp_schema(void)
 {
 	struct schema s = {.list = json_array(), .seen = json_object()};
@@ -317,6 +326,8 @@ json_t *qmp_schema(void)
 		snprintf(name, sizeof(name), "q_obj_%s-arg", c->name);
 		json_object_set_new(o, "arg-type", add_object(&s, name, c->args));
 		json_object_set_new(o, "ret-type", c->result ? type_ref(&s, c->result) : add_object(&s, "", NULL));
+		if (c->features)
+			json_object_set_new(o, "features", string_list(c->features));
 	}
 	for (size_t i = 0; (ev = qmp_event_at(i)); i++) {
 		json_t *o = json_pack("{s:s, s:s}", "name", ev->name, "meta-type", "event");

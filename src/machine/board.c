@@ -296,6 +296,11 @@ const struct config *machine_config(const struct board *b)
 	return b->config;
 }
 
+struct kvm_vm *machine_kvm(const struct board *b)
+{
+	return b->kvm;
+}
+
 unsigned board_cpus(const struct board *board)
 {
 	return board->config->smp.cpus;

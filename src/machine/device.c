@@ -407,6 +407,7 @@ int machine_device_add(struct board *b, struct opts *o, struct err *e)
 		err_prefix(e, "-device %s", driver);
 		return e && e->code ? -e->code : -EINVAL;
 	}
+	dev->user_made = true;
 	if (!b->started)
 		return 0;
 	if (c->wire && c->wire(dev, e)) {
