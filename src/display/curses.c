@@ -315,7 +315,7 @@ static void rearm(unsigned ms)
 static void on_timer(void *opaque)
 {
 	/* A change of the terminal's size reaches us as a key, without anything to read. */
-	bool busy = read_keys() | update(false);
+	bool typed = read_keys(), changed = update(false), busy = typed || changed;
 
 	if (!tui.last.cols)
 		rearm(GRAPHICS_MS);

@@ -74,12 +74,13 @@ const struct kvm_cpuid_entry2 *cpuid_supported(struct kvm_vm *vm, uint32_t leaf,
 
 static uint32_t arch_capabilities(struct kvm_vm *vm)
 {
-	struct {
+	union {
 		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} m = {.head.nmsrs = 1};
+		uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+	} m = {.room = {0}};
 	struct kvm_msrs *k = &m.head;
 
+	k->nmsrs = 1;
 	k->entries[0].index = MSR_ARCH_CAPS;
 	return ioctl(vm->sys_fd, KVM_GET_MSRS, k) == 1 ? (uint32_t)k->entries[0].data : 0;
 }

@@ -383,14 +383,15 @@ static int setup_mce(struct kvm_vcpu *c, struct err *e)
 
 static int set_arch_capabilities(struct kvm_vcpu *c, struct err *e)
 {
-	struct {
+	union {
 		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} m = {.head.nmsrs = 1};
+		uint8_t room[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+	} m = {.room = {0}};
 	struct kvm_msrs *k = &m.head;
 
 	if (!has(&c->vm->cpu, FEAT_7_0_EDX, 29))
 		return 0;
+	k->nmsrs = 1;
 	k->entries[0].index = 0x10a;
 	k->entries[0].data = c->vm->cpu.word[FEAT_ARCH_CAP];
 	return vcpu_ioctl(c, KVM_SET_MSRS, k) == 1

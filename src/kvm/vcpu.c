@@ -180,10 +180,10 @@ static void offer_extint(struct kvm_vcpu *c)
  */
 static void flush_extint(struct kvm_vcpu *c)
 {
-	struct {
+	union {
 		struct kvm_signal_mask mask;
-		uint8_t set[8];
-	} unblocked = {.mask.len = 8};
+		uint8_t room[sizeof(struct kvm_signal_mask) + 8];
+	} unblocked = {.room = {0}};
 	struct timespec none = {0};
 	sigset_t kick, old;
 
@@ -192,8 +192,9 @@ static void flush_extint(struct kvm_vcpu *c)
 	sigemptyset(&kick);
 	sigaddset(&kick, KICK_SIGNAL);
 	pthread_sigmask(SIG_BLOCK, &kick, &old);
-	memset(unblocked.set, 0xff, 8);
-	unblocked.set[(KICK_SIGNAL - 1) / 8] &= (uint8_t) ~(1u << (KICK_SIGNAL - 1) % 8);
+	unblocked.mask.len = 8;
+	memset(unblocked.mask.sigset, 0xff, 8);
+	unblocked.mask.sigset[(KICK_SIGNAL - 1) / 8] &= (uint8_t) ~(1u << (KICK_SIGNAL - 1) % 8);
 	vcpu_ioctl(c, KVM_SET_SIGNAL_MASK, &unblocked);
 	for (int round = 0; round < 2; round++) {
 		syscall(SYS_tgkill, getpid(), atomic_load(&c->tid), KICK_SIGNAL);

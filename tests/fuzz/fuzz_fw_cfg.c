@@ -41,8 +41,9 @@ static void written(void *opaque, const uint8_t *data, size_t len)
 
 static void build(void)
 {
+	static const char item[] = "opt/text,string=" TEXT;
 	char *argv[] = {"vmm",         "-accel",   "qtest", "-m",      "8",
-			"-nodefaults", "-display", "none",  "-fw_cfg", "opt/text,string=" TEXT};
+			"-nodefaults", "-display", "none",  "-fw_cfg", (char *)item};
 	struct err e = ERR_INIT;
 
 	if (config_parse(&config, ARRAY_SIZE(argv), argv, &e) || loop_init_main(&e))

@@ -372,7 +372,9 @@ static void dma_start(struct fw_cfg *s)
 
 static uint64_t dma_port_read(struct device *dev, struct region *r, uint64_t offset, unsigned size)
 {
-	return get_le("QEMU CFG" + offset, size);
+	static const char signature[] = "QEMU CFG";
+
+	return get_le(&signature[offset], size);
 }
 
 /* Big-endian: the high half goes to 0x514, the low half to 0x518, which starts the transfer. */
