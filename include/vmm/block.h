@@ -167,6 +167,17 @@ struct block_info {
 };
 void block_get_info(const struct block *b, struct block_info *info);
 
+/*
+ * Handing images over to another process (migration). Inactive images are open but not locked, and writes to them fail with
+ * -EPERM: of two processes only one can be active, whatever they believe. Main thread, nothing in flight.
+ */
+void block_start_inactive(void); /* before the first image is opened: a guest is yet to arrive */
+bool block_active(void);
+/* Take every lock (and look at the sizes again: somebody else has written meanwhile). On failure all stay released, with
+   the image named. Does nothing if active. */
+int block_activate_all(struct err *e);
+void block_inactivate_all(void); /* release every lock; flush first */
+
 /* BLOCK_IO_ERROR and DEVICE_TRAY_MOVED go here (data: JSON object). The machine registers once; fn may be called on any
    thread under device locks: a leaf. */
 void block_set_event_handler(void (*fn)(void *opaque, const char *name, const char *data_json), void *opaque);

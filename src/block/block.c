@@ -118,7 +118,7 @@ static int check_request(const struct block *b, const struct block_req *req)
 		return -ENOMEDIUM;
 	if (req->op == BLOCK_FLUSH)
 		return 0;
-	if (root->readonly && req->op != BLOCK_READ)
+	if ((root->readonly || !block_active()) && req->op != BLOCK_READ)
 		return -EPERM;
 	if (req->offset > root->size || req->len > root->size - req->offset)
 		return -EIO;

@@ -56,6 +56,9 @@ struct block_driver {
 	void (*submit)(struct block_node *n, struct block_req *req);
 	/* Nothing is in flight. */
 	void (*close)(struct block_node *n);
+	/* Take what excludes other processes, and forget what they may have changed; or release it. Optional. */
+	int (*activate)(struct block_node *n, struct err *e);
+	void (*inactivate)(struct block_node *n);
 };
 
 struct block_node {
@@ -74,6 +77,7 @@ struct block_node {
 };
 
 /* node.c */
+struct block_node *node_next(struct block_node *prev); /* all nodes, newest first; NULL starts */
 struct block_node *node_open(const struct node_config *c, struct err *e);
 struct block_node *node_new(const struct block_driver *drv, const char *name, struct err *e); /* one reference */
 struct block_node *node_ref(struct block_node *n);
@@ -93,6 +97,7 @@ const char *probe_format(const uint8_t *head, size_t len);
 
 /* lock.c: QEMU's image locks on fd. wait-free; -EAGAIN with a message naming the image; -ENOLCK: no locks here. */
 int image_lock(int fd, bool write, const char *path, struct err *e);
+void image_unlock(int fd);
 
 /* block.c */
 /* A request is done; any thread. Its done() runs later on the main loop. */

@@ -92,11 +92,22 @@ static void file_close(struct block_node *n)
 	free(f);
 }
 
-static const struct block_driver driver_file = {.name = "file", .submit = file_submit, .close = file_close};
+static int file_activate(struct block_node *n, struct err *e);
+static void file_inactivate(struct block_node *n);
+
+static const struct block_driver driver_file = {
+	.name = "file",
+	.submit = file_submit,
+	.close = file_close,
+	.activate = file_activate,
+	.inactivate = file_inactivate,
+};
 static const struct block_driver driver_host_device = {
 	.name = "host_device",
 	.submit = file_submit,
 	.close = file_close,
+	.activate = file_activate,
+	.inactivate = file_inactivate,
 };
 
 /* Refuse what is neither a file nor a block device; before open(2), which would block on a FIFO. */
@@ -202,19 +213,57 @@ static int choose_engine(struct image_file *f, int aio, struct err *e)
 	return f->engine ? f->engine->start(e) : 0;
 }
 
-static int lock_image(struct block_node *n, const struct node_config *c, struct err *e)
+static int lock_image(struct block_node *n, struct err *e)
 {
 	struct image_file *f = n->priv;
 	int r;
 
-	if (!c->lock)
+	if (!f->lock || !block_active())
 		return 0;
 	r = image_lock(f->fd, !n->readonly, n->filename, e);
-	if (r != -ENOLCK || c->lock_required)
+	if (r != -ENOLCK || f->lock_required)
 		return r;
 	log_warn("block", "%s: this file system has no locks; nothing keeps another process from using the image",
 		 n->filename);
 	return 0;
+}
+
+/* Another process wrote to the image since it was opened: its size must be what the guest was told. */
+static int check_size(const struct block_node *n, struct err *e)
+{
+	const struct image_file *f = n->priv;
+	uint64_t now = 0;
+	struct stat st;
+	int r = f->is_block ? ioctl(f->fd, BLKGETSIZE64, &now) : fstat(f->fd, &st);
+
+	if (r)
+		return err_errno(e, errno, "Could not get the size of '%s'", n->filename);
+	if (!f->is_block)
+		now = (uint64_t)st.st_size;
+	if (now < f->bytes)
+		return err_set(e, EIO, "Image '%s' shrank from %llu to %llu bytes", n->filename, (unsigned long long)f->bytes,
+			       (unsigned long long)now);
+	return 0;
+}
+
+static int file_activate(struct block_node *n, struct err *e)
+{
+	struct image_file *f = n->priv;
+	int r = lock_image(n, e);
+
+	if (!r)
+		r = check_size(n, e);
+	if (!r && !n->direct)
+		posix_fadvise(f->fd, 0, 0, POSIX_FADV_DONTNEED); /* what a network file system cached before the other's writes */
+	return r;
+}
+
+static void file_inactivate(struct block_node *n)
+{
+	struct image_file *f = n->priv;
+
+	if (f->lock)
+		image_unlock(f->fd);
 }
 
 static int open_image(struct block_node *n, const struct node_config *c, struct err *e)
@@ -242,7 +291,9 @@ static int open_image(struct block_node *n, const struct node_config *c, struct 
 	if (r)
 		return r;
 	get_alignment(n);
-	r = lock_image(n, c, e);
+	f->lock = c->lock;
+	f->lock_required = c->lock_required;
+	r = lock_image(n, e);
 	return r ? r : choose_engine(f, c->aio, e);
 }
 

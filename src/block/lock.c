@@ -74,3 +74,10 @@ int image_lock(int fd, bool write, const char *path, struct err *e)
 	}
 	return 0;
 }
+
+void image_unlock(int fd)
+{
+	struct flock fl = { .l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = LOCK_PERM, .l_len = LOCK_UNSHARED + 100 - LOCK_PERM };
+
+	fcntl(fd, F_OFD_SETLK, &fl);
+}

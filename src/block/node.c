@@ -17,6 +17,11 @@ struct block_node *node_find(const char *name)
 	return NULL;
 }
 
+struct block_node *node_next(struct block_node *prev)
+{
+	return prev ? prev->next : nodes;
+}
+
 struct block_node *node_new(const struct block_driver *drv, const char *name, struct err *e)
 {
 	struct block_node *n;

@@ -34,6 +34,7 @@ void map_defer(struct board *b);
 void map_commit(struct board *b);
 void map_freeze(struct board *b); /* before the devices are destroyed; vCPUs stopped */
 void map_free(struct board *b);
+void map_refresh_slots(struct board *b); /* board.dirty_log changed */
 /* Wait until no vCPU can still be inside a handler it found in an older map. Main thread; vCPUs running or paused. */
 void map_synchronize(struct board *b);
 /* Exit handlers. */
@@ -50,11 +51,20 @@ struct ram_block {
 	int fd;
 	uint8_t *host;
 	uint64_t size;
-	unsigned long *dirty; /* own writes since the last fetch; allocated when tracking starts */
+	/* Pages written since the last look, one bitmap for each who looks: frame buffers' readers and migration. Allocated
+	   when tracking starts, kept until the block goes. */
+	unsigned long *dirty, *migrate_dirty;
 };
 struct ram_block *ram_block_create(struct board *b, const char *name, uint64_t size, struct err *e);
 void ram_block_free(struct ram_block *rb);
 int ram_create(struct board *b, struct err *e); /* guest RAM, split at the PCI hole */
+
+/* ---- who wrote where (dirty.c) ---- */
+/* Before KVM's slots follow a new map: old logs are fetched. After: what a slot that went away may have lost counts as
+   written. map's lock held. */
+void dirty_before_change(struct board *b, const struct map_view *old);
+void dirty_after_change(struct board *b, const struct map_view *old, const struct map_view *now);
+void dirty_all(struct board *b); /* somebody wrote all over RAM */
 
 /* ---- interrupts (irq.c) ---- */
 struct irq_fabric {
@@ -86,6 +96,7 @@ struct board {
 	struct device *devices, **devices_tail;
 	struct device *pci_bus; /* host bridge; NULL on -machine none */
 	struct ram_block *blocks, *ram, *firmware;
+	bool dirty_log; /* every RAM slot logs writes; map's lock */
 	struct boot *boot; /* direct kernel boot (boot.c), or NULL */
 	uint64_t ram_low, ram_high;
 	struct device *powerdown_dev;

@@ -281,6 +281,7 @@ static int reset_all(struct board *b, struct err *e)
 			kvm_vcpu_reset(kvm_vcpu_get(b->kvm, i));
 	if (b->config->kernel && !b->firmware && b->pci_bus)
 		chipset_setup(b);
+	dirty_all(b); /* firmware and kernel images go into RAM again */
 	return boot_direct_load(b, e); /* -kernel without firmware: the image again, and the start state */
 }
 

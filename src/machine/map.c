@@ -72,6 +72,11 @@ static struct map_view *flatten(const struct map *m)
 	return v;
 }
 
+static bool logged(const struct board *b, const struct region *r)
+{
+	return r->log_dirty || (b->dirty_log && r->kind == REGION_RAM);
+}
+
 /* Tell KVM which pieces are memory. Pieces that are not page-aligned (BARs below 4 KiB) cannot be backed: they trap. */
 static void update_slots(struct board *b, const struct map_view *v)
 {
@@ -93,7 +98,7 @@ static void update_slots(struct board *b, const struct map_view *v)
 			continue;
 		host = r->ram->host + r->ram_offset + (p->start - r->base);
 		if (last && last->gpa + last->size == p->start && (uint8_t *)last->host + last->size == host &&
-		    last->readonly == (r->kind == REGION_ROM) && last->log_dirty == r->log_dirty && owner == r->dev)
+		    last->readonly == (r->kind == REGION_ROM) && last->log_dirty == logged(b, r) && owner == r->dev)
 			/* Adjacent PAM windows; never with the RAM around them: the large slots stay when a window
 			 * changes. */
 			last->size += p->end - p->start;
@@ -102,7 +107,7 @@ static void update_slots(struct board *b, const struct map_view *v)
 							.size = p->end - p->start,
 							.host = host,
 							.readonly = r->kind == REGION_ROM,
-							.log_dirty = r->log_dirty};
+							.log_dirty = logged(b, r)};
 		owner = r->dev;
 	}
 	if (kvm_set_memory(b->kvm, list, n, &e))
@@ -119,8 +124,10 @@ static void rebuild(struct board *b)
 		return;
 	m->mem_stale = false;
 	v = flatten(m);
+	dirty_before_change(b, old);
 	__atomic_store_n(&m->view, v, __ATOMIC_RELEASE);
 	update_slots(b, v);
+	dirty_after_change(b, old, v);
 	/* Exit handlers on other vCPUs may still be looking at the old view. */
 	if (b->kvm)
 		kvm_call_after_grace(b->kvm, free, old);
@@ -166,14 +173,22 @@ static void index_ports(struct board *b, uint64_t base, uint64_t size)
 	}
 }
 
+/* KVM's log of a slot is gone with it: what the window shows counts as written. */
+static void lost_log(struct board *b, struct region *r)
+{
+	if (r->ram && r->log_dirty)
+		ram_block_mark_dirty(r->ram, 0, r->ram->size);
+	else if (r->ram && b->dirty_log)
+		ram_block_mark_dirty(r->ram, r->ram_offset, r->size);
+}
+
 static void changed(struct board *b, struct region *r)
 {
 	if (r->desc->space == SPACE_PIO) {
 		index_ports(b, r->base, r->size);
 		return;
 	}
-	if (r->ram && r->log_dirty) /* KVM's log of the old slot is gone with it */
-		ram_block_mark_dirty(r->ram, 0, r->ram->size);
+	lost_log(b, r);
 	b->map.mem_stale = true;
 	rebuild(b);
 }
@@ -238,6 +253,8 @@ void region_set_kind(struct region *r, enum region_kind kind, struct ram_block *
 
 	pthread_mutex_lock(&b->map.lock);
 	if (r->kind != kind || r->ram != ram || r->ram_offset != ram_offset) {
+		if (r->enabled)
+			lost_log(b, r);
 		r->kind = kind;
 		r->ram = ram;
 		r->ram_offset = ram_offset;
@@ -273,6 +290,13 @@ void map_commit(struct board *b)
 	pthread_mutex_lock(&b->map.lock);
 	b->map.batch--;
 	rebuild(b);
+	pthread_mutex_unlock(&b->map.lock);
+}
+
+void map_refresh_slots(struct board *b)
+{
+	pthread_mutex_lock(&b->map.lock);
+	update_slots(b, b->map.view);
 	pthread_mutex_unlock(&b->map.lock);
 }
 

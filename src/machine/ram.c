@@ -66,6 +66,7 @@ void ram_block_free(struct ram_block *rb)
 	if (rb->fd >= 0)
 		close(rb->fd);
 	free(rb->dirty);
+	free(rb->migrate_dirty);
 	free(rb);
 }
 
@@ -121,67 +122,4 @@ uint64_t board_ram_above_4g(const struct board *board)
 struct ram_block *board_ram(const struct board *board)
 {
 	return board->ram;
-}
-
-/* ---- dirty tracking for frame buffers ---- */
-
-#define BITS_PER_LONG (8 * sizeof(unsigned long))
-
-void ram_block_mark_dirty(struct ram_block *rb, uint64_t offset, uint64_t len)
-{
-	unsigned long *dirty = __atomic_load_n(&rb->dirty, __ATOMIC_ACQUIRE);
-
-	if (!dirty || !len)
-		return;
-	for (uint64_t page = offset / PAGE; page <= (offset + len - 1) / PAGE && page < rb->size / PAGE; page++)
-		__atomic_fetch_or(&dirty[page / BITS_PER_LONG], 1ul << (page % BITS_PER_LONG), __ATOMIC_RELAXED);
-}
-
-/* Start tracking own writes; everything counts as written. */
-static void start_tracking(struct ram_block *rb)
-{
-	size_t words = (rb->size / PAGE + BITS_PER_LONG - 1) / BITS_PER_LONG;
-	unsigned long *dirty = xcalloc(words, sizeof(*dirty));
-
-	memset(dirty, 0xff, words * sizeof(*dirty));
-	__atomic_store_n(&rb->dirty, dirty, __ATOMIC_RELEASE);
-}
-
-/* Or KVM's log of one mapped piece into the block's bitmap. */
-static void collect_piece(struct board *b, struct ram_block *rb, const struct map_piece *p)
-{
-	struct region *r = p->region;
-	uint64_t size = p->end - p->start, first = (r->ram_offset + (p->start - r->base)) / PAGE;
-	size_t words = (size / PAGE + BITS_PER_LONG - 1) / BITS_PER_LONG;
-	unsigned long *log = xcalloc(words, sizeof(*log));
-
-	if (!kvm_get_dirty(b->kvm, p->start, size, log))
-		for (uint64_t i = 0; i < size / PAGE; i++)
-			if (log[i / BITS_PER_LONG] & (1ul << (i % BITS_PER_LONG)))
-				ram_block_mark_dirty(rb, (first + i) * PAGE, 1);
-	free(log);
-}
-
-void ram_block_fetch_dirty(struct ram_block *rb, uint64_t offset, uint64_t len, unsigned long *bitmap)
-{
-	struct board *b = rb->board;
-	uint64_t first = offset / PAGE, pages = (len + PAGE - 1) / PAGE;
-
-	if (!rb->dirty)
-		start_tracking(rb);
-	if (b->kvm) {
-		pthread_mutex_lock(&b->map.lock);
-		for (size_t i = 0; i < b->map.view->n; i++)
-			if (b->map.view->piece[i].region->ram == rb && b->map.view->piece[i].region->log_dirty &&
-			    b->map.view->piece[i].region->kind == REGION_RAM)
-				collect_piece(b, rb, &b->map.view->piece[i]);
-		pthread_mutex_unlock(&b->map.lock);
-	}
-	for (uint64_t i = 0; i < pages && first + i < rb->size / PAGE; i++) {
-		uint64_t page = first + i;
-		unsigned long bit = 1ul << (page % BITS_PER_LONG);
-
-		if (__atomic_fetch_and(&rb->dirty[page / BITS_PER_LONG], ~bit, __ATOMIC_RELAXED) & bit)
-			bitmap[i / BITS_PER_LONG] |= 1ul << (i % BITS_PER_LONG);
-	}
 }

@@ -1,7 +1,10 @@
 /* Image locks between processes: here, and against QEMU's way of locking (bytes 100+ and 200+). */
 #include "block_test.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 /* Run fn in a process of its own with an image open there; 0 = the child's checks passed. */
 static int in_child(int (*fn)(const char *p), const char *p)
@@ -110,9 +113,59 @@ START_TEST(same_bytes_as_qemu)
 }
 END_TEST
 
+static int child_takes_over(const char *p)
+{
+	struct err e = ERR_INIT;
+	struct block *b;
+	char byte = 'x';
+
+	block_inactivate_all(); /* as inherited by fork(), the descriptors' locks are the parent's: look at our own only */
+	b = try_drive(&e, "file=%s,format=raw,id=child", p);
+	if (!b || block_pwrite(b, 0, &byte, 1) != -EPERM)
+		return 1;
+	block_start_inactive();
+	return 0;
+}
+
+/* What a migration does: the new owner opens without locks, the old one releases, exactly one of them can be active. */
+START_TEST(handover)
+{
+	const char *p = image("h", 4096);
+	struct err e = ERR_INIT;
+	struct block *b = drive("file=%s,format=raw,id=old", p);
+	int fd = open(p, O_RDWR);
+	char byte = 'x';
+
+	ck_assert_int_eq(byte_locked(fd, 101), 1);
+	block_inactivate_all();
+	ck_assert(!block_active());
+	ck_assert_int_eq(byte_locked(fd, 101), 0);
+	ck_assert_int_eq(block_pwrite(b, 0, &byte, 1), -EPERM);
+	ck_assert_int_eq(block_pread(b, 0, &byte, 1), 0);
+	ck_assert_int_eq(in_child(child_takes_over, p), 0);
+	ck_assert_int_eq(block_activate_all(&e), 0);
+	ck_assert_int_eq(byte_locked(fd, 101), 1);
+	ck_assert_int_eq(block_pwrite(b, 0, &byte, 1), 0);
+	/* somebody else was quicker */
+	block_inactivate_all();
+	struct flock fl = {.l_type = F_RDLCK, .l_whence = SEEK_SET, .l_start = 201, .l_len = 1};
+	ck_assert_int_eq(fcntl(fd, F_OFD_SETLK, &fl), 0);
+	ck_assert_int_lt(block_activate_all(&e), 0);
+	ck_assert_ptr_nonnull(strstr(e.msg, p));
+	ck_assert(!block_active());
+	close(fd);
+	/* or cut the image */
+	ck_assert_int_eq(truncate(p, 512), 0);
+	ck_assert_int_lt(block_activate_all(&e), 0);
+	ck_assert_ptr_nonnull(strstr(e.msg, "shrank"));
+	ck_assert_int_eq(truncate(p, 4096), 0);
+	ck_assert_int_eq(block_activate_all(&e), 0);
+}
+END_TEST
+
 int main(void)
 {
-	const TTest *const tests[] = {one_writer, many_readers, same_bytes_as_qemu};
+	const TTest *const tests[] = {one_writer, many_readers, same_bytes_as_qemu, handover};
 
 	return run_tests("locks", tests, ARRAY_SIZE(tests));
 }

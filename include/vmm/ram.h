@@ -1,0 +1,38 @@
+/*
+ * Guest memory as migration and saving see it: blocks with a name, and which of their pages were written. Implementation:
+ * src/machine/dirty.c. No block may be added or removed while dirty logging is on.
+ */
+#ifndef VMM_RAM_H
+#define VMM_RAM_H
+
+#include <stdbool.h>
+#include "vmm/err.h"
+
+struct board;
+
+#define RAM_PAGE 4096ull
+
+struct ram_view {
+	const char *name; /* unique, the same in every process that has this machine: "pc.ram", "VGA/vram" */
+	uint8_t *host;	  /* a shared mapping of fd from offset 0 */
+	uint64_t size;	  /* bytes, a multiple of RAM_PAGE */
+	int fd;		  /* memfd; the board's */
+	bool main;	  /* guest RAM proper */
+};
+/* Block i in order of creation; false past the end. Any thread while no device comes or goes. */
+bool machine_ram(struct board *b, unsigned i, struct ram_view *out);
+
+/*
+ * Which pages were written: by vCPUs (KVM's log), by devices and by ourselves. While it is on each block has a bitmap that
+ * collects; everything counts as written at first.
+ */
+/* Main thread. */
+int machine_dirty_start(struct board *b, struct err *e);
+void machine_dirty_stop(struct board *b);
+/* Move KVM's logs into the bitmaps, and with them what the log holds back until then: call before machine_dirty_take(). Any
+   thread, vCPUs may run. */
+void machine_dirty_sync(struct board *b);
+/* OR block i's bits into bitmap (bit n: page n), clear them; returns how many bits were set. Any thread. */
+uint64_t machine_dirty_take(struct board *b, unsigned i, unsigned long *bitmap);
+
+#endif
