@@ -50,6 +50,17 @@ static void on_event(void *opaque, const char *name, const char *data)
 	snprintf(bench.event[i].data, sizeof(bench.event[i].data), "%s", data ? data : "");
 }
 
+/* All but the board. */
+static void release(void)
+{
+	block_close_all();
+	chardev_close_all();
+	loop_free(loop_main());
+	config_free(&bench.config);
+	free(bench.text);
+	memset(&bench, 0, sizeof(bench));
+}
+
 static struct board *build(const char *options, struct err *e)
 {
 	char *save = NULL;
@@ -92,6 +103,7 @@ const char *bench_new_fails(const char *options)
 	e = ERR_INIT;
 	b = build(options, &e);
 	ck_assert_msg(!b, "the board was built, although it should be refused: %s", options);
+	release();
 	return e.msg;
 }
 
@@ -99,12 +111,7 @@ void bench_free(struct board *b)
 {
 	bench_idle(b); /* events still queued would leak with the loop */
 	machine_free(b);
-	block_close_all();
-	chardev_close_all();
-	loop_free(loop_main());
-	config_free(&bench.config);
-	free(bench.text);
-	memset(&bench, 0, sizeof(bench));
+	release();
 }
 
 /* ---- access ---- */
