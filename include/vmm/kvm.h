@@ -115,6 +115,18 @@ const char *kvm_cpu_model(struct kvm_vm *vm); /* "qemu64" ... */
 /* Features the guest sees as QEMU's names, separated by spaces; malloc'ed. */
 char *kvm_cpu_features(struct kvm_vm *vm);
 unsigned kvm_cpu_phys_bits(struct kvm_vm *vm);
+/* What management asks about CPU models (cpu_query.c). Strings of features are separated by blanks. */
+struct kvm_cpu_view {
+	char vendor[13], model_id[49];
+	uint32_t family, model, stepping, level, xlevel, phys_bits;
+	char *features, *missing; /* what the guest sees; what the model has and this host lacks */
+};
+/* What -cpu TEXT would give a guest. Release with kvm_cpu_view_free(). */
+int kvm_cpu_expand(struct kvm_vm *vm, const char *text, struct kvm_cpu_view *out, struct err *e);
+int kvm_cpu_current(struct kvm_vm *vm, struct kvm_cpu_view *out); /* the CPU of this guest */
+void kvm_cpu_view_free(struct kvm_cpu_view *v);
+char *kvm_feature_names(void);                      /* every feature there is; malloc'ed */
+const char *kvm_cpu_model_alias(const char *name); /* "Nehalem" -> "Nehalem-v1"; NULL: not an alias */
 /* Models by index for query-cpu-definitions; NULL after the last. */
 const char *kvm_cpu_model_name(size_t i, const char **summary);
 

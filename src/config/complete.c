@@ -116,7 +116,7 @@ static int check_combinations(struct config *c, struct err *e)
 		return err_set(e, EINVAL, "-append only allowed with -kernel option");
 	if (c->nographic && c->display && !strcmp(c->display, "curses"))
 		return err_set(e, EINVAL, "-nographic cannot be used with -display curses");
-	if (c->nographic && c->daemonize)
+	if (c->nographic && c->daemonize && !c->nodefaults) /* without defaults nothing goes to the terminal */
 		return err_set(e, EINVAL, "-nographic cannot be used with -daemonize");
 	if (c->daemonize && c->display && !strcmp(c->display, "curses"))
 		return err_set(e, EINVAL, "-display curses cannot be used with -daemonize");

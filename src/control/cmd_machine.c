@@ -23,6 +23,10 @@ static const struct qmp_type machine_info = QMP_OBJECT(
 	QMP_REQ("deprecated", qmp_bool), QMP_OPT("default-cpu-type", qmp_str));
 static const struct qmp_type memory_size =
 	QMP_OBJECT("MemoryInfo", QMP_REQ("base-memory", qmp_int), QMP_OPT("plugged-memory", qmp_int));
+static const struct qmp_type current_machine =
+	QMP_OBJECT("CurrentMachineParams", QMP_REQ("wakeup-suspend-support", qmp_bool));
+static const struct qmp_type iothread_info =
+	QMP_OBJECT("IOThreadInfo", QMP_REQ("id", qmp_str), QMP_REQ("thread-id", qmp_int));
 static const struct qmp_type reboot_action = QMP_ENUM("RebootAction", "reset", "shutdown");
 static const struct qmp_type shutdown_action = QMP_ENUM("ShutdownAction", "poweroff", "pause");
 static const struct qmp_type panic_action = QMP_ENUM("PanicAction", "pause", "shutdown", "exit-failure", "none");
@@ -136,6 +140,35 @@ static json_t *query_memory_size(struct qmp_call *call, struct err *e)
 	return json_pack("{s:I}", "base-memory", (json_int_t)machine_config(call->board)->memory.size);
 }
 
+static json_t *rtc_reset_reinjection(struct qmp_call *call, struct err *e)
+{
+	struct device *rtc = device_find_class(call->board, "mc146818rtc");
+
+	for (const struct device_property *p = rtc ? rtc->class->properties : NULL; p && p->name; p++) {
+		if (strcmp(p->name, "lost-ticks"))
+			continue;
+		pthread_mutex_lock(rtc->lock);
+		p->set(rtc, "0", e);
+		pthread_mutex_unlock(rtc->lock);
+	}
+	return e->code ? NULL : json_object();
+}
+
+/* Guests sleep in S3 unless -global PIIX4_PM.disable_s3=1 takes it from them. */
+static json_t *query_current_machine(struct qmp_call *call, struct err *e)
+{
+	const struct device *pm = device_find_class(call->board, "PIIX4_PM");
+	const struct prop *p = pm ? prop_find(pm->class->props, "disable_s3") : NULL;
+	bool disabled = p && *((const uint8_t *)pm + p->offset);
+
+	return json_pack("{s:b}", "wakeup-suspend-support", pm && !disabled);
+}
+
+static json_t *query_nothing(struct qmp_call *call, struct err *e)
+{
+	return json_array();
+}
+
 const struct qmp_command qmp_machine_commands[] = {
 	{"query-status", "Run state of the guest.", "0.1", NULL, &status_info, 0, 0, query_status},
 	{"stop", "Stop the vCPUs.", "0.1", NULL, NULL, 0, 0, stop},
@@ -149,6 +182,14 @@ const struct qmp_command qmp_machine_commands[] = {
 	 QMP_MEMBERS(QMP_OPT("reboot", reboot_action), QMP_OPT("shutdown", shutdown_action),
 		     QMP_OPT("panic", panic_action)),
 	 NULL, 0, 0, set_action},
+	{"rtc-reset-reinjection", "Forget clock interrupts the guest has missed.", "0.2", NULL, NULL, 0, 0,
+	 rtc_reset_reinjection},
+	{"query-current-machine", "What this machine can do.", "0.2", NULL, &current_machine, 0, 0,
+	 query_current_machine},
+	{"query-iothreads", "I/O threads with an id of their own; there are none.", "0.2", NULL,
+	 &QMP_LIST_OF(iothread_info), 0, 0, query_nothing},
+	{"query-memory-devices", "Memory devices (DIMMs); the board has none.", "0.2", NULL, &QMP_LIST_OF(qmp_any), 0, 0,
+	 query_nothing},
 	{"query-cpus-fast", "vCPUs with their host threads.", "0.1", NULL, &QMP_LIST_OF(cpu_info_fast), 0, 0,
 	 query_cpus_fast},
 	{"query-machines", "Machine types.", "0.1", NULL, &QMP_LIST_OF(machine_info), 0, 0, query_machines},

@@ -6,6 +6,12 @@
 
 extern const struct qmp_command qmp_core_commands[], qmp_machine_commands[], qmp_device_commands[],
 	qmp_block_commands[], qmp_chardev_commands[], qmp_fd_commands[], qmp_ui_commands[];
+extern const struct qmp_command qmp_cpu_commands[], qmp_qom_commands[], qmp_pci_commands[];
+
+/* "a b c" as a list of strings. */
+json_t *qmp_words(const char *words);
+struct kvm_cpu_view;
+json_t *qmp_cpu_features(const struct kvm_cpu_view *view); /* every feature: true or false */
 
 /* human-monitor-command: what the readline command prints; malloc'ed. Unknown commands say so in the text. */
 char *hmp_run(struct board *board, const char *command_line);

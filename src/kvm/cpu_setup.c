@@ -22,6 +22,7 @@ const char *kvm_cpu_model_name(size_t i, const char **summary)
 	static const char *const special[][2] = {
 		{"host", "the host's CPU with every feature KVM can give"},
 		{"max", "every feature KVM can give; the same as host"},
+		{"base", "no feature but those asked for"},
 	};
 
 	if (i < ARRAY_SIZE(special)) {
@@ -184,6 +185,10 @@ static int choose_model(struct kvm_vm *vm, const char *name, const uint32_t host
 		d->phys_bits = host_phys_bits(vm);
 		return 0;
 	}
+	if (!strcmp(name, "base")) {
+		d->model = "base";
+		return 0;
+	}
 	if (!m) {
 		while (n < ARRAY_SIZE(names) && (names[n] = kvm_cpu_model_name(n, &summary)))
 			n++;
@@ -208,6 +213,7 @@ struct request {
 	struct cpu_def *d;
 	uint32_t on[FEAT_WORDS], off[FEAT_WORDS]; /* asked for by name */
 	bool enforce, check, migratable, host_phys_bits;
+	uint32_t lacking[FEAT_WORDS]; /* of the model, on this host */
 	uint32_t phys_bits;
 };
 
@@ -422,7 +428,7 @@ static bool missing(const uint32_t want[FEAT_WORDS], const uint32_t have[FEAT_WO
 static int filter(struct request *q, const uint32_t host[FEAT_WORDS], const char *text, struct err *e)
 {
 	struct cpu_def *d = q->d;
-	uint32_t lacking[FEAT_WORDS];
+	uint32_t *lacking = q->lacking;
 	char *names;
 
 	if (missing(q->on, host, lacking)) {
@@ -499,7 +505,7 @@ static int setup(struct kvm_vm *vm, struct request *q, const char *text, const c
 	r = choose_model(vm, model, host, q->d, e);
 	if (r < 0)
 		return r;
-	if (strcmp(model, "host") && strcmp(model, "max")) {
+	if (find_model(model)) {
 		uint32_t defaults[FEAT_WORDS] = {0};
 
 		features_apply(defaults, kvm_defaults);
@@ -519,27 +525,50 @@ static int setup(struct kvm_vm *vm, struct request *q, const char *text, const c
 	return r;
 }
 
-int kvm_cpu_setup(struct kvm_vm *vm, const char *text, const struct smp_opts *smp, struct err *e)
+/* From the text to q->d, without side effects. */
+static int resolve(struct kvm_vm *vm, struct request *q, const char *text, const struct smp_opts *smp, struct err *e)
 {
-	struct cpu_def d = {.expose_kvm = true, .l3_cache = true, .cpuid_0xb = true, .smp = *smp};
-	struct request q = {.d = &d, .check = text != NULL, .migratable = true};
-	const char *rest = text ? text : "qemu64";
+	struct cpu_def *d = q->d;
+	const char *rest = text;
 	char *model;
-	int r = fetch_supported(vm, e);
+	int r = vm->supported ? 0 : fetch_supported(vm, e);
 
 	if (r < 0)
 		return r;
+	*d = (struct cpu_def){.expose_kvm = true, .l3_cache = true, .cpuid_0xb = true, .smp = *smp};
 	model = next_item(&rest);
-	r = setup(vm, &q, text ? text : "qemu64", model, rest, e);
+	r = setup(vm, q, text, model, rest, e);
 	free(model);
 	if (r < 0)
 		return r;
-	if (!d.expose_kvm)
-		d.word[FEAT_KVM] = d.word[FEAT_KVM_HINTS] = 0;
-	if (smp->cores * smp->threads * smp->dies > 1 && d.word[FEAT_1_EDX])
-		d.word[FEAT_1_EDX] |= BIT(28); /* HT: leaf 1 EBX counts the package's logical CPUs */
-	adjust_levels(&d);
+	if (!d->expose_kvm)
+		d->word[FEAT_KVM] = d->word[FEAT_KVM_HINTS] = 0;
+	if (smp->cores * smp->threads * smp->dies > 1 && d->word[FEAT_1_EDX])
+		d->word[FEAT_1_EDX] |= BIT(28); /* HT: leaf 1 EBX counts the package's logical CPUs */
+	adjust_levels(d);
+	return 0;
+}
+
+int cpu_resolve(struct kvm_vm *vm, const char *text, const struct smp_opts *smp, struct cpu_def *d,
+		uint32_t lacking[FEAT_WORDS], struct err *e)
+{
+	struct request q = {.d = d, .migratable = true};
+	int r = resolve(vm, &q, text, smp, e);
+
+	memcpy(lacking, q.lacking, sizeof(q.lacking));
+	return r;
+}
+
+int kvm_cpu_setup(struct kvm_vm *vm, const char *text, const struct smp_opts *smp, struct err *e)
+{
+	struct cpu_def d;
+	struct request q = {.d = &d, .check = text != NULL, .migratable = true};
+	int r = resolve(vm, &q, text ? text : "qemu64", smp, e);
+
+	if (r < 0)
+		return r;
 	vm->cpu = d;
+	memcpy(vm->cpu_missing, q.lacking, sizeof(q.lacking));
 	vm->cpu_ready = true;
 	return 0;
 }

@@ -152,6 +152,7 @@ struct kvm_vm {
 	uint64_t ram_end; /* highest guest address RAM can have, to choose the CPU's address width */
 	struct cpu_def cpu;
 	bool cpu_ready;
+	uint32_t cpu_missing[FEAT_WORDS]; /* features of the model that this host lacks */
 	struct kvm_cpuid2 *supported; /* KVM_GET_SUPPORTED_CPUID, fetched once */
 	uint32_t *msr_list;           /* what kvm_vcpu_state saves; see vcpu_state.c */
 	unsigned n_msrs;
@@ -262,6 +263,9 @@ struct kvm_vcpu {
 int vcpu_ioctl(struct kvm_vcpu *c, unsigned long req, void *arg); /* -errno */
 /* cpuid.c: the CPUID table of this vCPU to KVM. */
 int cpuid_apply(struct kvm_vcpu *c, struct err *e);
+/* What -cpu TEXT means on this host: the CPU in d, and what it would have on a better host in lacking. */
+int cpu_resolve(struct kvm_vm *vm, const char *text, const struct smp_opts *smp, struct cpu_def *d,
+		uint32_t lacking[FEAT_WORDS], struct err *e);
 uint32_t cpuid_signature(const struct cpu_def *d); /* leaf 1 EAX, EDX at reset */
 const struct kvm_cpuid_entry2 *cpuid_supported(struct kvm_vm *vm, uint32_t leaf, uint32_t sub);
 /* The guest's table for one vCPU: up to max entries; returns their number. Pure; for tests. */

@@ -680,6 +680,28 @@ static const struct prop rtc_props[] = {
 	PROP_END,
 };
 
+static char *rtc_lost_ticks(struct device *dev)
+{
+	return xasprintf("%u", DEVICE(dev, struct mc146818)->lost);
+}
+
+/* QMP rtc-reset-reinjection: the operator set the guest's clock, what is owed must not move it on. */
+static int rtc_set_lost_ticks(struct device *dev, const char *json, struct err *e)
+{
+	struct mc146818 *r = DEVICE(dev, struct mc146818);
+
+	if (strcmp(json, "0"))
+		return err_set(e, EINVAL, "Property 'mc146818rtc.lost-ticks' can be set to 0 only");
+	r->lost = 0;
+	timer_cancel(&r->catch_up);
+	return 0;
+}
+
+static const struct device_property rtc_properties[] = {
+	{"lost-ticks", "int", rtc_lost_ticks, rtc_set_lost_ticks},
+	{NULL},
+};
+
 static const struct region_ops rtc_ops = {.read = rtc_read, .write = rtc_write, .max_access = 1};
 static const struct region_desc rtc_regions[] = {
 	{.name = "rtc", .base = 0x70, .size = 2, .bar = REGION_NOT_BAR, .ops = &rtc_ops},
@@ -692,6 +714,7 @@ DEVICE_CLASS(mc146818rtc) = {
 	.category = "Misc",
 	.size = sizeof(struct mc146818),
 	.props = rtc_props,
+	.properties = rtc_properties,
 	.regions = rtc_regions,
 	.n_regions = ARRAY_SIZE(rtc_regions),
 	.irq_prop = {"irq"},
