@@ -110,6 +110,11 @@ struct device {
 	struct irq_line irq[DEVICE_MAX_IRQS];
 	struct pci_function *pci; /* BUS_PCI: configuration space, see vmm/pci.h */
 	bool quiesced;
+	bool quiesce_asked; /* since the last resume */
+	bool holds_quiesce; /* a quiesce of the whole machine waits for this one */
+	bool leaving;       /* being removed: see vmm/hotplug.h */
+	bool withdrawn;     /* ... before the guest heard of it: no event */
+	bool awaits_children;
 	struct log_limit guest_log; /* for log_guest(&dev->guest_log, ...) */
 	void *machine_private; /* claimed backends */
 	bool machine_settled;  /* fixed regions were mapped once; from then on they are the device's */
@@ -159,6 +164,7 @@ void machine_request_suspend(struct board *board);          /* ACPI S3 */
 void machine_request_wakeup(struct board *board);
 /* In reset(): it ends an S3 sleep, so what keeps its power then (the DRAM controller, wake-up status) keeps its values. */
 bool machine_waking(const struct board *board);
+bool machine_started(const struct board *board); /* powered on: what is created now is hot-plugged */
 void machine_request_stop_on_io_error(struct board *board);                /* werror=stop: RUN_STATE_IO_ERROR */
 void machine_guest_panicked(struct board *board, const char *action_info); /* pvpanic: event, then the panic action */
 void machine_guest_crashloaded(struct board *board);

@@ -11,4 +11,5 @@ int fw_cfg_add_writable(struct board *board, const char *name, const void *data,
 			void (*written)(void *opaque, const uint8_t *data, size_t len), void *opaque, struct err *e);
 /* Replace the contents of an existing file or item; takes effect for readers that select it later (at reset). */
 int fw_cfg_update(struct board *board, const char *name, const void *data, size_t len, struct err *e);
+int fw_cfg_update_item(struct board *board, uint16_t key, const void *data, size_t len, struct err *e);
 #endif

@@ -131,12 +131,16 @@ const char *kvm_cpu_model_alias(const char *name); /* "Nehalem" -> "Nehalem-v1";
 const char *kvm_cpu_model_name(size_t i, const char **summary);
 
 /* ---- vCPUs ---- */
-/* Create vCPU `index` with its APIC id and thread (not yet running). name_threads: "CPU 0/KVM". */
+/* Create vCPU `index` with its APIC id and thread, "CPU 0/KVM". Any order, also while others run: it then waits for INIT
+   and SIPI. One that was retired comes back in its power-on state. Main thread. */
 struct kvm_vcpu *kvm_vcpu_new(struct kvm_vm *vm, unsigned index, struct err *e);
+/* Unplug: returns when it has left the guest and its exit handler; its state is lost and it does not run until
+   kvm_vcpu_new(). Never the boot CPU. Main thread, no device lock held. */
+void kvm_vcpu_retire(struct kvm_vcpu *c);
 /* fn is called on each vCPU thread before it enters the guest for the first time (the sandbox). Before the first resume. */
 void kvm_set_thread_hook(struct kvm_vm *vm, void (*fn)(void));
-unsigned kvm_vcpu_count(struct kvm_vm *vm);
-struct kvm_vcpu *kvm_vcpu_get(struct kvm_vm *vm, unsigned index);
+unsigned kvm_vcpu_count(struct kvm_vm *vm); /* one more than the highest index in use; there may be holes below */
+struct kvm_vcpu *kvm_vcpu_get(struct kvm_vm *vm, unsigned index); /* NULL: there is no such vCPU */
 uint32_t kvm_vcpu_apic_id(const struct kvm_vcpu *c);
 /* The APIC id CPU `index` has in this topology (for MADT and -device; also for CPUs not created). */
 uint32_t kvm_apic_id(const struct smp_opts *smp, unsigned index);

@@ -61,16 +61,26 @@ int machine_write_description(struct board *b, const char *path, struct err *e);
 struct device *device_create(struct board *b, const char *driver, const char *id, struct opts *o, struct device *parent,
 			     struct err *e);
 void device_destroy(struct device *dev);
-int machine_device_add(struct board *b, struct opts *o, struct err *e); /* "driver=..." from -device */
+int machine_device_add(struct board *b, struct opts *o, struct err *e); /* "driver=..." from -device, device_add */
+/* device_del: ID or path. A PCI device or vCPU goes when the guest has ejected it, anything else at once;
+   DEVICE_DELETED tells. */
+int machine_device_del(struct board *b, const char *id, struct err *e);
 
-/* vCPUs, for query-cpus-fast */
+/* vCPUs. Possible CPUs have indices 0 .. board_max_cpus() - 1; those that exist need not be the first ones. */
 struct cpu_info {
 	unsigned index;
 	uint32_t apic_id;
-	int thread_id;
+	int thread_id; /* 0: it does not exist, or there is no KVM */
 	unsigned socket, core, thread;
+	bool present;
+	const char *id;   /* of a hot-plugged one; NULL if it has none. Valid until the CPU is removed */
+	char path[96];    /* QOM path; "" if it does not exist */
 };
-bool machine_cpu_info(struct board *b, unsigned index, struct cpu_info *out);
+/* The n-th CPU that exists, in the order of their indices. */
+bool machine_cpu_info(struct board *b, unsigned n, struct cpu_info *out);
+/* Possible CPU `index`, whether it exists or not. */
+bool machine_possible_cpu(struct board *b, unsigned index, struct cpu_info *out);
+const char *machine_cpu_type(const struct board *b); /* "qemu64-x86_64-cpu": what device_add takes for a CPU */
 
 /* Events: control subscribes (one subscriber list). data_json may be NULL. Main thread. */
 typedef void machine_event_fn(void *opaque, const char *name, const char *data_json);

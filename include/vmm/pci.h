@@ -79,7 +79,7 @@ int pci_attach(struct device *bus, struct device *dev, int32_t addr, struct err 
 int pci_realize(struct device *dev, struct err *e);
 /* Unmap the BARs and leave the slot. dev->pci stays valid: a vCPU may still be inside a handler. Main thread, no lock. */
 void pci_detach(struct device *dev);
-/* After map_synchronize(): release dev->pci. NULL-safe for a device that was never attached. */
+/* After a grace period: release dev->pci. NULL-safe for a device that was never attached. */
 void pci_free(struct device *dev);
 /* Reset the configuration space to power-on values (BARs are unmapped by the settle that follows). Device's lock held. */
 void pci_function_reset(struct device *dev);

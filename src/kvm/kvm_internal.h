@@ -157,8 +157,9 @@ struct kvm_vm {
 	uint32_t *msr_list;           /* what kvm_vcpu_state saves; see vcpu_state.c */
 	unsigned n_msrs;
 
+	/* By index; NULL: never created. Written by the main thread under run_lock and grace_lock; entries stay. */
 	struct kvm_vcpu *vcpus[KVM_MAX_VCPUS];
-	unsigned n_vcpus;
+	unsigned n_vcpus; /* one more than the highest index used */
 	pthread_mutex_t run_lock;
 	pthread_cond_t parked, resumed;
 	bool paused, stopping, held;
@@ -248,6 +249,7 @@ struct kvm_vcpu {
 	atomic_int tid;
 	bool thread_started;
 	bool parked;      /* run_lock */
+	bool retired;     /* unplugged: stays parked until it is plugged again; run_lock */
 	bool stuck;       /* triple fault or internal error: not to be run before reset; vCPU thread, or paused */
 	bool pending_io;  /* KVM has an I/O instruction to complete; vCPU thread */
 	bool extint;      /* KVM_INTERRUPT was used since the last flush_extint(); vCPU thread */

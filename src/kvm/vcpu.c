@@ -104,7 +104,7 @@ void kvm_call_after_grace(struct kvm_vm *vm, void (*fn)(void *arg), void *arg)
 	g->arg = arg;
 	pthread_mutex_lock(&vm->grace_lock);
 	for (unsigned i = 0; i < vm->n_vcpus; i++)
-		if (ask_grace(vm->vcpus[i])) {
+		if (vm->vcpus[i] && ask_grace(vm->vcpus[i])) {
 			g->waiting[i / 64] |= BIT64(i % 64);
 			waits = true;
 		}
@@ -220,9 +220,11 @@ void kvm_pic_output(struct kvm_vm *vm, bool level)
 
 void kvm_inject_nmi(struct kvm_vm *vm, int cpu)
 {
+	pthread_mutex_lock(&vm->grace_lock);
 	for (unsigned i = 0; i < vm->n_vcpus; i++)
-		if (cpu < 0 || (unsigned)cpu == i)
+		if (vm->vcpus[i] && (cpu < 0 || (unsigned)cpu == i))
 			request(vm->vcpus[i], VCPU_REQ_NMI);
+	pthread_mutex_unlock(&vm->grace_lock);
 }
 
 /* The board's NMI sources are wired to LINT1. APIC LVT LINT1 is at offset 360h: bit 16 masks, bits 10..8 are the
@@ -252,7 +254,7 @@ static bool park(struct kvm_vcpu *c)
 	go_outside(c);
 	pthread_mutex_lock(&vm->run_lock);
 	/* Slots being replaced keep everybody out; whoever replaces them does not wait for the parked. */
-	while ((vm->paused || c->stuck || vm->held) && !vm->stopping) {
+	while ((vm->paused || c->stuck || vm->held || c->retired) && !vm->stopping) {
 		if (!c->parked) {
 			c->parked = true;
 			pthread_cond_broadcast(&vm->parked);
@@ -290,10 +292,10 @@ void vcpus_hold(struct kvm_vm *vm)
 	pthread_mutex_lock(&vm->run_lock);
 	vm->held = true;
 	for (unsigned i = 0; i < vm->n_vcpus; i++)
-		if (vm->vcpus[i] != self && !vm->vcpus[i]->parked)
+		if (vm->vcpus[i] && vm->vcpus[i] != self && !vm->vcpus[i]->parked)
 			request(vm->vcpus[i], VCPU_REQ_HOLD);
 	for (unsigned i = 0; i < vm->n_vcpus; i++)
-		while (in_guest(vm->vcpus[i]))
+		while (vm->vcpus[i] && in_guest(vm->vcpus[i]))
 			pthread_cond_wait(&vm->parked, &vm->run_lock);
 	pthread_mutex_unlock(&vm->run_lock);
 }
@@ -418,10 +420,14 @@ static void on_kick(int signal)
 
 static void install_kick_handler(void)
 {
+	static bool installed; /* the sandbox lets nobody change handlers when the guest runs */
 	struct sigaction sa = {.sa_handler = on_kick};
 
+	if (installed)
+		return;
 	sigemptyset(&sa.sa_mask);
 	sigaction(KICK_SIGNAL, &sa, NULL);
+	installed = true;
 }
 
 bool kvm_vcpu_is_self(void)
@@ -466,13 +472,57 @@ static int open_vcpu(struct kvm_vcpu *c, struct err *e)
 	return 0;
 }
 
+/* KVM never lets go of a vCPU: one that was unplugged is kept and used again. */
+static struct kvm_vcpu *bring_back(struct kvm_vcpu *c)
+{
+	struct kvm_vm *vm = c->vm;
+
+	kvm_vcpu_reset(c);
+	pthread_mutex_lock(&vm->run_lock);
+	c->retired = false;
+	pthread_cond_broadcast(&vm->resumed);
+	pthread_mutex_unlock(&vm->run_lock);
+	return c;
+}
+
+/* From here on everybody who goes through all vCPUs finds c. Its thread has not started yet. */
+static void publish(struct kvm_vcpu *c)
+{
+	struct kvm_vm *vm = c->vm;
+
+	pthread_mutex_lock(&vm->run_lock);
+	pthread_mutex_lock(&vm->grace_lock);
+	vm->vcpus[c->index] = c;
+	vm->n_vcpus = MAX(vm->n_vcpus, c->index + 1);
+	pthread_mutex_unlock(&vm->grace_lock);
+	pthread_mutex_unlock(&vm->run_lock);
+}
+
+static void withdraw(struct kvm_vcpu *c)
+{
+	struct kvm_vm *vm = c->vm;
+
+	pthread_mutex_lock(&vm->run_lock);
+	pthread_mutex_lock(&vm->grace_lock);
+	vm->vcpus[c->index] = NULL;
+	pthread_mutex_unlock(&vm->grace_lock);
+	pthread_cond_broadcast(&vm->parked);
+	pthread_mutex_unlock(&vm->run_lock);
+}
+
 struct kvm_vcpu *kvm_vcpu_new(struct kvm_vm *vm, unsigned index, struct err *e)
 {
 	struct kvm_vcpu *c;
 
-	if (index != vm->n_vcpus || index >= MIN(vm->caps.max_vcpus, KVM_MAX_VCPUS)) {
+	if (index >= MIN(vm->caps.max_vcpus, KVM_MAX_VCPUS)) {
 		err_set(e, EINVAL, "CPU %u cannot be created: this host's KVM allows %u", index,
 			MIN(vm->caps.max_vcpus, KVM_MAX_VCPUS));
+		return NULL;
+	}
+	if (vm->vcpus[index] && vm->vcpus[index]->retired)
+		return bring_back(vm->vcpus[index]);
+	if (vm->vcpus[index]) {
+		err_set(e, EEXIST, "CPU %u exists", index);
 		return NULL;
 	}
 	if (setup_wait(vm, e) < 0)
@@ -492,18 +542,36 @@ struct kvm_vcpu *kvm_vcpu_new(struct kvm_vm *vm, unsigned index, struct err *e)
 	}
 	if (open_vcpu(c, e) < 0)
 		goto fail_free;
-	if (cpuid_apply(c, e) < 0 || start_thread(c, e) < 0)
+	if (cpuid_apply(c, e) < 0)
 		goto fail_unmap;
-	pthread_mutex_lock(&vm->grace_lock);
-	vm->vcpus[vm->n_vcpus++] = c;
-	pthread_mutex_unlock(&vm->grace_lock);
+	publish(c);
+	if (start_thread(c, e) < 0)
+		goto fail_withdraw;
 	return c;
+fail_withdraw:
+	withdraw(c);
 fail_unmap:
 	munmap(c->run, vm->run_size);
 	close(c->fd);
 fail_free:
 	free(c);
 	return NULL;
+}
+
+void kvm_vcpu_retire(struct kvm_vcpu *c)
+{
+	struct kvm_vm *vm = c->vm;
+
+	pthread_mutex_lock(&vm->run_lock);
+	c->retired = true;
+	if (!c->parked)
+		request(c, VCPU_REQ_PAUSE);
+	while (!c->parked)
+		pthread_cond_wait(&vm->parked, &vm->run_lock);
+	pthread_mutex_unlock(&vm->run_lock);
+	/* With its local APIC off no interrupt is sent to it any more. */
+	c->touched = true;
+	kvm_vcpu_reset(c);
 }
 
 void kvm_set_thread_hook(struct kvm_vm *vm, void (*hook)(void))
@@ -518,7 +586,9 @@ unsigned kvm_vcpu_count(struct kvm_vm *vm)
 
 struct kvm_vcpu *kvm_vcpu_get(struct kvm_vm *vm, unsigned index)
 {
-	return index < vm->n_vcpus ? vm->vcpus[index] : NULL;
+	struct kvm_vcpu *c = index < vm->n_vcpus ? vm->vcpus[index] : NULL;
+
+	return c && !c->retired ? c : NULL;
 }
 
 uint32_t kvm_vcpu_apic_id(const struct kvm_vcpu *c)
@@ -559,10 +629,10 @@ void kvm_vcpus_pause(struct kvm_vm *vm)
 	pthread_mutex_lock(&vm->run_lock);
 	vm->paused = true;
 	for (unsigned i = 0; i < vm->n_vcpus; i++)
-		if (!vm->vcpus[i]->parked)
+		if (vm->vcpus[i] && !vm->vcpus[i]->parked)
 			request(vm->vcpus[i], VCPU_REQ_PAUSE);
 	for (unsigned i = 0; i < vm->n_vcpus; i++)
-		while (!vm->vcpus[i]->parked)
+		while (vm->vcpus[i] && !vm->vcpus[i]->parked)
 			pthread_cond_wait(&vm->parked, &vm->run_lock);
 	pthread_mutex_unlock(&vm->run_lock);
 }
@@ -572,11 +642,12 @@ void kvm_vcpus_stop(struct kvm_vm *vm)
 	pthread_mutex_lock(&vm->run_lock);
 	vm->stopping = true;
 	for (unsigned i = 0; i < vm->n_vcpus; i++)
-		request(vm->vcpus[i], VCPU_REQ_PAUSE);
+		if (vm->vcpus[i])
+			request(vm->vcpus[i], VCPU_REQ_PAUSE);
 	pthread_cond_broadcast(&vm->resumed);
 	pthread_mutex_unlock(&vm->run_lock);
 	for (unsigned i = 0; i < vm->n_vcpus; i++)
-		if (vm->vcpus[i]->thread_started) {
+		if (vm->vcpus[i] && vm->vcpus[i]->thread_started) {
 			pthread_join(vm->vcpus[i]->thread, NULL);
 			vm->vcpus[i]->thread_started = false;
 		}

@@ -346,6 +346,8 @@ void kvm_vm_free(struct kvm_vm *vm)
 	for (unsigned i = 0; i < vm->n_vcpus; i++) {
 		struct kvm_vcpu *v = vm->vcpus[i];
 
+		if (!v)
+			continue;
 		munmap(v->run, vm->run_size);
 		close(v->fd);
 		free(v->poweron);
@@ -410,6 +412,7 @@ int kvm_clock_set(struct kvm_vm *vm, uint64_t ns)
 	/* Tell guests with kvmclock that they were stopped, so that soft-lockup watchdogs stay quiet; -EINVAL: the
 	   guest does not use kvmclock. */
 	for (unsigned i = 0; r == 0 && i < vm->n_vcpus; i++)
-		vcpu_ioctl(vm->vcpus[i], KVM_KVMCLOCK_CTRL, NULL);
+		if (vm->vcpus[i])
+			vcpu_ioctl(vm->vcpus[i], KVM_KVMCLOCK_CTRL, NULL);
 	return r < 0 ? r : 0;
 }

@@ -156,6 +156,7 @@ int board_build(struct board *b, struct err *e)
 			r = d->class->wire(d, e);
 	for (unsigned n = 0; !r && n < ARRAY_SIZE(disks); n++)
 		ide_cmos_disk(b, n, &disks[n]);
+	hotplug_slots_changed(b);
 	if (!r)
 		r = cmos_fill(b, b->config->boot.order, disks, e);
 	if (!r)
@@ -217,18 +218,6 @@ static int create_kvm(struct board *b, struct err *e)
 	return kvm_cpu_setup(b->kvm, b->config->cpu, &b->config->smp, e);
 }
 
-static int create_cpus(struct board *b, struct err *e)
-{
-	int r = 0;
-
-	if (!b->kvm)
-		return 0;
-	for (unsigned i = 0; !r && i < b->config->smp.cpus; i++)
-		if (!kvm_vcpu_new(b->kvm, i, e))
-			r = e && e->code ? -e->code : -ENOMEM;
-	return r;
-}
-
 static void on_block_event(void *opaque, const char *name, const char *data_json)
 {
 	machine_event(opaque, name, data_json);
@@ -242,6 +231,8 @@ struct board *machine_new(const struct config *c, struct err *e)
 	b->config = c;
 	b->devices_tail = &b->devices;
 	lifecycle_init(b);
+	hotplug_init(b);
+	cpus_init(b);
 	irq_fabric_init(b);
 	block_set_event_handler(on_block_event, b);
 	r = map_init(b, e);
@@ -250,7 +241,7 @@ struct board *machine_new(const struct config *c, struct err *e)
 	if (!r && strcmp(c->machine.type, "none"))
 		r = board_build(b, e);
 	if (!r && strcmp(c->machine.type, "none"))
-		r = create_cpus(b, e);
+		r = cpus_create(b, e);
 	if (r) {
 		machine_free(b);
 		return NULL;
@@ -286,6 +277,8 @@ void machine_free(struct board *b)
 	while (b->blocks)
 		ram_block_free(b->blocks);
 	map_free(b);
+	hotplug_free(b);
+	cpus_free(b);
 	lifecycle_free(b);
 	pthread_mutex_destroy(&b->irq.lock);
 	free(b);
@@ -299,33 +292,4 @@ const struct config *machine_config(const struct board *b)
 struct kvm_vm *machine_kvm(const struct board *b)
 {
 	return b->kvm;
-}
-
-unsigned board_cpus(const struct board *board)
-{
-	return board->config->smp.cpus;
-}
-
-unsigned board_max_cpus(const struct board *board)
-{
-	return board->config->smp.maxcpus;
-}
-
-bool machine_cpu_info(struct board *b, unsigned index, struct cpu_info *out)
-{
-	const struct smp_opts *smp = &b->config->smp;
-	struct kvm_vcpu *c;
-
-	if (index >= smp->cpus || !strcmp(b->config->machine.type, "none"))
-		return false;
-	*out = (struct cpu_info){
-		.index = index,
-		.apic_id = kvm_apic_id(smp, index),
-		.thread = index % smp->threads,
-		.core = index / smp->threads % smp->cores,
-		.socket = index / (smp->threads * smp->cores),
-	};
-	c = b->kvm ? kvm_vcpu_get(b->kvm, index) : NULL;
-	out->thread_id = c ? kvm_vcpu_thread_id(c) : 0;
-	return true;
 }

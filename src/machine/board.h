@@ -2,11 +2,13 @@
 #ifndef VMM_MACHINE_BOARD_H
 #define VMM_MACHINE_BOARD_H
 
+#include "vmm/hotplug.h"
 #include "vmm/kvm.h"
 #include "vmm/machine.h"
 
 #define N_GSI  24
 #define N_PIRQ 4
+#define CPU_WORDS ((MACHINE_MAX_CPUS + 63) / 64)
 
 /* ---- region map (map.c) ---- */
 struct map_piece {           /* one piece of the flattened memory space */
@@ -35,8 +37,9 @@ void map_commit(struct board *b);
 void map_freeze(struct board *b); /* before the devices are destroyed; vCPUs stopped */
 void map_free(struct board *b);
 void map_refresh_slots(struct board *b); /* board.dirty_log changed */
-/* Wait until no vCPU can still be inside a handler it found in an older map. Main thread; vCPUs running or paused. */
-void map_synchronize(struct board *b);
+/* fn(arg) on the main loop once no vCPU can still be inside a handler it found in the map of now. */
+void map_call_after_grace(struct board *b, loop_post_fn *fn, void *arg);
+void map_forget(struct board *b, const struct region *r); /* r, disabled, is about to be freed */
 /* Exit handlers. */
 void map_exit_pio(struct board *b, uint16_t port, bool write, void *data, unsigned size, uint32_t count);
 void map_exit_mmio(struct board *b, uint64_t addr, bool write, void *data, unsigned len);
@@ -102,6 +105,17 @@ struct board {
 	struct device *powerdown_dev;
 	void (*powerdown_fn)(struct device *dev);
 
+	/* devices and vCPUs that come and go (hotplug.c, cpus.c); main thread unless noted */
+	struct device *hotplug_dev;
+	const struct hotplug_ops *hotplug_ops;
+	uint32_t removable_slots;                 /* atomic */
+	uint32_t ejected_slots;                   /* atomic: asked for by the guest, not carried out yet */
+	uint64_t cpu_present[CPU_WORDS];          /* atomic words */
+	uint64_t cpu_ejected[CPU_WORDS];          /* atomic words: asked for by the guest, not carried out yet */
+	struct bh eject_bh;
+	char *cpu_id[MACHINE_MAX_CPUS];           /* of hot-plugged vCPUs */
+	bool firmware_stale;                      /* the tables for the firmware show another machine */
+
 	/* life cycle (lifecycle.c), main thread unless noted */
 	enum run_state state;
 	int reboot_action, shutdown_action, panic_action;
@@ -123,12 +137,34 @@ struct board {
 /* device.c */
 void device_reset_own(struct device *dev);
 void device_settle_own(struct device *dev);
-void device_unlink(struct device *dev);
+void device_unmap(struct device *dev);   /* lines low, regions gone, off its bus; main thread, no lock held */
+void device_dispose(struct device *dev); /* unmapped, off its bus, nothing in flight: unlink, destroy, free */
+bool device_id_taken(struct board *b, const char *id);
+bool device_id_valid(const char *id);
+/* hotplug.c */
+void hotplug_init(struct board *b);
+void hotplug_free(struct board *b);
+void hotplug_device_added(struct device *dev);
+void hotplug_withdraw(struct device *dev); /* take it away again; the guest has not been told */
+void hotplug_slots_changed(struct board *b);
+int hotplug_check(struct board *b, const struct device_class *c, struct err *e);
+void hotplug_device_quiesced(struct device *dev); /* a leaving one; any thread, its lock held */
+void hotplug_reset(struct board *b);              /* removals the guest did not carry out; vCPUs paused, devices quiesced */
+/* cpus.c */
+void cpus_init(struct board *b); /* the CPUs of -smp are there */
+int cpus_create(struct board *b, struct err *e);
+void cpus_free(struct board *b);
+bool cpu_type_known(const char *driver);
+int cpu_add(struct board *b, const char *driver, struct opts *o, struct err *e);
+int cpu_remove_request(struct board *b, unsigned index, struct err *e);
+int cpu_find(struct board *b, const char *id_or_path); /* index or -1 */
+void cpu_eject(struct board *b, unsigned index);
 /* board.c */
 int board_build(struct board *b, struct err *e);
 /* lifecycle.c */
 void lifecycle_init(struct board *b);
 void lifecycle_free(struct board *b);
+void lifecycle_release_quiesce(struct device *dev);
 void lifecycle_vcpu_error(struct board *b, unsigned cpu, const char *text); /* any thread */
 
 #endif

@@ -33,6 +33,12 @@ static int set16(struct board *b, unsigned index, uint64_t value)
 	return ret < 0 ? ret : rtc_set_cmos(b, index + 1, (uint8_t)(v >> 8));
 }
 
+/* One byte: with more than 256 CPUs firmware takes the number from fw_cfg. */
+void cmos_update_cpus(struct board *b)
+{
+	rtc_set_cmos(b, CMOS_CPUS, (uint8_t)(MIN(board_cpus(b), 256u) - 1));
+}
+
 static void fill_memory(struct board *b)
 {
 	uint64_t below = board_ram_below_4g(b), above = board_ram_above_4g(b);
@@ -43,8 +49,7 @@ static void fill_memory(struct board *b)
 	set16(b, CMOS_MEMORY_16M, below > 16 * MIB ? (below - 16 * MIB) / (64 * KIB) : 0);
 	for (unsigned i = 0; i < 3; i++)
 		rtc_set_cmos(b, CMOS_MEMORY_4G + i, (uint8_t)(above / (64 * KIB) >> (8 * i)));
-	/* One byte: with more than 256 CPUs firmware takes the number from fw_cfg. */
-	rtc_set_cmos(b, CMOS_CPUS, (uint8_t)(MIN(board_cpus(b), 256u) - 1));
+	cmos_update_cpus(b);
 }
 
 static void fill_floppies(struct board *b)

@@ -3,6 +3,7 @@
  * regions, interrupt lines and locks, and carries the two phases of reset.
  */
 #include "board.h"
+#include "boot_order.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -119,14 +120,24 @@ static int find_parent(struct board *b, const struct device_class *c, const char
 
 /* ---- creation ---- */
 
+bool device_id_taken(struct board *b, const char *id)
+{
+	return device_find(b, id) || cpu_find(b, id) >= 0;
+}
+
+bool device_id_valid(const char *id)
+{
+	return *id && strlen(id) < sizeof(((struct device *)0)->id) && !strpbrk(id, "/ \t,=");
+}
+
 static int choose_id(struct device *dev, const char *id, struct err *e)
 {
 	struct board *b = dev->board;
 
 	if (id) {
-		if (!*id || strlen(id) >= sizeof(dev->id) || strpbrk(id, "/ \t,="))
+		if (!device_id_valid(id))
 			return err_set(e, EINVAL, "Parameter 'id' expects an identifier, not '%s'", id);
-		if (device_find(b, id))
+		if (device_id_taken(b, id))
 			return err_set(e, EEXIST, "Duplicate device ID '%s'", id);
 		snprintf(dev->id, sizeof(dev->id), "%s", id);
 		dev->user_id = true;
@@ -353,7 +364,7 @@ fail:
 	return NULL;
 }
 
-void device_unlink(struct device *dev)
+static void unlink_device(struct device *dev)
 {
 	struct board *b = dev->board;
 
@@ -364,28 +375,60 @@ void device_unlink(struct device *dev)
 				b->devices_tail = p;
 			break;
 		}
+	if (b->powerdown_dev == dev)
+		b->powerdown_dev = NULL;
+	if (b->hotplug_dev == dev)
+		b->hotplug_dev = NULL;
 }
 
-void device_destroy(struct device *dev)
+void device_unmap(struct device *dev)
 {
-	struct board *b;
-
-	if (!dev)
-		return;
-	b = dev->board;
+	pthread_mutex_lock(dev->lock);
 	for (unsigned i = 0; i < dev->class->n_irqs; i++)
 		irq_set(&dev->irq[i], false);
 	for (unsigned i = 0; i < dev->class->n_regions; i++)
 		region_enable(&dev->regions[i], false);
+	pthread_mutex_unlock(dev->lock);
 	if (dev->pci)
 		pci_detach(dev);
-	map_synchronize(b);
-	device_unlink(dev);
-	if (b->powerdown_dev == dev)
-		b->powerdown_dev = NULL;
+}
+
+void device_dispose(struct device *dev)
+{
+	unlink_device(dev);
 	if (dev->class->destroy)
 		dev->class->destroy(dev);
+	for (unsigned i = 0; i < dev->class->n_regions; i++)
+		map_forget(dev->board, &dev->regions[i]);
 	free_instance(dev);
+}
+
+/* The machine ends: no vCPU runs any more. */
+void device_destroy(struct device *dev)
+{
+	if (!dev)
+		return;
+	device_unmap(dev);
+	device_dispose(dev);
+}
+
+/* A device for a guest that runs. */
+static int hot_add(struct board *b, const struct device_class *c, struct device *dev, struct err *e)
+{
+	struct blob order = {0};
+	int r = c->wire ? c->wire(dev, e) : 0;
+
+	if (!r)
+		r = boot_order_build(b, false, &order, e); /* its bootindex may be another's */
+	blob_free(&order);
+	if (r) {
+		hotplug_withdraw(dev);
+		return r;
+	}
+	device_reset_own(dev);
+	device_settle_own(dev);
+	hotplug_device_added(dev);
+	return 0;
 }
 
 int machine_device_add(struct board *b, struct opts *o, struct err *e)
@@ -393,30 +436,30 @@ int machine_device_add(struct board *b, struct opts *o, struct err *e)
 	const char *driver = opts_get(o, "driver");
 	const struct device_class *c;
 	struct device *dev;
+	int r;
 
 	if (!driver)
 		return err_set(e, EINVAL, "Parameter 'driver' is missing");
+	if (cpu_type_known(driver))
+		return cpu_add(b, driver, o, e);
 	c = device_class_find(driver);
-	if (!c || !c->user_creatable)
-		return c ? err_set(e, EINVAL, "Parameter 'driver' expects a pluggable device type: '%s' is part of the board", driver) :
-			   unknown_class(driver, e);
-	if (b->started && !c->hotpluggable)
-		return err_set(e, EINVAL, "Device '%s' does not support hotplugging", driver);
+	if (!c)
+		return unknown_class(driver, e);
+	if (!c->user_creatable)
+		return err_set(e, EINVAL, "Parameter 'driver' expects a pluggable device type: '%s' is part of the board", driver);
+	if (b->started) {
+		r = hotplug_check(b, c, e);
+		if (r)
+			return r;
+	}
 	dev = device_create(b, driver, opts_get(o, "id"), o, NULL, e);
 	if (!dev) {
-		err_prefix(e, "-device %s", driver);
+		if (!b->started)
+			err_prefix(e, "-device %s", driver);
 		return e && e->code ? -e->code : -EINVAL;
 	}
 	dev->user_made = true;
-	if (!b->started)
-		return 0;
-	if (c->wire && c->wire(dev, e)) {
-		device_destroy(dev);
-		return e && e->code ? -e->code : -EINVAL;
-	}
-	device_reset_own(dev);
-	device_settle_own(dev);
-	return 0;
+	return b->started ? hot_add(b, c, dev, e) : 0;
 }
 
 /* ---- reset and settle ---- */

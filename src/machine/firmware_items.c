@@ -8,6 +8,7 @@
 #include "boot_order.h"
 #include "e820.h"
 #include "smbios.h"
+#include "vmm/cmos.h"
 #include "vmm/fw_cfg.h"
 
 #include <errno.h>
@@ -32,6 +33,12 @@ static int item(struct board *b, uint16_t key, uint64_t value, unsigned size, st
 	uint8_t raw[8];
 	put_le(raw, value, size);
 	return fw_cfg_add_item(b, key, raw, size, e);
+}
+
+/* A file that firmware_refresh() publishes anew. */
+static int file(struct board *b, const char *name, const void *data, size_t len, struct err *e)
+{
+	return b->started ? fw_cfg_update(b, name, data, len, e) : fw_cfg_add_file(b, name, data, len, e);
 }
 
 static int publish_items(struct board *b, struct err *e)
@@ -63,15 +70,21 @@ static int publish_items(struct board *b, struct err *e)
 	return ret;
 }
 
+static int publish_boot_order(struct board *b, struct err *e)
+{
+	struct blob order;
+	int ret = boot_order_build(b, machine_config(b)->boot.strict, &order, e);
+	if (ret == 0)
+		ret = file(b, "bootorder", order.data, order.len, e);
+	blob_free(&order);
+	return ret;
+}
+
 static int publish_boot(struct board *b, struct err *e)
 {
 	const struct boot_opts *boot = &machine_config(b)->boot;
-	struct blob order;
 	uint8_t raw[4];
-	int ret = boot_order_build(b, boot->strict, &order, e);
-	if (ret == 0)
-		ret = fw_cfg_add_file(b, "bootorder", order.data, order.len, e);
-	blob_free(&order);
+	int ret = publish_boot_order(b, e);
 	put_le32(raw, boot->reboot_timeout);
 	if (ret == 0)
 		ret = fw_cfg_add_file(b, "etc/boot-fail-wait", raw, 4, e);
@@ -125,11 +138,11 @@ static int publish_acpi(struct board *b, struct err *e)
 	int ret = acpi_build(b, &acpi, e);
 	if (ret < 0)
 		return ret;
-	ret = fw_cfg_add_file(b, ACPI_TABLES_FILE, acpi.tables.data, acpi.tables.len, e);
+	ret = file(b, ACPI_TABLES_FILE, acpi.tables.data, acpi.tables.len, e);
 	if (ret == 0)
-		ret = fw_cfg_add_file(b, ACPI_RSDP_FILE, acpi.rsdp, sizeof(acpi.rsdp), e);
+		ret = file(b, ACPI_RSDP_FILE, acpi.rsdp, sizeof(acpi.rsdp), e);
 	if (ret == 0)
-		ret = fw_cfg_add_file(b, ACPI_LOADER_FILE, acpi.loader.data, acpi.loader.len, e);
+		ret = file(b, ACPI_LOADER_FILE, acpi.loader.data, acpi.loader.len, e);
 	acpi_blobs_free(&acpi);
 	return ret;
 }
@@ -220,4 +233,18 @@ int firmware_publish(struct board *b, struct err *e)
 	for (size_t i = 0; i < ARRAY_SIZE(steps) && ret == 0; i++)
 		ret = steps[i](b, e);
 	return ret;
+}
+
+int firmware_refresh(struct board *b, struct err *e)
+{
+	uint8_t cpus[2];
+	if (!b->firmware_stale || !device_find_class(b, "fw_cfg_io"))
+		return 0;
+	b->firmware_stale = false;
+	cmos_update_cpus(b);
+	put_le16(cpus, board_cpus(b));
+	int ret = fw_cfg_update_item(b, KEY_NB_CPUS, cpus, sizeof(cpus), e);
+	if (ret == 0)
+		ret = publish_boot_order(b, e);
+	return ret ? ret : publish_acpi(b, e);
 }

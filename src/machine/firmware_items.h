@@ -6,5 +6,7 @@
 
 /* Publish RAM size, CPU counts, e820, boot order, ACPI and SMBIOS tables and -fw_cfg files. After all devices exist. */
 int firmware_publish(struct board *b, struct err *e);
+/* At a reset after devices or vCPUs came or went: what depends on them, for the firmware to find. */
+int firmware_refresh(struct board *b, struct err *e);
 
 #endif

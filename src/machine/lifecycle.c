@@ -13,6 +13,7 @@
 #include "vmm/block.h"
 #include "boot.h"
 #include "chipset.h"
+#include "firmware_items.h"
 
 enum machine_request {
 	REQ_RESET = BIT(0),
@@ -225,12 +226,24 @@ static void quiesce_put(struct board *b)
 		loop_post(loop_main(), NULL, quiesce_finished, b);
 }
 
-void device_quiesced(struct device *dev)
+/* This device no longer holds up the whole machine's quiesce. */
+void lifecycle_release_quiesce(struct device *dev)
 {
-	if (!dev->quiesced) {
-		dev->quiesced = true;
+	if (dev->holds_quiesce) {
+		dev->holds_quiesce = false;
 		quiesce_put(dev->board);
 	}
+}
+
+void device_quiesced(struct device *dev)
+{
+	if (dev->quiesced)
+		return;
+	dev->quiesced = true;
+	if (dev->leaving)
+		hotplug_device_quiesced(dev); /* releases when the device is gone */
+	else
+		lifecycle_release_quiesce(dev);
 }
 
 void machine_quiesce(struct board *b, void (*done)(void *opaque), void *opaque)
@@ -240,12 +253,16 @@ void machine_quiesce(struct board *b, void (*done)(void *opaque), void *opaque)
 	b->quiesced = true;
 	__atomic_store_n(&b->quiesce_pending, 1, __ATOMIC_RELEASE); /* our own, until all were asked */
 	for (struct device *d = b->devices; d; d = d->next) {
-		if (!d->class->quiesce)
+		if (!d->class->quiesce && !d->leaving)
 			continue;
 		__atomic_add_fetch(&b->quiesce_pending, 1, __ATOMIC_ACQ_REL);
 		pthread_mutex_lock(d->lock);
-		d->quiesced = false;
-		d->class->quiesce(d);
+		d->holds_quiesce = true;
+		if (!d->leaving) { /* one that leaves is waited for until it is gone */
+			d->quiesced = false;
+			d->quiesce_asked = true;
+			d->class->quiesce(d);
+		}
 		pthread_mutex_unlock(d->lock);
 	}
 	quiesce_put(b);
@@ -256,8 +273,10 @@ void machine_unquiesce(struct board *b)
 {
 	b->quiesced = false;
 	for (struct device *d = b->devices; d; d = d->next) {
+		if (d->leaving)
+			continue;
 		pthread_mutex_lock(d->lock);
-		d->quiesced = false;
+		d->quiesced = d->quiesce_asked = false;
 		if (d->class->resume)
 			d->class->resume(d);
 		pthread_mutex_unlock(d->lock);
@@ -278,7 +297,8 @@ static int reset_all(struct board *b, struct err *e)
 	map_commit(b);
 	if (b->kvm)
 		for (unsigned i = 0; i < kvm_vcpu_count(b->kvm); i++)
-			kvm_vcpu_reset(kvm_vcpu_get(b->kvm, i));
+			if (kvm_vcpu_get(b->kvm, i))
+				kvm_vcpu_reset(kvm_vcpu_get(b->kvm, i));
 	if (b->config->kernel && !b->firmware && b->pci_bus)
 		chipset_setup(b);
 	dirty_all(b); /* firmware and kernel images go into RAM again */
@@ -293,7 +313,8 @@ static void reset_quiesced(void *opaque)
 	b->reset_in_progress = false;
 	if (b->quitting)
 		return;
-	if (reset_all(b, &e)) {
+	hotplug_reset(b);
+	if (firmware_refresh(b, &e) || reset_all(b, &e)) {
 		log_error("machine", "reset: %s", e.msg);
 		machine_stop(b, RUN_INTERNAL_ERROR);
 		return;
@@ -493,6 +514,11 @@ static void suspend(struct board *b)
 bool machine_waking(const struct board *board)
 {
 	return board->state == RUN_SUSPENDED;
+}
+
+bool machine_started(const struct board *board)
+{
+	return board->started;
 }
 
 static void wakeup(struct board *b)

@@ -620,14 +620,39 @@ void *map_ram_ptr(struct board *b, uint64_t addr, bool write, uint64_t *avail, s
 	return host;
 }
 
-void map_synchronize(struct board *b)
+struct grace_call {
+	loop_post_fn *fn;
+	void *arg;
+};
+
+static void grace_over(void *opaque)
 {
-	/* Paused vCPUs are outside every handler; running ones are made so by a pause that lasts no longer than this
-	 * call. */
-	if (b->kvm && machine_running(b)) {
-		kvm_vcpus_pause(b->kvm);
-		kvm_vcpus_resume(b->kvm);
-	}
+	struct grace_call *c = opaque;
+
+	loop_post(loop_main(), NULL, c->fn, c->arg);
+	free(c);
+}
+
+void map_call_after_grace(struct board *b, loop_post_fn *fn, void *arg)
+{
+	struct grace_call *c = xzalloc(sizeof(*c));
+
+	*c = (struct grace_call){.fn = fn, .arg = arg};
+	if (b->kvm)
+		kvm_call_after_grace(b->kvm, grace_over, c);
+	else
+		grace_over(c);
+}
+
+void map_forget(struct board *b, const struct region *r)
+{
+	struct map *m = &b->map;
+
+	pthread_mutex_lock(&m->lock);
+	for (unsigned i = 1; i < ARRAY_SIZE(m->pio_region); i++)
+		if (m->pio_region[i] == r)
+			__atomic_store_n(&m->pio_region[i], NULL, __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&m->lock);
 }
 
 void map_print(struct board *b, FILE *out)

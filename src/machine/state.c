@@ -53,10 +53,13 @@ int machine_save_state(struct board *b, struct state_buf *out, struct err *e)
 	for (struct device *d = b->devices; !r && d; d = d->next)
 		r = save_device(d, out, e);
 	for (unsigned i = 0; !r && b->kvm && i < kvm_vcpu_count(b->kvm); i++) {
+		struct kvm_vcpu *c = kvm_vcpu_get(b->kvm, i);
 		char id[64];
 
+		if (!c)
+			continue;
 		snprintf(id, sizeof(id), "cpu%u", i);
-		r = state_save(out, id, &kvm_vcpu_state, kvm_vcpu_get(b->kvm, i), e);
+		r = state_save(out, id, &kvm_vcpu_state, c, e);
 	}
 	return r;
 }
@@ -133,10 +136,13 @@ static int load_all(struct board *b, struct sections *s, struct err *e)
 	for (struct device *d = b->devices; !r && d; d = d->next)
 		r = load_device(s, d, e);
 	for (unsigned i = 0; !r && b->kvm && i < kvm_vcpu_count(b->kvm); i++) {
+		struct kvm_vcpu *c = kvm_vcpu_get(b->kvm, i);
 		char id[64];
 
+		if (!c)
+			continue;
 		snprintf(id, sizeof(id), "cpu%u", i);
-		r = load_one(s, id, &kvm_vcpu_state, kvm_vcpu_get(b->kvm, i), e);
+		r = load_one(s, id, &kvm_vcpu_state, c, e);
 	}
 	for (size_t i = 0; !r && i < s->n; i++)
 		if (!s->used[i])
@@ -163,6 +169,7 @@ int machine_load_state(struct board *b, const uint8_t *data, size_t len, struct 
 	map_commit(b);
 	irq_fabric_settled(b);
 	for (unsigned i = 0; !r && b->kvm && i < kvm_vcpu_count(b->kvm); i++)
-		r = kvm_vcpu_settle(kvm_vcpu_get(b->kvm, i), e);
+		if (kvm_vcpu_get(b->kvm, i))
+			r = kvm_vcpu_settle(kvm_vcpu_get(b->kvm, i), e);
 	return r;
 }

@@ -58,7 +58,9 @@ static const struct rule rules[] = {
 
 	/* vCPUs: KVM only */
 	{ "ioctl", ROLE_VCPU, "KVM_RUN and interrupt delivery: KVM's commands only", ARG(1, 0xff00, KVMIO << 8) },
-	{ "rt_sigtimedwait", ROLE_VCPU, "take back the kick that ended KVM_RUN with an interrupt half delivered", { 0 } },
+	{ "rt_sigtimedwait", ROLE_VCPU | ROLE_MAIN,
+	  "take back the kick that ended KVM_RUN with an interrupt half delivered; hot-plugged vCPUs are under both filters",
+	  { 0 } },
 	{ "io_submit", ROLE_VCPU, "hand a request to the kernel's AIO (does not block)", { 0 } },
 	{ "io_uring_enter", ROLE_VCPU, "hand a request to io_uring (does not block)", { 0 } },
 

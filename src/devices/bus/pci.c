@@ -8,6 +8,7 @@
  * configuration beyond 256 bytes (PCI Express), BARs below 16 bytes of memory or 4 of I/O, MSI with several messages.
  */
 #include "pci_bus.h"
+#include "vmm/hotplug.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -487,7 +488,7 @@ static bool overlap(unsigned offset, unsigned size, unsigned first, unsigned len
 
 uint32_t pci_config_read(struct device *bus, uint8_t devfn, unsigned offset, unsigned size)
 {
-	struct device *dev = pci_find(bus, devfn);
+	struct device *dev = machine_slot_ejected(bus->board, devfn >> 3) ? NULL : pci_find(bus, devfn);
 	if (!dev || offset + size > 256)
 		return UINT32_MAX;
 	pthread_mutex_lock(dev->lock);
@@ -523,7 +524,7 @@ static void config_write_locked(struct device *dev, unsigned offset, uint32_t va
 
 void pci_config_write(struct device *bus, uint8_t devfn, unsigned offset, uint32_t value, unsigned size)
 {
-	struct device *dev = pci_find(bus, devfn);
+	struct device *dev = machine_slot_ejected(bus->board, devfn >> 3) ? NULL : pci_find(bus, devfn);
 	if (!dev || offset + size > 256)
 		return;
 	pthread_mutex_lock(dev->lock);
@@ -553,6 +554,10 @@ static int choose_slot(struct pci_bus *bus, const struct device *dev, int32_t ad
 	if (addr >= PCI_DEVFNS)
 		return err_set(e, EINVAL, "device '%s': addr=0x%x is outside the bus (devices 0 to 0x1f)", dev->id,
 			       (unsigned)addr);
+	if (addr & 7 && bus->functions[addr & ~7] && machine_started(dev->board))
+		return err_set(e, EBUSY,
+			       "PCI: slot %u function 0 already occupied by %s, new func %s cannot be exposed to guest.",
+			       (unsigned)addr >> 3, bus->functions[addr & ~7]->class->name, dev->class->name);
 	if (bus->functions[addr])
 		return err_set(e, EBUSY, "device '%s': PCI address 0x%x.%x is taken by '%s'", dev->id,
 			       (unsigned)addr >> 3, (unsigned)addr & 7, bus->functions[addr]->id);

@@ -7,8 +7,10 @@
  * GPE0 block at 0xAFE0 is QEMU's (docs/specs/acpi_pci_hotplug.rst) in place of the chip's own GPSTS/GPEN.
  * Left out: SMM (a write to port 0xB2 takes effect directly, and DEVACTB's APMC_EN reads as set, which tells SeaBIOS
  * that no SMI handler is to be installed), the device monitors and their idle timers (registers hold what is written),
- * throttling, S1, and the hot-plug registers at 0xAE00 and 0xAF00.
+ * throttling and S1. The hot-plug registers at 0xAE00 and 0xAF00, QEMU's as well, are in files of their own.
  */
+#include "acpi_cpu_hotplug.h"
+#include "acpi_pci_hotplug.h"
 #include "piix4_smbus.h"
 #include "vmm/pci.h"
 
@@ -64,14 +66,18 @@ enum {
 #define GPE_BASE  0xafe0
 #define GPE_PORTS 4 /* 16 status bits, 16 enable bits */
 
+#define GPE_PCI_HOTPLUG 0x0002 /* \_GPE._E01 */
+#define GPE_CPU_HOTPLUG 0x0004 /* \_GPE._E02 */
+
 #define APM_ACPI_ENABLE  0xf1
 #define APM_ACPI_DISABLE 0xf0
 
-enum { REGION_PM, REGION_SMBUS, REGION_GPE, REGION_APM };
+enum { REGION_PM, REGION_SMBUS, REGION_GPE, REGION_APM, REGION_PCI_HOTPLUG, REGION_CPU_HOTPLUG };
 
 struct piix4_pm {
 	struct device dev;
 	uint8_t disable_s3, disable_s4, s4_val, sci_irq;
+	bool root_hotplug, bridge_hotplug;
 	/* guest-visible */
 	uint16_t pmsts, pmen, pmcntrl;
 	uint8_t misc[PM_PORTS]; /* registers that only hold what is written */
@@ -82,6 +88,8 @@ struct piix4_pm {
 	uint64_t next_overflow; /* in timer ticks since virtual time 0 */
 	struct timer overflow;
 	struct smbus_host smbus;
+	struct pci_hotplug pci_hotplug;
+	struct cpu_hotplug cpu_hotplug;
 };
 
 static void sci_update(struct piix4_pm *s)
@@ -314,10 +322,99 @@ static void smbus_write(struct device *dev, struct region *r, uint64_t offset, u
 	sci_update(s);
 }
 
+/* ---- hot-plug ---- */
+
+static uint64_t pci_hotplug_in(struct device *dev, struct region *r, uint64_t offset, unsigned size)
+{
+	return pci_hotplug_read(&DEVICE(dev, struct piix4_pm)->pci_hotplug, offset);
+}
+
+static void pci_hotplug_out(struct device *dev, struct region *r, uint64_t offset, uint64_t value, unsigned size)
+{
+	pci_hotplug_write(&DEVICE(dev, struct piix4_pm)->pci_hotplug, offset, value);
+}
+
+static uint64_t cpu_hotplug_in(struct device *dev, struct region *r, uint64_t offset, unsigned size)
+{
+	return cpu_hotplug_read(&DEVICE(dev, struct piix4_pm)->cpu_hotplug, offset, size);
+}
+
+static void cpu_hotplug_out(struct device *dev, struct region *r, uint64_t offset, uint64_t value, unsigned size)
+{
+	cpu_hotplug_write(&DEVICE(dev, struct piix4_pm)->cpu_hotplug, offset, value);
+}
+
+static void general_purpose_event(struct piix4_pm *s, uint16_t event)
+{
+	s->gpests |= event;
+	sci_update(s);
+}
+
+static bool pci_offered(struct device *dev)
+{
+	return DEVICE(dev, struct piix4_pm)->root_hotplug;
+}
+
+static void pci_inserted(struct device *dev, unsigned slot)
+{
+	struct piix4_pm *s = DEVICE(dev, struct piix4_pm);
+	s->pci_hotplug.up |= BIT(slot);
+	general_purpose_event(s, GPE_PCI_HOTPLUG);
+}
+
+static void pci_remove(struct device *dev, unsigned slot)
+{
+	struct piix4_pm *s = DEVICE(dev, struct piix4_pm);
+	s->pci_hotplug.down |= BIT(slot);
+	general_purpose_event(s, GPE_PCI_HOTPLUG);
+}
+
+static uint32_t pci_take_pending(struct device *dev)
+{
+	struct piix4_pm *s = DEVICE(dev, struct piix4_pm);
+	uint32_t slots = s->pci_hotplug.down;
+	s->pci_hotplug.down = 0;
+	return slots;
+}
+
+static void cpu_inserted(struct device *dev, unsigned index)
+{
+	struct piix4_pm *s = DEVICE(dev, struct piix4_pm);
+	cpu_hotplug_inserted(&s->cpu_hotplug, index);
+	general_purpose_event(s, GPE_CPU_HOTPLUG);
+}
+
+static int cpu_remove(struct device *dev, unsigned index, struct err *e)
+{
+	struct piix4_pm *s = DEVICE(dev, struct piix4_pm);
+	int ret = cpu_hotplug_remove(&s->cpu_hotplug, index, e);
+	if (ret == 0)
+		general_purpose_event(s, GPE_CPU_HOTPLUG);
+	return ret;
+}
+
+static bool cpu_take_pending(struct device *dev, unsigned index)
+{
+	return cpu_hotplug_take_pending(&DEVICE(dev, struct piix4_pm)->cpu_hotplug, index);
+}
+
+static const struct hotplug_ops hotplug_ops = {
+	.pci_offered = pci_offered,
+	.pci_inserted = pci_inserted,
+	.pci_remove = pci_remove,
+	.pci_take_pending = pci_take_pending,
+	.cpu_inserted = cpu_inserted,
+	.cpu_remove = cpu_remove,
+	.cpu_take_pending = cpu_take_pending,
+};
+
 static const struct region_ops pm_ops = {.read = pm_read, .write = pm_write};
 static const struct region_ops smbus_ops = {.read = smbus_read, .write = smbus_write, .max_access = 1};
 static const struct region_ops gpe_ops = {.read = gpe_read, .write = gpe_write};
 static const struct region_ops apm_ops = {.read = apm_read, .write = apm_write, .max_access = 1};
+static const struct region_ops pci_hotplug_ops = {
+	.read = pci_hotplug_in, .write = pci_hotplug_out, .min_access = 4, .max_access = 4};
+static const struct region_ops cpu_hotplug_ops = {.read = cpu_hotplug_in, .write = cpu_hotplug_out};
 
 #define PORTS(nm, at, sz, o, off)                                                                               \
 	{                                                                                                       \
@@ -329,6 +426,8 @@ static const struct region_desc piix4_regions[] = {
 	[REGION_SMBUS] = PORTS("smbus", SMBUS_BASE, SMBUS_PORTS, &smbus_ops, true),
 	[REGION_GPE] = PORTS("gpe0", GPE_BASE, GPE_PORTS, &gpe_ops, false),
 	[REGION_APM] = PORTS("apm", 0xb2, 2, &apm_ops, false),
+	[REGION_PCI_HOTPLUG] = PORTS("pci-hotplug", PCI_HOTPLUG_BASE, PCI_HOTPLUG_PORTS, &pci_hotplug_ops, true),
+	[REGION_CPU_HOTPLUG] = PORTS("cpu-hotplug", CPU_HOTPLUG_BASE, CPU_HOTPLUG_PORTS, &cpu_hotplug_ops, false),
 };
 
 /* ---- configuration space ---- */
@@ -385,12 +484,15 @@ static int piix4_create(struct device *dev, struct err *e)
 	config_init(dev->pci);
 	device_timer_init(dev, &s->overflow, VCLOCK_VIRTUAL, overflow_fired);
 	smbus_host_init(&s->smbus, board_ram_below_4g(dev->board) + board_ram_above_4g(dev->board));
+	s->pci_hotplug = (struct pci_hotplug){.board = dev->board, .legacy = !s->bridge_hotplug};
+	s->cpu_hotplug = (struct cpu_hotplug){.board = dev->board};
 	return 0;
 }
 
 static int piix4_wire(struct device *dev, struct err *e)
 {
 	machine_register_powerdown(dev, power_button);
+	machine_register_hotplug(dev, &hotplug_ops);
 	return 0;
 }
 
@@ -413,12 +515,15 @@ static void piix4_reset(struct device *dev)
 	s->apmc = s->apms = 0;
 	s->next_overflow = overflow_after(ticks_now());
 	smbus_host_reset(&s->smbus);
+	pci_hotplug_reset(&s->pci_hotplug);
+	cpu_hotplug_reset(&s->cpu_hotplug);
 }
 
 static void piix4_settle(struct device *dev)
 {
 	struct piix4_pm *s = DEVICE(dev, struct piix4_pm);
 	windows_update(dev);
+	region_enable(&dev->regions[REGION_PCI_HOTPLUG], s->root_hotplug);
 	overflow_arm(s);
 	sci_update(s);
 }
@@ -437,9 +542,18 @@ static const struct prop piix4_props[] = {
 	PROP(struct piix4_pm, s4_val, PROP_U8, .def = 2, .min = 2, .max = 7, .help = "sleep type that means S4"),
 	PROP(struct piix4_pm, sci_irq, PROP_U8, .def = 9, .min = 9, .max = 9, .help = "interrupt of ACPI events",
 	     .internal = true),
+	PROP_NAMED(struct piix4_pm, "acpi-root-pci-hotplug", root_hotplug, PROP_BOOL, .def = 1,
+		   .help = "devices of the root bus can be added and removed while the guest runs"),
+	PROP_NAMED(struct piix4_pm, "acpi-pci-hotplug-with-bridge-support", bridge_hotplug, PROP_BOOL, .def = 1,
+		   .help = "registers as of QEMU 1.7: a bus selector, and reading \"up\" clears it"),
 	PROP_END,
 };
 
+#define SINCE_2(m, table)                                                                                      \
+	{                                                                                                      \
+		.name = #m, .type = STATE_STRUCT, .since = 2, .offset = offsetof(struct piix4_pm, m), .count = 1, \
+		.size = sizeof(((struct piix4_pm *)0)->m), .sub = &(table)                                     \
+	}
 static const struct state_field piix4_fields[] = {
 	STATE_U(struct piix4_pm, pmsts),
 	STATE_U(struct piix4_pm, pmen),
@@ -452,12 +566,14 @@ static const struct state_field piix4_fields[] = {
 	STATE_B(struct piix4_pm, suspended),
 	STATE_U(struct piix4_pm, next_overflow),
 	STATE_SUB(struct piix4_pm, smbus, &smbus_host_state),
+	SINCE_2(pci_hotplug, pci_hotplug_state),
+	SINCE_2(cpu_hotplug, cpu_hotplug_state),
 	STATE_FIELDS_END,
 };
 
 static const struct state_table piix4_state = {
 	.name = "piix4_pm",
-	.version = 1,
+	.version = 2,
 	.oldest = 1,
 	.fields = piix4_fields,
 	.post_load = piix4_post_load,

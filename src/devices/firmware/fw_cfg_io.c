@@ -255,6 +255,30 @@ int fw_cfg_update(struct board *board, const char *name, const void *data, size_
 	return ret;
 }
 
+int fw_cfg_update_item(struct board *board, uint16_t key, const void *data, size_t len, struct err *e)
+{
+	struct fw_cfg *s = find(board, e);
+	char what[16];
+	uint8_t *copy;
+	snprintf(what, sizeof(what), "item 0x%x", key);
+	int ret = s ? copy_in(&copy, data, len, what, e) : -ENODEV;
+	if (ret < 0)
+		return ret;
+	ret = err_set(e, ENOENT, "fw_cfg: no %s to replace", what);
+	pthread_mutex_lock(s->dev.lock);
+	for (unsigned i = 0; i < s->n_items; i++)
+		if (s->items[i].key == key) {
+			free(s->items[i].data);
+			s->items[i].data = copy;
+			s->items[i].len = len;
+			ret = 0;
+		}
+	pthread_mutex_unlock(s->dev.lock);
+	if (ret < 0)
+		free(copy);
+	return ret;
+}
+
 /* ---- selector and data ports ---- */
 
 static void select_item(struct fw_cfg *s, uint16_t key)

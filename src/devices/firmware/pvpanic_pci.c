@@ -50,6 +50,7 @@ DEVICE_CLASS(pvpanic_pci) = {
 	.category = "Misc",
 	.size = sizeof(struct pvpanic_pci),
 	.user_creatable = true,
+	.hotpluggable = true,
 	.props = pvpanic_props,
 	.regions = pvpanic_regions,
 	.n_regions = ARRAY_SIZE(pvpanic_regions),
