@@ -1,6 +1,6 @@
 /*
- * Devices and vCPUs that come and go while the guest runs: what ties the board (src/machine/hotplug.c, cpus.c) to the device
- * that tells the guest, the ACPI power management (src/devices/bus/piix4_pm.c).
+ * Devices and vCPUs that come and go while the guest runs: what ties the board (src/machine/hotplug.c, cpus.c) to the
+ * device that tells the guest, the ACPI power management (src/devices/bus/piix4_pm.c).
  *
  * A device that left (device_del of a PCI function after the guest's eject, of anything else at once) goes in four
  * steps, none of which waits: unmapped and off its bus; a grace period, after which no vCPU can be inside one of its
@@ -13,10 +13,10 @@
 
 /* The notifying device's side. Main thread, with that device's lock held; leaf. */
 struct hotplug_ops {
-	bool (*pci_offered)(struct device *dev);                /* slots of the root bus can be (un)plugged */
+	bool (*pci_offered)(struct device *dev); /* slots of the root bus can be (un)plugged */
 	void (*pci_inserted)(struct device *dev, unsigned slot);
-	void (*pci_remove)(struct device *dev, unsigned slot);  /* ask the guest to eject it */
-	uint32_t (*pci_take_pending)(struct device *dev);       /* slots asked for and not ejected yet; forget them */
+	void (*pci_remove)(struct device *dev, unsigned slot); /* ask the guest to eject it */
+	uint32_t (*pci_take_pending)(struct device *dev);      /* slots asked for and not ejected yet; forget them */
 	void (*cpu_inserted)(struct device *dev, unsigned index);
 	int (*cpu_remove)(struct device *dev, unsigned index, struct err *e);
 	bool (*cpu_take_pending)(struct device *dev, unsigned index);

@@ -12,11 +12,11 @@ const struct qmp_type qmp_run_state =
 		 "guest-panicked", "colo");
 static const struct qmp_type status_info = QMP_OBJECT(
 	"StatusInfo", QMP_REQ("running", qmp_bool), QMP_REQ("singlestep", qmp_bool), QMP_REQ("status", qmp_run_state));
-static const struct qmp_type cpu_properties = QMP_OBJECT("CpuInstanceProperties", QMP_OPT("socket-id", qmp_int),
+const struct qmp_type qmp_cpu_properties = QMP_OBJECT("CpuInstanceProperties", QMP_OPT("socket-id", qmp_int),
 							 QMP_OPT("core-id", qmp_int), QMP_OPT("thread-id", qmp_int));
 static const struct qmp_type cpu_info_fast =
 	QMP_OBJECT("CpuInfoFast", QMP_REQ("cpu-index", qmp_int), QMP_REQ("qom-path", qmp_str),
-		   QMP_REQ("thread-id", qmp_int), QMP_OPT("props", cpu_properties), QMP_REQ("target", qmp_str));
+		   QMP_REQ("thread-id", qmp_int), QMP_OPT("props", qmp_cpu_properties), QMP_REQ("target", qmp_str));
 static const struct qmp_type machine_info = QMP_OBJECT(
 	"MachineInfo", QMP_REQ("name", qmp_str), QMP_OPT("alias", qmp_str), QMP_OPT("is-default", qmp_bool),
 	QMP_REQ("cpu-max", qmp_int), QMP_REQ("hotpluggable-cpus", qmp_bool), QMP_REQ("numa-mem-supported", qmp_bool),
@@ -114,12 +114,10 @@ static json_t *query_cpus_fast(struct qmp_call *call, struct err *e)
 {
 	json_t *list = json_array();
 	struct cpu_info info;
-	char path[64];
 
 	for (unsigned i = 0; machine_cpu_info(call->board, i, &info); i++) {
-		snprintf(path, sizeof(path), "/machine/unattached/cpu[%u]", info.index);
 		json_array_append_new(list, json_pack("{s:i, s:s, s:i, s:{s:i, s:i, s:i}, s:s}", "cpu-index",
-						      (int)info.index, "qom-path", path, "thread-id", info.thread_id,
+						      (int)info.index, "qom-path", info.path, "thread-id", info.thread_id,
 						      "props", "core-id", (int)info.core, "thread-id", (int)info.thread,
 						      "socket-id", (int)info.socket, "target", "x86_64"));
 	}
@@ -130,7 +128,7 @@ static json_t *query_machines(struct qmp_call *call, struct err *e)
 {
 	return json_pack("[{s:s, s:s, s:b, s:i, s:b, s:b, s:b, s:s}, {s:s, s:i, s:b, s:b, s:b}]", "name",
 			 "pc-i440fx-7.2", "alias", "pc", "is-default", 1, "cpu-max", MACHINE_MAX_CPUS,
-			 "hotpluggable-cpus", 0, "numa-mem-supported", 0, "deprecated", 0, "default-cpu-type",
+			 "hotpluggable-cpus", 1, "numa-mem-supported", 0, "deprecated", 0, "default-cpu-type",
 			 "qemu64-x86_64-cpu", "name", "none", "cpu-max", 1, "hotpluggable-cpus", 0,
 			 "numa-mem-supported", 0, "deprecated", 0);
 }

@@ -192,16 +192,34 @@ static int check_allowed(const struct qmp_command *c, const struct request *r, s
 	return 0;
 }
 
+/* What the row lists must fit; whether anything else may be there is the row's word, too. */
+static int check_args(const struct qmp_command *c, json_t *args, struct err *e)
+{
+	static const struct qmp_member no_args[] = {{.name = NULL}};
+	const struct qmp_member *members = c->args ? c->args : no_args;
+	json_t *listed;
+	int r;
+
+	if (!(c->flags & QMP_OPEN_ARGS))
+		return qmp_check_members(members, args, "", e);
+	listed = json_object();
+	for (const struct qmp_member *m = members; m->name; m++)
+		if (json_object_get(args, m->name))
+			json_object_set(listed, m->name, json_object_get(args, m->name));
+	r = qmp_check_members(members, listed, "", e);
+	json_decref(listed);
+	return r;
+}
+
 static json_t *run_command(const struct qmp_command *c, struct board *board, struct qmp_session *session,
 			   struct qmp_client *client, json_t *args, struct err *e)
 {
-	static const struct qmp_member no_args[] = {{.name = NULL}};
 	json_t *empty = json_object();
 	struct qmp_call call = {
 		.command = c, .board = board, .session = session, .client = client, .args = args ? args : empty};
 	json_t *result = NULL;
 
-	if (!qmp_check_members(c->args ? c->args : no_args, call.args, "", e)) {
+	if (!check_args(c, call.args, e)) {
 		result = c->run(&call, e);
 		if (!result && !e->code)
 			err_set(e, EIO, "The command %s failed", c->name);

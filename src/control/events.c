@@ -23,14 +23,25 @@ static const struct qmp_type vnc_client = QMP_OBJECT(
 	"VncClientInfo", QMP_REQ("host", qmp_str), QMP_REQ("service", qmp_str), QMP_REQ("family", network_family),
 	QMP_REQ("websocket", qmp_bool), QMP_OPT("x509_dname", qmp_str), QMP_OPT("sasl_username", qmp_str));
 
+static const struct qmp_type ost_slot_type = QMP_ENUM("ACPISlotType", "DIMM", "CPU");
+static const struct qmp_type ost_info =
+	QMP_OBJECT("ACPIOSTInfo", QMP_OPT("device", qmp_str), QMP_REQ("slot", qmp_str),
+		   QMP_REQ("slot-type", ost_slot_type), QMP_REQ("source", qmp_int), QMP_REQ("status", qmp_int));
+
 #define VNC_DATA QMP_MEMBERS(QMP_REQ("server", vnc_server), QMP_REQ("client", vnc_client))
 
 static const struct qmp_event events[] = {
+	{"ACPI_DEVICE_OST", "The guest says what became of a hot-plug request (_OST).",
+	 QMP_MEMBERS(QMP_REQ("info", ost_info))},
 	{"BLOCK_IO_ERROR", "A disk request failed; action says what becomes of it.",
 	 QMP_MEMBERS(QMP_REQ("device", qmp_str), QMP_OPT("node-name", qmp_str), QMP_REQ("operation", io_operation),
 		     QMP_REQ("action", io_action), QMP_OPT("nospace", qmp_bool), QMP_REQ("reason", qmp_str))},
+	{"DEVICE_DELETED", "A device has been removed, and its back ends are free.",
+	 QMP_MEMBERS(QMP_OPT("device", qmp_str), QMP_REQ("path", qmp_str))},
 	{"DEVICE_TRAY_MOVED", "A tray was opened or closed, by the guest or by a command.",
 	 QMP_MEMBERS(QMP_REQ("device", qmp_str), QMP_REQ("id", qmp_str), QMP_REQ("tray-open", qmp_bool))},
+	{"DEVICE_UNPLUG_GUEST_ERROR", "The guest refused to let go of a device.",
+	 QMP_MEMBERS(QMP_OPT("device", qmp_str), QMP_REQ("path", qmp_str))},
 	{"GUEST_CRASHLOADED", "The guest reported a crash kernel has been loaded and takes over.",
 	 QMP_MEMBERS(QMP_REQ("action", panic_action))},
 	{"GUEST_PANICKED", "The guest's kernel panicked.", QMP_MEMBERS(QMP_REQ("action", panic_action))},

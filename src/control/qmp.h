@@ -106,6 +106,7 @@ struct qmp_call {
 enum qmp_command_flags {
 	QMP_OOB = 1,         /* may be executed out of band: does not wait for anything */
 	QMP_NEGOTIATION = 2, /* qmp_capabilities */
+	QMP_OPEN_ARGS = 4,   /* takes more arguments than its row lists: a device's properties */
 };
 
 struct qmp_command {

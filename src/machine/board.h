@@ -50,6 +50,7 @@ void *map_ram_ptr(struct board *b, uint64_t addr, bool write, uint64_t *avail, s
 struct ram_block {
 	struct ram_block *next;
 	struct board *board;
+	struct device *owner; /* it goes with this device; NULL: with the machine */
 	char name[64];
 	int fd;
 	uint8_t *host;

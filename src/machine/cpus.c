@@ -1,6 +1,6 @@
 /*
- * vCPUs that come and go: the set of CPUs the board has, out of the -smp maxcpus= that are possible. A CPU that the guest
- * ejects is stopped and kept (KVM cannot take one back); the next device_add for the same place uses it again.
+ * vCPUs that come and go: the set of CPUs the board has, out of the -smp maxcpus= that are possible. A CPU that the
+ * guest ejects is stopped and kept (KVM cannot take one back); the next device_add for the same place uses it again.
  *
  * Source: QEMU docs/specs/acpi_cpu_hotplug.rst for who does what; error texts are QEMU 7.2's, clients match them.
  */
@@ -229,7 +229,8 @@ int cpu_add(struct board *b, const char *driver, struct opts *o, struct err *e)
 	if (machine_cpu_present(b, index))
 		return err_set(e, EEXIST, "CPU[%u] with APIC ID %u exists", index, machine_cpu_apic_id(b, index));
 	if (test_bit(b->cpu_ejected, index))
-		return err_set(e, EBUSY, "CPU[%u] with APIC ID %u is just being removed", index, machine_cpu_apic_id(b, index));
+		return err_set(e, EBUSY, "CPU[%u] with APIC ID %u is just being removed", index,
+			       machine_cpu_apic_id(b, index));
 	/* With -device it is created with those of -smp. */
 	if (b->started && b->kvm && !kvm_vcpu_new(b->kvm, index, e))
 		return e && e->code ? -e->code : -ENOMEM;
@@ -297,13 +298,15 @@ static void report_ost(void *opaque)
 	struct ost *o = opaque;
 	const char *id = o->board->cpu_id[o->index];
 	char *device = id ? xasprintf("\"device\": \"%s\", ", id) : xstrdup("");
-	char *data = xasprintf("{\"info\": {%s\"slot\": \"%u\", \"slot-type\": \"CPU\", \"source\": %u, \"status\": %u}}",
-			       device, o->index, o->event, o->status);
+	char *data =
+		xasprintf("{\"info\": {%s\"slot\": \"%u\", \"slot-type\": \"CPU\", \"source\": %u, \"status\": %u}}",
+			  device, o->index, o->event, o->status);
 
 	machine_event(o->board, "ACPI_DEVICE_OST", data);
 	free(data);
 	/* 0x80..0x84: refused, busy, in use; 0x85: still at it */
-	if ((o->event == EJECT_REQUEST || o->event == OSPM_EJECT) && o->status && o->status != 0x85 && o->status != 0x84) {
+	if ((o->event == EJECT_REQUEST || o->event == OSPM_EJECT) && o->status && o->status != 0x85 &&
+	    o->status != 0x84) {
 		struct cpu_info info;
 
 		machine_possible_cpu(o->board, o->index, &info);

@@ -393,6 +393,15 @@ void device_unmap(struct device *dev)
 		pci_detach(dev);
 }
 
+static void free_ram(const struct device *dev)
+{
+	for (struct ram_block *rb = dev->board->blocks, *next; rb; rb = next) {
+		next = rb->next;
+		if (rb->owner == dev)
+			ram_block_free(rb);
+	}
+}
+
 void device_dispose(struct device *dev)
 {
 	unlink_device(dev);
@@ -400,6 +409,8 @@ void device_dispose(struct device *dev)
 		dev->class->destroy(dev);
 	for (unsigned i = 0; i < dev->class->n_regions; i++)
 		map_forget(dev->board, &dev->regions[i]);
+	if (!dev->board->quitting) /* else KVM still has it as a slot */
+		free_ram(dev);
 	free_instance(dev);
 }
 

@@ -1,7 +1,7 @@
 /*
  * Devices that come and go while the guest runs: see vmm/hotplug.h for the four steps of a removal. A PCI function goes
- * when the guest has ejected its slot, with all functions of that slot; what is on another bus goes at once. Children (ports
- * of a controller) go before their parent.
+ * when the guest has ejected its slot, with all functions of that slot; what is on another bus goes at once. Children
+ * (ports of a controller) go before their parent.
  *
  * Source: QEMU docs/specs/acpi_pci_hotplug.rst for who does what; error texts are QEMU 7.2's, clients match them.
  */
@@ -74,8 +74,10 @@ static const char *bus_of(const struct device_class *c)
 int hotplug_check(struct board *b, const struct device_class *c, struct err *e)
 {
 	if (!c->hotpluggable && c->bus == BUS_PCI)
-		return err_set(e, EINVAL, "Parameter 'driver' expects a pluggable device type: '%s' can only be there from the start",
-			       c->name);
+		return err_set(
+			e, EINVAL,
+			"Parameter 'driver' expects a pluggable device type: '%s' can only be there from the start",
+			c->name);
 	if (!c->hotpluggable || (c->bus == BUS_PCI && !pci_offered(b)))
 		return err_set(e, EINVAL, "Bus '%s' does not support hotplugging", bus_of(c));
 	return 0;
@@ -200,7 +202,8 @@ void hotplug_withdraw(struct device *dev)
 
 static struct device *find(struct board *b, const char *id)
 {
-	static const char *const containers[] = {"/machine/peripheral/", "/machine/peripheral-anon/", "/machine/unattached/"};
+	static const char *const containers[] = {"/machine/peripheral/", "/machine/peripheral-anon/",
+						 "/machine/unattached/"};
 	struct device *dev;
 
 	for (size_t i = 0; i < ARRAY_SIZE(containers); i++)
@@ -219,7 +222,8 @@ static int remove_pci(struct device *dev, struct err *e)
 	if (!pci_offered(b))
 		return err_set(e, EINVAL, "Bus 'pci.0' does not support hotplugging");
 	if (!(machine_removable_slots(b) & BIT(dev->pci->devfn >> 3)))
-		return err_set(e, EBUSY, "Device '%s' shares its slot with a device that does not support hotplugging", dev->id);
+		return err_set(e, EBUSY, "Device '%s' shares its slot with a device that does not support hotplugging",
+			       dev->id);
 	pthread_mutex_lock(b->hotplug_dev->lock);
 	b->hotplug_ops->pci_remove(b->hotplug_dev, dev->pci->devfn >> 3);
 	pthread_mutex_unlock(b->hotplug_dev->lock);

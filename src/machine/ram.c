@@ -72,10 +72,14 @@ void ram_block_free(struct ram_block *rb)
 
 struct ram_block *ram_block_new(struct device *dev, const char *name, uint64_t size, struct err *e)
 {
+	struct ram_block *rb;
 	char full[64];
 
 	snprintf(full, sizeof(full), "%.40s/%.20s", dev->id, name);
-	return ram_block_create(dev->board, full, size, e);
+	rb = ram_block_create(dev->board, full, size, e);
+	if (rb)
+		rb->owner = dev;
+	return rb;
 }
 
 void *ram_block_ptr(struct ram_block *rb)

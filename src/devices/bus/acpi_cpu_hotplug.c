@@ -1,10 +1,10 @@
 /*
- * The registers through which the guest's ACPI code learns of vCPUs that came or shall go. They start as a read-only bitmap of
- * APIC ids ("legacy"); writing 0 to its first byte switches to selector, status and command registers, until the next
- * reset.
+ * The registers through which the guest's ACPI code learns of vCPUs that came or shall go. They start as a read-only
+ * bitmap of APIC ids ("legacy"); writing 0 to its first byte switches to selector, status and command registers, until
+ * the next reset.
  *
- * Source: QEMU docs/specs/acpi_cpu_hotplug.rst. Left out: bit 4 of the status register, by which an OS hands the ejection to
- * firmware in system management mode, which this machine does not have.
+ * Source: QEMU docs/specs/acpi_cpu_hotplug.rst. Left out: bit 4 of the status register, by which an OS hands the
+ * ejection to firmware in system management mode, which this machine does not have.
  */
 #include "acpi_cpu_hotplug.h"
 
@@ -117,9 +117,9 @@ uint64_t cpu_hotplug_read(struct cpu_hotplug *h, unsigned offset, unsigned size)
 	case REG_STATUS:
 		return status(h);
 	case REG_DATA:
-		return h->command == COMMAND_NEXT_EVENT ? h->selector :
-		       h->command == COMMAND_ARCH_ID	? machine_cpu_apic_id(h->board, h->selector) :
-							  0;
+		return h->command == COMMAND_NEXT_EVENT ? h->selector
+		       : h->command == COMMAND_ARCH_ID  ? machine_cpu_apic_id(h->board, h->selector)
+							: 0;
 	default: /* REG_DATA2: the upper half of an APIC id */
 		return 0;
 	}
@@ -157,7 +157,8 @@ void cpu_hotplug_inserted(struct cpu_hotplug *h, unsigned index)
 int cpu_hotplug_remove(struct cpu_hotplug *h, unsigned index, struct err *e)
 {
 	if (!h->modern)
-		return err_set(e, ENOTSUP, "acpi: device unplug request for not supported device type: the guest has not started "
+		return err_set(e, ENOTSUP,
+			       "acpi: device unplug request for not supported device type: the guest has not started "
 			       "using CPU hot-plug");
 	set(h->removing, index, true);
 	return 0;
@@ -177,22 +178,18 @@ static int post_load(void *obj, uint16_t version, struct err *e)
 
 	for (unsigned i = 0; i < CPU_HOTPLUG_MAX; i++)
 		if (!possible(h, i) && (get(h->inserting, i) || get(h->removing, i)))
-			return err_set(e, EINVAL, "CPU hot-plug: an event for CPU %u, but this machine can have only %u", i,
+			return err_set(e, EINVAL,
+				       "CPU hot-plug: an event for CPU %u, but this machine can have only %u", i,
 				       board_max_cpus(h->board));
 	return 0;
 }
 
 static const struct state_field fields[] = {
-	STATE_B(struct cpu_hotplug, modern),
-	STATE_U(struct cpu_hotplug, selector),
-	STATE_U(struct cpu_hotplug, command),
-	STATE_BUF(struct cpu_hotplug, inserting),
-	STATE_BUF(struct cpu_hotplug, removing),
-	STATE_U(struct cpu_hotplug, ost_event),
-	STATE_U(struct cpu_hotplug, ost_status),
-	STATE_FIELDS_END,
+	STATE_B(struct cpu_hotplug, modern),     STATE_U(struct cpu_hotplug, selector),
+	STATE_U(struct cpu_hotplug, command),    STATE_BUF(struct cpu_hotplug, inserting),
+	STATE_BUF(struct cpu_hotplug, removing), STATE_U(struct cpu_hotplug, ost_event),
+	STATE_U(struct cpu_hotplug, ost_status), STATE_FIELDS_END,
 };
 
 const struct state_table cpu_hotplug_state = {
-	.name = "acpi_cpu_hotplug", .version = 1, .oldest = 1, .fields = fields, .post_load = post_load
-};
+	.name = "acpi_cpu_hotplug", .version = 1, .oldest = 1, .fields = fields, .post_load = post_load};

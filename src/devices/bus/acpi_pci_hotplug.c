@@ -1,6 +1,6 @@
 /*
- * The registers through which the guest's ACPI code learns of PCI slots that were filled or shall be emptied: up, down, eject,
- * removability and the bus selector, 32 bits each.
+ * The registers through which the guest's ACPI code learns of PCI slots that were filled or shall be emptied: up, down,
+ * eject, removability and the bus selector, 32 bits each.
  *
  * Source: QEMU docs/specs/acpi_pci_hotplug.rst. Left out: buses behind bridges (there are no bridges: selector 0 is
  * the root bus, another reads zeros) and the acpi-index register (reads as zero, "no index").

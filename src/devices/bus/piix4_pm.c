@@ -549,10 +549,10 @@ static const struct prop piix4_props[] = {
 	PROP_END,
 };
 
-#define SINCE_2(m, table)                                                                                      \
-	{                                                                                                      \
+#define SINCE_2(m, table)                                                                                         \
+	{                                                                                                         \
 		.name = #m, .type = STATE_STRUCT, .since = 2, .offset = offsetof(struct piix4_pm, m), .count = 1, \
-		.size = sizeof(((struct piix4_pm *)0)->m), .sub = &(table)                                     \
+		.size = sizeof(((struct piix4_pm *)0)->m), .sub = &(table)                                        \
 	}
 static const struct state_field piix4_fields[] = {
 	STATE_U(struct piix4_pm, pmsts),
