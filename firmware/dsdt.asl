@@ -13,6 +13,17 @@
 	Package () { n##FFFF, 0, a, 0 }, Package () { n##FFFF, 1, b, 0 }, \
 	Package () { n##FFFF, 2, c, 0 }, Package () { n##FFFF, 3, d, 0 }
 
+/*
+ * Slot n, whose devices come and go. acpi.c hides _EJ0 where a device is fixed: what has one is offered for removal.
+ * Slots 0 and 1 are the chip set's.
+ */
+#define HOTSLOT_BODY(n) \
+	Name (_ADR, 0x00##n##0000) \
+	Name (_SUN, 0x##n) \
+	Method (_EJ0, 1) { PCEJ (0x##n) }
+#define HOTSLOT(name, n) \
+	Device (name) { HOTSLOT_BODY (n) }
+
 DefinitionBlock ("dsdt.aml", "DSDT", 1, "VMM", "VMMPC", 1)
 {
 	/* patched: the optional ISA devices there are, ACPI_HAS_... in src/machine/acpi.c */
@@ -27,6 +38,7 @@ DefinitionBlock ("dsdt.aml", "DSDT", 1, "VMM", "VMMPC", 1)
 	Scope (\_GPE)
 	{
 		Name (_HID, "ACPI0006")
+		Method (_E01) { \_SB.PCI0.PCNT () }
 	}
 
 	Scope (\_SB)
@@ -90,9 +102,99 @@ DefinitionBlock ("dsdt.aml", "DSDT", 1, "VMM", "VMMPC", 1)
 				SLOT (0x001F, LNKC, LNKD, LNKA, LNKB)
 			})
 
+			/* Hot-plug registers: QEMU's docs/specs/acpi_pci_hotplug.rst */
+			OperationRegion (PCST, SystemIO, 0xAE00, 8)
+			Field (PCST, DWordAcc, NoLock, WriteAsZeros)
+			{
+				PCIU, 32, /* slots that were filled; reading forgets them */
+				PCID, 32  /* slots to be emptied */
+			}
+			OperationRegion (SEJ, SystemIO, 0xAE08, 4)
+			Field (SEJ, DWordAcc, NoLock, WriteAsZeros) { B0EJ, 32 }
+			OperationRegion (BNMR, SystemIO, 0xAE10, 4)
+			Field (BNMR, DWordAcc, NoLock, WriteAsZeros) { BNUM, 32 }
+			Mutex (BLCK, 0)
+			Method (PCEJ, 1)
+			{
+				Acquire (BLCK, 0xFFFF)
+				Store (0, BNUM)
+				Store (ShiftLeft (1, Arg0), B0EJ)
+				Release (BLCK)
+			}
+			Method (PCNT)
+			{
+				Acquire (BLCK, 0xFFFF)
+				Store (0, BNUM)
+				DVNT (PCIU, 1) /* device check */
+				DVNT (PCID, 3) /* eject request */
+				Release (BLCK)
+			}
+			Method (DVNT, 2)
+			{
+				If (And (Arg0, 0x00000004)) { Notify (VGA, Arg1) }
+				If (And (Arg0, 0x00000008)) { Notify (S03, Arg1) }
+				If (And (Arg0, 0x00000010)) { Notify (S04, Arg1) }
+				If (And (Arg0, 0x00000020)) { Notify (S05, Arg1) }
+				If (And (Arg0, 0x00000040)) { Notify (S06, Arg1) }
+				If (And (Arg0, 0x00000080)) { Notify (S07, Arg1) }
+				If (And (Arg0, 0x00000100)) { Notify (S08, Arg1) }
+				If (And (Arg0, 0x00000200)) { Notify (S09, Arg1) }
+				If (And (Arg0, 0x00000400)) { Notify (S0A, Arg1) }
+				If (And (Arg0, 0x00000800)) { Notify (S0B, Arg1) }
+				If (And (Arg0, 0x00001000)) { Notify (S0C, Arg1) }
+				If (And (Arg0, 0x00002000)) { Notify (S0D, Arg1) }
+				If (And (Arg0, 0x00004000)) { Notify (S0E, Arg1) }
+				If (And (Arg0, 0x00008000)) { Notify (S0F, Arg1) }
+				If (And (Arg0, 0x00010000)) { Notify (S10, Arg1) }
+				If (And (Arg0, 0x00020000)) { Notify (S11, Arg1) }
+				If (And (Arg0, 0x00040000)) { Notify (S12, Arg1) }
+				If (And (Arg0, 0x00080000)) { Notify (S13, Arg1) }
+				If (And (Arg0, 0x00100000)) { Notify (S14, Arg1) }
+				If (And (Arg0, 0x00200000)) { Notify (S15, Arg1) }
+				If (And (Arg0, 0x00400000)) { Notify (S16, Arg1) }
+				If (And (Arg0, 0x00800000)) { Notify (S17, Arg1) }
+				If (And (Arg0, 0x01000000)) { Notify (S18, Arg1) }
+				If (And (Arg0, 0x02000000)) { Notify (S19, Arg1) }
+				If (And (Arg0, 0x04000000)) { Notify (S1A, Arg1) }
+				If (And (Arg0, 0x08000000)) { Notify (S1B, Arg1) }
+				If (And (Arg0, 0x10000000)) { Notify (S1C, Arg1) }
+				If (And (Arg0, 0x20000000)) { Notify (S1D, Arg1) }
+				If (And (Arg0, 0x40000000)) { Notify (S1E, Arg1) }
+				If (And (Arg0, 0x80000000)) { Notify (S1F, Arg1) }
+			}
+			HOTSLOT (S03, 03)
+			HOTSLOT (S04, 04)
+			HOTSLOT (S05, 05)
+			HOTSLOT (S06, 06)
+			HOTSLOT (S07, 07)
+			HOTSLOT (S08, 08)
+			HOTSLOT (S09, 09)
+			HOTSLOT (S0A, 0A)
+			HOTSLOT (S0B, 0B)
+			HOTSLOT (S0C, 0C)
+			HOTSLOT (S0D, 0D)
+			HOTSLOT (S0E, 0E)
+			HOTSLOT (S0F, 0F)
+			HOTSLOT (S10, 10)
+			HOTSLOT (S11, 11)
+			HOTSLOT (S12, 12)
+			HOTSLOT (S13, 13)
+			HOTSLOT (S14, 14)
+			HOTSLOT (S15, 15)
+			HOTSLOT (S16, 16)
+			HOTSLOT (S17, 17)
+			HOTSLOT (S18, 18)
+			HOTSLOT (S19, 19)
+			HOTSLOT (S1A, 1A)
+			HOTSLOT (S1B, 1B)
+			HOTSLOT (S1C, 1C)
+			HOTSLOT (S1D, 1D)
+			HOTSLOT (S1E, 1E)
+			HOTSLOT (S1F, 1F)
+
 			Device (VGA)
 			{
-				Name (_ADR, 0x00020000)
+				HOTSLOT_BODY (02)
 				Method (_S1D) { Return (0) }
 				Method (_S2D) { Return (0) }
 				Method (_S3D) { Return (0) }
@@ -258,6 +360,8 @@ DefinitionBlock ("dsdt.aml", "DSDT", 1, "VMM", "VMMPC", 1)
 						IO (Decode16, 0x0092, 0x0092, 0, 1)
 						IO (Decode16, 0x00B2, 0x00B2, 0, 2)
 						IO (Decode16, 0x0600, 0x0600, 0, 0x40)
+						IO (Decode16, 0xAE00, 0xAE00, 0, 0x18)
+						IO (Decode16, 0xAF00, 0xAF00, 0, 0x20)
 						IO (Decode16, 0xAFE0, 0xAFE0, 0, 4)
 						IO (Decode16, 0xB100, 0xB100, 0, 0x10)
 					})

@@ -94,21 +94,12 @@ static bool find_device(struct board *board, const char *path, struct node *n)
 	return false;
 }
 
-static void cpu_path(const struct cpu_info *cpu, char path[QOM_PATH_MAX])
-{
-	snprintf(path, QOM_PATH_MAX, "/machine/unattached/cpu[%u]", cpu->index);
-}
-
 static bool find_cpu(struct board *board, const char *path, struct node *n)
 {
-	char mine[QOM_PATH_MAX];
-
-	for (unsigned i = 0; machine_cpu_info(board, i, &n->cpu); i++) {
-		cpu_path(&n->cpu, mine);
-		n->kind = NODE_CPU;
-		if (!strcmp(path, mine))
+	n->kind = NODE_CPU;
+	for (unsigned i = 0; machine_cpu_info(board, i, &n->cpu); i++)
+		if (!strcmp(path, n->cpu.path))
 			return true;
-	}
 	return false;
 }
 
@@ -356,9 +347,10 @@ static void visit_folder(struct visit *v, struct board *board, enum folder folde
 		child_name(d, name);
 		visit_child(v, name, d->class->name, path);
 	}
-	for (unsigned i = 0; folder == FOLDER_UNATTACHED && machine_cpu_info(board, i, &cpu); i++) {
-		cpu_path(&cpu, path);
-		visit_child(v, strrchr(path, '/') + 1, "x86_64-cpu", path);
+	for (unsigned i = 0; machine_cpu_info(board, i, &cpu); i++) {
+		if (folder != (cpu.id ? FOLDER_PERIPHERAL : FOLDER_UNATTACHED))
+			continue;
+		visit_child(v, strrchr(cpu.path, '/') + 1, "x86_64-cpu", cpu.path);
 	}
 	for (struct chardev *c = chardev_next(NULL); folder == FOLDER_CHARDEVS && c; c = chardev_next(c)) {
 		snprintf(path, sizeof(path), "/chardevs/%.100s", chardev_id(c));

@@ -8,8 +8,10 @@
  * revision 2 FADT, which XP rejects on some paths).
  */
 #include "acpi.h"
+#include "acpi_cpus.h"
 #include "aml.h"
 #include "vmm/cmos.h"
+#include "vmm/hotplug.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -127,6 +129,18 @@ static size_t build_facs(struct builder *b)
 
 /* ---- DSDT ---- */
 
+static unsigned u8_option(const struct device *dev, const char *name)
+{
+	const struct prop *p = prop_find(dev->class->props, name);
+	return p && p->type == PROP_U8 ? *((const uint8_t *)dev + p->offset) : 0;
+}
+
+static bool bool_option(const struct device *dev, const char *name)
+{
+	const struct prop *p = prop_find(dev->class->props, name);
+	return p && p->type == PROP_BOOL && *(const bool *)((const char *)dev + p->offset);
+}
+
 static bool has_port(struct board *board, uint16_t port)
 {
 	for (struct device *d = device_next(board, NULL); d; d = device_next(board, d))
@@ -179,6 +193,23 @@ static int patch_window(uint8_t *p, size_t size, unsigned width, uint64_t from, 
 	return patch(p, size, old, new, 4 * width, e);
 }
 
+/* Slots that nothing can leave: _EJ0 behind the slot's _SUN becomes EJ0_, which means nothing to anybody. */
+static int hide_ejectors(struct board *board, uint8_t *p, size_t size, struct err *e)
+{
+	struct device *pm = device_find_class(board, "PIIX4_PM");
+	uint32_t removable = pm && bool_option(pm, "acpi-root-pci-hotplug") ? machine_removable_slots(board) : 0;
+	for (unsigned slot = 2; slot < 32; slot++) {
+		const uint8_t sun[] = {0x08, '_', 'S', 'U', 'N', 0x0a, slot};
+		uint8_t *found = memmem(p, size, sun, sizeof(sun));
+		uint8_t *method = found ? memmem(found, MIN((size_t)(p + size - found), (size_t)32), "_EJ0", 4) : NULL;
+		if (!method)
+			return err_set(e, EINVAL, "ACPI: the compiled DSDT has no slot %u", slot);
+		if (!(removable & BIT(slot)))
+			memcpy(method, "EJ0_", 4);
+	}
+	return 0;
+}
+
 static int build_dsdt(struct builder *b, size_t *at, struct err *e)
 {
 	struct blob *t = &b->out->tables;
@@ -200,17 +231,13 @@ static int build_dsdt(struct builder *b, size_t *at, struct err *e)
 		ret = patch_window(p, acpi_dsdt_len, 8, 0x5a5a5a5a00000000, high, high + PCI_HOLE64 - 1, e);
 	if (ret == 0)
 		ret = patch(p, acpi_dsdt_len, "\x5a\x5a\x5a\x5a\x01\x01", new_port, 6, e);
+	if (ret == 0)
+		ret = hide_ejectors(b->board, p, acpi_dsdt_len, e);
 	table_end(b, *at, false);
 	return ret;
 }
 
 /* ---- SSDT ---- */
-
-static unsigned u8_option(const struct device *dev, const char *name)
-{
-	const struct prop *p = prop_find(dev->class->props, name);
-	return p && p->type == PROP_U8 ? *((const uint8_t *)dev + p->offset) : 0;
-}
 
 static void sleep_state(struct blob *t, const char *name, uint8_t type)
 {
@@ -230,29 +257,7 @@ static void build_ssdt(struct builder *b)
 		sleep_state(t, "_S4_", u8_option(pm, "s4_val"));
 	if (pm)
 		sleep_state(t, "_S5_", 0);
-	size_t scope = aml_scope(t, "_PR_");
-	unsigned cpus = board_cpus(b->board);
-	for (unsigned i = 0; i < MIN(cpus, 255u); i++) {
-		char seg[5];
-		snprintf(seg, sizeof(seg), "C%03X", i);
-		aml_processor(t, seg, i);
-	}
-	aml_end(t, scope);
-	/* A Processor's id has 8 bits; the rest, for which only newer systems look, are devices. */
-	if (cpus > 255) {
-		scope = aml_scope(t, "_SB_");
-		for (unsigned i = 255; i < cpus; i++) {
-			char seg[5];
-			snprintf(seg, sizeof(seg), "C%03X", i & 0xfff);
-			size_t device = aml_device(t, seg);
-			aml_name(t, "_HID");
-			aml_string(t, "ACPI0007");
-			aml_name(t, "_UID");
-			aml_integer(t, i);
-			aml_end(t, device);
-		}
-		aml_end(t, scope);
-	}
+	acpi_cpus_build(t, b->board);
 	table_end(b, at, true);
 }
 
@@ -297,18 +302,6 @@ static void build_fadt(struct builder *b, size_t facs, size_t dsdt)
 	table_end(b, at, true);
 }
 
-static void madt_cpu(struct blob *t, unsigned index, uint32_t apic_id)
-{
-	if (apic_id < 255 && index < 255) {
-		blob_add(t, (const uint8_t[]){0, 8, index, apic_id, 1, 0, 0, 0}, 8);
-		return;
-	}
-	blob_add(t, (const uint8_t[]){9, 16, 0, 0}, 4); /* local x2APIC */
-	blob_le(t, apic_id, 4);
-	blob_le(t, 1, 4);
-	blob_le(t, index, 4);
-}
-
 static void madt_override(struct blob *t, uint8_t irq, uint32_t gsi, uint16_t flags)
 {
 	blob_add(t, (const uint8_t[]){2, 10, 0, irq}, 4);
@@ -324,11 +317,11 @@ static void build_madt(struct builder *b)
 	bool x2apic = false;
 	blob_le(t, LAPIC_BASE, 4);
 	blob_le(t, 1, 4); /* there are 8259s as well */
-	for (unsigned i = 0; i < board_cpus(b->board); i++) {
-		struct cpu_info cpu = {.apic_id = i};
-		machine_cpu_info(b->board, i, &cpu);
-		x2apic |= cpu.apic_id >= 255 || i >= 255;
-		madt_cpu(t, i, cpu.apic_id);
+	for (unsigned i = 0; i < board_max_cpus(b->board); i++) {
+		uint8_t entry[16];
+		unsigned len = acpi_madt_cpu(entry, i, machine_cpu_apic_id(b->board, i), machine_cpu_present(b->board, i));
+		x2apic |= len == 16;
+		blob_add(t, entry, len);
 	}
 	blob_add(t, (const uint8_t[]){1, 12, 0, 0}, 4); /* IOAPIC, id 0 */
 	blob_le(t, IOAPIC_BASE, 4);

@@ -227,6 +227,12 @@ START_TEST(iasl_is_content_with_many_cpus_and_much_ram)
 }
 END_TEST
 
+START_TEST(iasl_is_content_with_pluggable_cpus)
+{
+	check_board("-m 64 -smp 3,maxcpus=17 -vga std -global PIIX4_PM.acpi-pci-hotplug-with-bridge-support=off");
+}
+END_TEST
+
 /* ---- what operating systems read out of them ---- */
 
 START_TEST(fadt_points_to_the_power_management)
@@ -361,6 +367,71 @@ START_TEST(sleep_states_follow_the_options)
 }
 END_TEST
 
+static bool slot_can_be_ejected(const uint8_t *dsdt, unsigned slot)
+{
+	const uint8_t sun[] = {0x08, '_', 'S', 'U', 'N', 0x0a, slot};
+	const uint8_t *found = memmem(dsdt, get_le32(dsdt + 4), sun, sizeof(sun));
+
+	ck_assert_ptr_nonnull(found);
+	return memmem(found, 32, "_EJ0", 4) != NULL;
+}
+
+START_TEST(slots_of_fixed_devices_cannot_be_ejected)
+{
+	struct board *b = bench_new("-m 64 -vga std -device pvpanic-pci,addr=4");
+	struct tables t;
+
+	load(b, &t);
+	for (unsigned slot = 2; slot < 32; slot++)
+		ck_assert_msg(slot_can_be_ejected(table(&t, "DSDT"), slot) == (slot != 2), "slot %u", slot);
+	unload(&t);
+	bench_free(b);
+	b = bench_new("-m 64 -global PIIX4_PM.acpi-root-pci-hotplug=off");
+	load(b, &t);
+	for (unsigned slot = 2; slot < 32; slot++)
+		ck_assert(!slot_can_be_ejected(table(&t, "DSDT"), slot));
+	unload(&t);
+	bench_free(b);
+}
+END_TEST
+
+/* Of each local APIC in the MADT: is it enabled? */
+static unsigned madt_enabled(struct board *b, unsigned *listed)
+{
+	struct tables t;
+	unsigned enabled = 0;
+
+	load(b, &t);
+	uint8_t *m = table(&t, "APIC");
+	*listed = 0;
+	for (uint32_t i = 44; i < get_le32(m + 4); i += m[i + 1])
+		if (m[i] == 0) {
+			enabled |= (get_le32(m + i + 4) & 1) << *listed;
+			++*listed;
+		}
+	unload(&t);
+	return enabled;
+}
+
+START_TEST(pluggable_cpus_are_listed_and_enabled_after_a_reset)
+{
+	struct board *b = bench_new("-m 64 -smp 1,maxcpus=4");
+	struct opts o;
+	unsigned listed;
+
+	ck_assert_uint_eq(madt_enabled(b, &listed), 0x1);
+	ck_assert_uint_eq(listed, 4);
+	ck_assert_int_eq(opts_parse(&o, "qemu64-x86_64-cpu,socket-id=2,core-id=0,thread-id=0", "driver", NULL), 0);
+	ck_assert_int_eq(machine_device_add(b, &o, NULL), 0);
+	opts_free(&o);
+	ck_assert_uint_eq(madt_enabled(b, &listed), 0x1);
+	bench_reset(b);
+	ck_assert_uint_eq(madt_enabled(b, &listed), 0x5);
+	ck_assert_uint_eq(listed, 4);
+	bench_free(b);
+}
+END_TEST
+
 START_TEST(user_table_is_added)
 {
 	char path[] = "/tmp/vmm-table-XXXXXX", options[256];
@@ -409,6 +480,9 @@ int main(void)
 	tcase_set_timeout(t, 60);
 	tcase_add_test(t, iasl_is_content);
 	tcase_add_test(t, iasl_is_content_with_many_cpus_and_much_ram);
+	tcase_add_test(t, iasl_is_content_with_pluggable_cpus);
+	tcase_add_test(t, slots_of_fixed_devices_cannot_be_ejected);
+	tcase_add_test(t, pluggable_cpus_are_listed_and_enabled_after_a_reset);
 	tcase_add_test(t, fadt_points_to_the_power_management);
 	tcase_add_test(t, madt_lists_cpus_and_overrides);
 	tcase_add_test(t, windows_of_the_root_bus_follow_the_ram);
