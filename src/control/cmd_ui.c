@@ -4,6 +4,7 @@
 #include <string.h>
 #include "commands.h"
 #include "types.h"
+#include "work.h"
 #include "vmm/config.h"
 #include "vmm/display.h"
 #include "vmm/input.h"
@@ -228,17 +229,53 @@ static struct console *need_console(struct err *e)
 	return c;
 }
 
+/* Encoding and writing take their time: on a thread of their own, the answer comes when the file is complete. */
+struct dump {
+	struct work work;
+	struct screenshot *shot;
+	struct qmp_later *later;
+	struct err e;
+	int ret;
+};
+
+static void write_screen(struct work *w)
+{
+	struct dump *d = container_of(w, struct dump, work);
+
+	d->ret = screenshot_write(d->shot, &d->e);
+}
+
+static void screen_written(struct work *w)
+{
+	struct dump *d = container_of(w, struct dump, work);
+
+	d->ret = screenshot_finish(d->shot, d->ret, &d->e);
+	qmp_later_finish(d->later, d->ret ? NULL : json_object(), &d->e);
+	free(d);
+}
+
 static json_t *screendump(struct qmp_call *call, struct err *e)
 {
 	const char *format = qmp_arg_str(call, "format");
+	struct screenshot *shot;
 	struct console *c;
+	struct dump *d;
 
 	if (!is_the_screen(call, e))
 		return NULL;
 	c = need_console(e);
-	if (!c || screendump_write(c, qmp_arg_str(call, "filename"), format ? format : "ppm", e))
+	shot = c ? screenshot_take(c, qmp_arg_str(call, "filename"), format ? format : "ppm", e) : NULL;
+	if (!shot)
 		return NULL;
-	return json_object();
+	d = xzalloc(sizeof(*d));
+	*d = (struct dump){.work = {.run = write_screen, .done = screen_written}, .shot = shot};
+	if (work_start(&d->work, e)) {
+		screenshot_finish(shot, -EBUSY, &d->e);
+		free(d);
+		return NULL;
+	}
+	d->later = qmp_later(call);
+	return NULL;
 }
 
 static json_t *x_screen_text(struct qmp_call *call, struct err *e)

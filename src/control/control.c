@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "events.h"
+#include "job.h"
 #include "qmp.h"
 #include "qtest.h"
 #include "vmm/chardev.h"
@@ -144,6 +145,7 @@ void control_stop(void)
 		return;
 	started = false;
 	qtest_stop();
+	job_cancel_all();
 	events_stop();
 	qmp_monitors_close(LAST_WORDS_MS);
 	chardev_on_quit(NULL, NULL);

@@ -212,20 +212,103 @@ static int check_args(const struct qmp_command *c, json_t *args, struct err *e)
 }
 
 static json_t *run_command(const struct qmp_command *c, struct board *board, struct qmp_session *session,
-			   struct qmp_client *client, json_t *args, struct err *e)
+			   struct qmp_client *client, const struct request *r, bool *later, struct err *e)
 {
 	json_t *empty = json_object();
-	struct qmp_call call = {
-		.command = c, .board = board, .session = session, .client = client, .args = args ? args : empty};
+	struct qmp_call call = {.command = c,
+				.board = board,
+				.session = session,
+				.client = client,
+				.args = r->args ? r->args : empty,
+				.id = r->id};
 	json_t *result = NULL;
 
 	if (!check_args(c, call.args, e)) {
 		result = c->run(&call, e);
-		if (!result && !e->code)
+		*later = !result && !e->code && call.later;
+		if (!result && !e->code && !*later)
 			err_set(e, EIO, "The command %s failed", c->name);
 	}
 	json_decref(empty);
 	return result;
+}
+
+/* Takes result. */
+static json_t *response_to(json_t *id, json_t *result, const struct err *e)
+{
+	json_t *response;
+
+	if (!result)
+		return qmp_error_response(id, e);
+	response = json_pack("{s:o}", "return", result);
+	if (id)
+		json_object_set(response, "id", id);
+	return response;
+}
+
+/* ---- answers that come later, and commands from inside ---- */
+
+struct qmp_later {
+	struct qmp_session *session; /* NULL: gone, or there never was one */
+	json_t *id;
+	void (*done)(void *opaque, json_t *result, const struct err *e);
+	void *opaque;
+};
+
+struct qmp_later *qmp_later(struct qmp_call *call)
+{
+	struct qmp_later *l = xzalloc(sizeof(*l));
+
+	*l = (struct qmp_later){.session = call->session,
+				.id = json_incref(call->id),
+				.done = call->done,
+				.opaque = call->opaque};
+	if (l->session)
+		qmp_session_wait(l->session, l);
+	call->later = l;
+	return l;
+}
+
+void qmp_later_forget(struct qmp_later *l)
+{
+	l->session = NULL;
+}
+
+void qmp_later_finish(struct qmp_later *l, json_t *result, const struct err *e)
+{
+	if (l->done)
+		l->done(l->opaque, result, e);
+	if (l->session) {
+		json_t *response = response_to(l->id, json_incref(result), e);
+
+		qmp_session_answer(l->session, response);
+		json_decref(response);
+	}
+	json_decref(result);
+	json_decref(l->id);
+	free(l);
+}
+
+void qmp_run(struct board *board, const char *name, json_t *args,
+	     void (*done)(void *opaque, json_t *result, const struct err *e), void *opaque)
+{
+	struct qmp_client client = {.negotiated = true};
+	const struct qmp_command *c = qmp_command_find(name);
+	struct request r = {.name = name};
+	struct qmp_call call = {
+		.command = c, .board = board, .client = &client, .args = args, .done = done, .opaque = opaque};
+	struct err e = ERR_INIT;
+	json_t *result = NULL;
+
+	if (!check_allowed(c, &r, board, &client, &e) && !check_args(c, args, &e)) {
+		result = c->run(&call, &e);
+		if (!result && !e.code && call.later)
+			return;
+		if (!result && !e.code)
+			err_set(&e, EIO, "The command %s failed", name);
+	}
+	done(opaque, result, &e);
+	json_decref(result);
 }
 
 json_t *qmp_dispatch(struct board *board, struct qmp_session *session, struct qmp_client *client, json_t *json)
@@ -234,16 +317,14 @@ json_t *qmp_dispatch(struct board *board, struct qmp_session *session, struct qm
 	struct err e = ERR_INIT;
 	const struct qmp_command *c;
 	json_t *result = NULL;
+	bool later = false;
 
 	if (!parse_request(json, &r, &e)) {
 		c = qmp_command_find(r.name);
 		if (!check_allowed(c, &r, board, client, &e))
-			result = run_command(c, board, session, client, r.args, &e);
+			result = run_command(c, board, session, client, &r, &later, &e);
 	}
-	if (!result)
-		return qmp_error_response(r.id, &e);
-	result = json_pack("{s:o}", "return", result);
-	if (r.id)
-		json_object_set(result, "id", r.id);
-	return result;
+	if (later)
+		return NULL;
+	return response_to(r.id, result, &e);
 }

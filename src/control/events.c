@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "qmp.h"
+#include "types.h"
 #include "vmm/clock.h"
 #include "vmm/log.h"
 #include "vmm/machine.h"
@@ -27,6 +28,8 @@ static const struct qmp_type ost_slot_type = QMP_ENUM("ACPISlotType", "DIMM", "C
 static const struct qmp_type ost_info =
 	QMP_OBJECT("ACPIOSTInfo", QMP_OPT("device", qmp_str), QMP_REQ("slot", qmp_str),
 		   QMP_REQ("slot-type", ost_slot_type), QMP_REQ("source", qmp_int), QMP_REQ("status", qmp_int));
+const struct qmp_type qmp_job_status = QMP_ENUM("JobStatus", "undefined", "created", "running", "paused", "ready",
+						"standby", "waiting", "pending", "aborting", "concluded", "null");
 
 #define VNC_DATA QMP_MEMBERS(QMP_REQ("server", vnc_server), QMP_REQ("client", vnc_client))
 
@@ -45,6 +48,7 @@ static const struct qmp_event events[] = {
 	{"GUEST_CRASHLOADED", "The guest reported a crash kernel has been loaded and takes over.",
 	 QMP_MEMBERS(QMP_REQ("action", panic_action))},
 	{"GUEST_PANICKED", "The guest's kernel panicked.", QMP_MEMBERS(QMP_REQ("action", panic_action))},
+	{"JOB_STATUS_CHANGE", "A job's state changed.", QMP_MEMBERS(QMP_REQ("id", qmp_str), QMP_REQ("status", qmp_job_status))},
 	{"POWERDOWN", "The ACPI power button was pressed.", NULL},
 	{"RESET", "The machine was reset.", QMP_MEMBERS(QMP_REQ("guest", qmp_bool), QMP_REQ("reason", shutdown_cause))},
 	{"RESUME", "vCPUs run again.", NULL},

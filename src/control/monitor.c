@@ -17,6 +17,7 @@
 #include "vmm/log.h"
 
 #define QUEUE_STOP (256 * 1024)
+#define HELD_MAX   8 /* commands that wait behind a slow one; more are left unread, as QEMU does */
 
 struct qmp_session {
 	struct board *board;
@@ -29,6 +30,8 @@ struct qmp_session {
 	char *out;
 	size_t out_head, out_len, out_cap;
 	uint64_t lost_events;
+	struct qmp_later *waits_for; /* a command whose answer comes later; those behind it: */
+	json_t *held;                /* array, in order */
 	struct qmp_session *next;
 };
 
@@ -102,13 +105,57 @@ static void greet(struct qmp_session *s)
 
 /* ---- input ---- */
 
+static void execute(struct qmp_session *s, json_t *request)
+{
+	json_t *response = qmp_dispatch(s->board, s, &s->client, request);
+
+	if (response)
+		send_json(s, response);
+	json_decref(response);
+}
+
 static void got_value(void *opaque, json_t *request)
 {
 	struct qmp_session *s = opaque;
-	json_t *response = qmp_dispatch(s->board, s, &s->client, request);
+	bool oob = s->client.oob && json_object_get(request, "exec-oob");
 
+	if (s->waits_for && !oob)
+		json_array_append(s->held, request);
+	else
+		execute(s, request);
+}
+
+void qmp_session_wait(struct qmp_session *s, struct qmp_later *l)
+{
+	s->waits_for = l;
+}
+
+/* What was held back goes on, up to the next one that has to wait. */
+static void run_held(struct qmp_session *s)
+{
+	while (!s->waits_for && json_array_size(s->held)) {
+		json_t *request = json_incref(json_array_get(s->held, 0));
+
+		json_array_remove(s->held, 0);
+		execute(s, request);
+		json_decref(request);
+	}
+}
+
+void qmp_session_answer(struct qmp_session *s, json_t *response)
+{
+	s->waits_for = NULL;
 	send_json(s, response);
-	json_decref(response);
+	run_held(s);
+	chardev_accept_input(s->c);
+}
+
+static void forget_requests(struct qmp_session *s)
+{
+	if (s->waits_for)
+		qmp_later_forget(s->waits_for);
+	s->waits_for = NULL;
+	json_array_clear(s->held);
 }
 
 static void got_garbage(void *opaque, const char *text)
@@ -126,7 +173,7 @@ static size_t can_receive(void *opaque)
 {
 	const struct qmp_session *s = opaque;
 
-	return s->out_len < QUEUE_STOP ? 1024 : 0;
+	return s->out_len < QUEUE_STOP && json_array_size(s->held) < HELD_MAX ? 1024 : 0;
 }
 
 static void receive(void *opaque, const uint8_t *buf, size_t len)
@@ -170,6 +217,8 @@ static void session_free(struct qmp_session *s)
 		chardev_close(s->c);
 	else
 		chardev_release(s->c);
+	forget_requests(s);
+	json_decref(s->held);
 	json_stream_free(&s->in);
 	free(s->out);
 	free(s);
@@ -190,6 +239,7 @@ static void event(void *opaque, enum chardev_event ev)
 	} else if (ev == CHARDEV_CLOSED) {
 		s->open = false;
 		s->client = (struct qmp_client){0};
+		forget_requests(s);
 		s->out_head = s->out_len = 0;
 		json_stream_reset(&s->in);
 		s->in.skipping = false;
@@ -215,6 +265,7 @@ static struct qmp_session *session_new(struct board *board, struct chardev *c, b
 	*s = (struct qmp_session){
 		.board = board, .c = c, .pretty = pretty, .own_chardev = own_chardev, .next = sessions};
 	sessions = s;
+	s->held = json_array();
 	json_stream_init(&s->in, got_value, got_garbage, s);
 	chardev_attach(c, &frontend, s, NULL);
 	return s;

@@ -85,6 +85,7 @@ int qmp_check_members(const struct qmp_member *members, const json_t *object, co
 /* ---- commands ---- */
 
 struct chardev;
+struct qmp_later;
 struct qmp_session;
 
 /* What a client agreed to in qmp_capabilities. */
@@ -99,7 +100,19 @@ struct qmp_call {
 	struct qmp_session *session; /* NULL in tests */
 	struct qmp_client *client;
 	json_t *args; /* object, checked against command->args */
+	/* private to dispatch.c */
+	json_t *id;
+	struct qmp_later *later;
+	void (*done)(void *opaque, json_t *result, const struct err *e);
+	void *opaque;
 };
+
+/*
+ * An answer that comes later: run() calls qmp_later(), starts the work (work.h) and returns NULL without an error.
+ * Meanwhile the session's other commands wait, out-of-band ones and other clients' do not.
+ */
+struct qmp_later *qmp_later(struct qmp_call *call);
+void qmp_later_finish(struct qmp_later *l, json_t *result, const struct err *e); /* takes result; NULL: e says why */
 
 #define QMP_STATE(s) (1u << (s))
 
@@ -125,7 +138,8 @@ const struct qmp_command *qmp_command_find(const char *name);
 /* In the order of the tables; NULL past the end. */
 const struct qmp_command *qmp_command_at(size_t i);
 
-/* What a client sent -> what it gets (new reference): greeting and sessions aside, all of QMP. session may be NULL. */
+/* What a client sent -> what it gets (new reference): greeting and sessions aside, all of QMP. session may be NULL. NULL:
+   the answer comes later, through qmp_session_answer(). */
 json_t *qmp_dispatch(struct board *board, struct qmp_session *session, struct qmp_client *client, json_t *request);
 json_t *qmp_error_response(json_t *id, const struct err *e);
 const char *qmp_error_class_name(enum err_class c);
@@ -133,6 +147,10 @@ const char *qmp_error_class_name(enum err_class c);
 /* A JSON string of text that may not be UTF-8 (file names, guest output): what is not becomes U+FFFD. NULL: null. */
 json_t *qmp_text(const char *text);
 json_t *qmp_text_n(const char *text, size_t len);
+
+/* Run a command from inside; done gets the result (borrowed; NULL: e says why), now or later. */
+void qmp_run(struct board *board, const char *name, json_t *args,
+	     void (*done)(void *opaque, json_t *result, const struct err *e), void *opaque);
 
 /* Arguments, already checked. */
 const char *qmp_arg_str(const struct qmp_call *call, const char *name); /* NULL: absent */
@@ -164,6 +182,10 @@ int qmp_monitor_add(struct board *board, struct chardev *c, bool pretty, struct 
 void qmp_monitors_close(unsigned wait_ms);
 /* To every client that finished negotiation. data: borrowed, may be NULL. */
 void qmp_emit(const char *name, const json_t *data);
+/* The answer to the command that the session waits for (l); borrowed. The session waits from qmp_session_wait() on. */
+void qmp_session_wait(struct qmp_session *s, struct qmp_later *l);
+void qmp_session_answer(struct qmp_session *s, json_t *response);
+void qmp_later_forget(struct qmp_later *l); /* the session has gone */
 /* An fd the client passed with the current message, the caller's now; -1: none. */
 int qmp_session_take_fd(struct qmp_session *s);
 

@@ -87,7 +87,7 @@ static const struct rule rules[] = {
 	{ "epoll_wait", ROLE_MAIN | ROLE_VNC, "the event loop", { 0 } },
 	{ "epoll_pwait", ROLE_MAIN | ROLE_VNC, "the event loop", { 0 } },
 	{ "epoll_create1", ROLE_MAIN, "a client's own loop", { 0 } },
-	{ "poll", ROLE_MAIN | ROLE_VNC, "bounded waits in libraries (VNC)", { 0 } },
+	{ "poll", ROLE_MAIN | ROLE_VNC | ROLE_IO, "bounded waits: libraries (VNC), a dump for its reader", { 0 } },
 	{ "ppoll", ROLE_MAIN | ROLE_VNC, "bounded waits in libraries (VNC)", { 0 } },
 	{ "select", ROLE_MAIN | ROLE_VNC, "bounded waits in libraries (VNC)", { 0 } },
 	{ "pselect6", ROLE_MAIN | ROLE_VNC, "bounded waits in libraries (VNC)", { 0 } },

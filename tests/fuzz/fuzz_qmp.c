@@ -72,7 +72,8 @@ static void on_value(void *opaque, json_t *v)
 	if (name && forbidden(name))
 		return;
 	response = qmp_dispatch(board, NULL, &client, v);
-	check_response(name, response);
+	if (response) /* else it comes later */
+		check_response(name, response);
 	json_decref(response);
 	for (int i = 0; i < 20 && loop_step(loop_main(), 0); i++)
 		continue;
