@@ -124,6 +124,9 @@ extern const struct prop block_drive_props[], block_blockdev_props[];
 /* A CD-ROM drive without name or medium, for a device that was given none (-device ide-cd): claimed by `owner`, whose
    id names it in QMP; the device closes it. Main thread. */
 struct block *block_open_empty_cdrom(const char *owner);
+/* An empty file for a new image: its fd, locked against other users of the image; one that exists is cut to nothing.
+   Path as fdset_open(). */
+int block_create_file(const char *path, struct err *e);
 void block_close(struct block *b);            /* waits for what is in flight, releases locks; NULL-safe */
 int block_drain(struct block *b);             /* main thread: run the loop until nothing is in flight */
 struct block *block_find(const char *id);     /* by drive id or node name; NULL */

@@ -62,13 +62,14 @@ bool console_text(struct console *c, struct text_screen *t, uint16_t *buf,
 
 /* Screenshot. format: "ppm" or "png". Main thread. */
 int screendump_write(struct console *c, const char *path, const char *format, struct err *e);
-/* The same in three steps, for a screen that is encoded and written on another thread. take: main thread, renders and
-   copies the screen, creates the file. write: any thread. finish: main thread, after write returned `ret`; closes the
-   file, removes half a picture, frees s. */
+/* The parts of it, to encode and write on another thread. take: main thread, renders and copies the screen. encode: any
+   thread, malloc'ed. create: main thread, opens path (/dev/fdset/N, too) without waiting for a pipe's reader; *regular:
+   half a picture is to be unlinked. */
 struct screenshot;
-struct screenshot *screenshot_take(struct console *c, const char *path, const char *format, struct err *e);
-int screenshot_write(struct screenshot *s, struct err *e);
-int screenshot_finish(struct screenshot *s, int ret, struct err *e);
+struct screenshot *screenshot_take(struct console *c, const char *format, struct err *e);
+int screenshot_encode(const struct screenshot *s, char **data, size_t *len, struct err *e);
+void screenshot_free(struct screenshot *s);
+int screenshot_create(const char *path, bool *regular, struct err *e); /* fd or -errno */
 /* The text screen as UTF-8 lines, trailing blanks removed; NULL in graphics modes. malloc'ed. */
 char *console_text_utf8(struct console *c);
 

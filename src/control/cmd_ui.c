@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "commands.h"
 #include "types.h"
 #include "work.h"
@@ -234,6 +235,9 @@ struct dump {
 	struct work work;
 	struct screenshot *shot;
 	struct qmp_later *later;
+	char *path;
+	int fd;
+	bool regular;
 	struct err e;
 	int ret;
 };
@@ -241,37 +245,62 @@ struct dump {
 static void write_screen(struct work *w)
 {
 	struct dump *d = container_of(w, struct dump, work);
+	char *data = NULL;
+	size_t len = 0;
 
-	d->ret = screenshot_write(d->shot, &d->e);
+	d->ret = screenshot_encode(d->shot, &data, &len, &d->e);
+	if (!d->ret) {
+		d->ret = work_write(w, d->fd, data, len);
+		if (d->ret)
+			err_errno(&d->e, -d->ret, "screendump '%s': cannot write", d->path);
+	}
+	free(data);
 }
 
 static void screen_written(struct work *w)
 {
 	struct dump *d = container_of(w, struct dump, work);
 
-	d->ret = screenshot_finish(d->shot, d->ret, &d->e);
-	qmp_later_finish(d->later, d->ret ? NULL : json_object(), &d->e);
+	close(d->fd);
+	if (d->ret && d->regular)
+		unlink(d->path); /* half a picture is worth nothing; a device or pipe is not ours to remove */
+	if (d->later)
+		qmp_later_finish(d->later, d->ret ? NULL : json_object(), &d->e);
+	screenshot_free(d->shot);
+	free(d->path);
 	free(d);
 }
 
 static json_t *screendump(struct qmp_call *call, struct err *e)
 {
-	const char *format = qmp_arg_str(call, "format");
+	const char *path = qmp_arg_str(call, "filename"), *format = qmp_arg_str(call, "format");
 	struct screenshot *shot;
 	struct console *c;
+	bool regular;
 	struct dump *d;
+	int fd;
 
 	if (!is_the_screen(call, e))
 		return NULL;
 	c = need_console(e);
-	shot = c ? screenshot_take(c, qmp_arg_str(call, "filename"), format ? format : "ppm", e) : NULL;
+	shot = c ? screenshot_take(c, format ? format : "ppm", e) : NULL;
 	if (!shot)
 		return NULL;
+	fd = screenshot_create(path, &regular, e);
+	if (fd < 0) {
+		screenshot_free(shot);
+		return NULL;
+	}
+	work_prepare_fd(fd);
 	d = xzalloc(sizeof(*d));
-	*d = (struct dump){.work = {.run = write_screen, .done = screen_written}, .shot = shot};
+	*d = (struct dump){.work = {.run = write_screen, .done = screen_written},
+			   .shot = shot,
+			   .path = xstrdup(path),
+			   .fd = fd,
+			   .regular = regular};
 	if (work_start(&d->work, e)) {
-		screenshot_finish(shot, -EBUSY, &d->e);
-		free(d);
+		d->ret = -EBUSY;
+		screen_written(&d->work);
 		return NULL;
 	}
 	d->later = qmp_later(call);

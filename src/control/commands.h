@@ -4,10 +4,19 @@
 
 #include "qmp.h"
 
-extern const struct qmp_command qmp_core_commands[], qmp_machine_commands[], qmp_device_commands[],
-	qmp_block_commands[], qmp_chardev_commands[], qmp_fd_commands[], qmp_ui_commands[];
-extern const struct qmp_command qmp_cpu_commands[], qmp_qom_commands[], qmp_pci_commands[], qmp_hotplug_commands[];
+extern const struct qmp_command qmp_core_commands[];
+extern const struct qmp_command qmp_machine_commands[];
+extern const struct qmp_command qmp_device_commands[];
+extern const struct qmp_command qmp_block_commands[];
+extern const struct qmp_command qmp_chardev_commands[];
+extern const struct qmp_command qmp_fd_commands[];
+extern const struct qmp_command qmp_ui_commands[];
+extern const struct qmp_command qmp_cpu_commands[];
+extern const struct qmp_command qmp_qom_commands[];
+extern const struct qmp_command qmp_pci_commands[];
+extern const struct qmp_command qmp_hotplug_commands[];
 extern const struct qmp_command qmp_job_commands[];
+extern const struct qmp_command qmp_create_commands[];
 
 /* "a b c" as a list of strings. */
 json_t *qmp_words(const char *words);

@@ -100,18 +100,19 @@ static bool is_id(const char *id)
 	return strlen(id) < 128;
 }
 
+int job_check_id(const char *id, struct err *e)
+{
+	if (!is_id(id))
+		return err_set(e, EINVAL, "Invalid job ID '%.200s'", id);
+	return find_job(id) ? err_set(e, EEXIST, "Job ID '%s' already in use", id) : 0;
+}
+
 struct job *job_start(const char *id, const struct job_class *class, void *opaque, struct err *e)
 {
 	struct job *j;
 
-	if (!is_id(id)) {
-		err_set(e, EINVAL, "Invalid job ID '%.200s'", id);
+	if (job_check_id(id, e))
 		return NULL;
-	}
-	if (find_job(id)) {
-		err_set(e, EEXIST, "Job ID '%s' already in use", id);
-		return NULL;
-	}
 	j = xzalloc(sizeof(*j));
 	*j = (struct job){.work = {.run = run, .done = conclude}, .id = xstrdup(id), .class = class, .opaque = opaque};
 	pthread_mutex_init(&j->lock, NULL);

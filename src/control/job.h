@@ -31,6 +31,7 @@ struct job_class {
 	void (*settle)(void *opaque, bool ok);
 };
 
+int job_check_id(const char *id, struct err *e); /* could a new job have this id? */
 /* Create and start. Jobs conclude and stay until job-dismiss. opaque is the caller's on failure. */
 struct job *job_start(const char *id, const struct job_class *class, void *opaque, struct err *e);
 void job_progress(struct job *job, uint64_t done, uint64_t total); /* any thread */

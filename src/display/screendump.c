@@ -15,6 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include "src/display/modules.h"
+#include "vmm/fdset.h"
 #include "vmm/module.h"
 
 static int write_ppm(FILE *f, const struct surface *s)
@@ -42,15 +43,11 @@ static int write_ppm(FILE *f, const struct surface *s)
 struct screenshot {
 	struct surface copy;
 	const struct png_module *png; /* NULL: PPM */
-	char *path;
-	FILE *f;
-	bool regular;
 };
 
-static void screenshot_free(struct screenshot *s)
+void screenshot_free(struct screenshot *s)
 {
 	free(s->copy.data);
-	free(s->path);
 	free(s);
 }
 
@@ -61,39 +58,22 @@ static int copy_surface(struct screenshot *s, const struct surface *from, struct
 	s->copy = *from;
 	s->copy.data = malloc(size);
 	if (!s->copy.data)
-		return err_errno(e, ENOMEM, "screendump '%s'", s->path);
+		return err_errno(e, ENOMEM, "screendump");
 	memcpy(s->copy.data, from->data, size);
 	return 0;
 }
 
-static int create_file(struct screenshot *s, struct err *e)
+struct screenshot *screenshot_take(struct console *c, const char *format, struct err *e)
 {
-	/* Not to wait for the reader of a pipe: without one it is an error. */
-	int fd = open(s->path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0666);
-	struct stat st;
-
-	if (fd < 0)
-		return err_errno(e, errno, "screendump: cannot create '%s'", s->path);
-	s->regular = !fstat(fd, &st) && S_ISREG(st.st_mode);
-	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
-	s->f = fdopen(fd, "w");
-	if (s->f)
-		return 0;
-	close(fd);
-	return err_errno(e, errno, "screendump '%s'", s->path);
-}
-
-struct screenshot *screenshot_take(struct console *c, const char *path, const char *format, struct err *e)
-{
-	bool png = format && !strcmp(format, "png");
+	bool png = format && !strcmp(format, "png"), known = png || !format || !strcmp(format, "ppm");
 	struct screenshot *s;
 	int rc = 0;
 
-	if (format && !png && strcmp(format, "ppm"))
+	if (!known)
 		err_set(e, EINVAL, "screendump: format '%s' is not known; use ppm or png", format);
 	else if (!c)
 		err_set(e, ENODEV, "screendump: this machine has no graphics adapter");
-	if (!c || (format && !png && strcmp(format, "ppm")))
+	if (!c || !known)
 		return NULL;
 	console_refresh(c, false); /* sinks beside the screenshot are shown the same, so nothing is lost for them */
 	if (!console_surface(c)->data) {
@@ -101,56 +81,84 @@ struct screenshot *screenshot_take(struct console *c, const char *path, const ch
 		return NULL;
 	}
 	s = xzalloc(sizeof(*s));
-	s->path = xstrdup(path);
 	if (png) {
 		s->png = module_load("png", "vmm_module_png", e);
 		if (!s->png)
-			rc = err_prefix(e, "screendump '%s'", path);
+			rc = err_prefix(e, "screendump");
 	}
 	if (!rc)
 		rc = copy_surface(s, console_surface(c), e);
-	if (!rc)
-		rc = create_file(s, e);
 	if (!rc)
 		return s;
 	screenshot_free(s);
 	return NULL;
 }
 
-int screenshot_write(struct screenshot *s, struct err *e)
+int screenshot_encode(const struct screenshot *s, char **data, size_t *len, struct err *e)
 {
+	FILE *f = open_memstream(data, len);
 	int rc;
 
-	if (s->png) {
-		rc = s->png->write(s->f, &s->copy, e);
-		if (rc < 0) {
-			err_prefix(e, "screendump '%s'", s->path);
-			return rc;
-		}
-	} else {
-		rc = write_ppm(s->f, &s->copy);
+	if (!f)
+		return err_errno(e, errno, "screendump");
+	rc = s->png ? s->png->write(f, &s->copy, e) : write_ppm(f, &s->copy);
+	if (fclose(f) && !rc)
+		rc = -ENOMEM;
+	if (rc < 0 && !(e && e->code))
+		err_errno(e, -rc, "screendump");
+	if (rc < 0) {
+		free(*data);
+		*data = NULL;
 	}
-	errno = 0;
-	if (rc == -ENOMEM)
-		return err_errno(e, ENOMEM, "screendump '%s'", s->path);
-	if (rc < 0 || fflush(s->f) || ferror(s->f))
-		return err_errno(e, errno ? errno : EIO, "screendump '%s': cannot write", s->path);
-	return 0;
+	return rc;
 }
 
-int screenshot_finish(struct screenshot *s, int rc, struct err *e)
+int screenshot_create(const char *path, bool *regular, struct err *e)
 {
-	if (fclose(s->f) && !rc)
-		rc = err_errno(e, errno, "screendump '%s': cannot write", s->path);
-	if (rc < 0 && s->regular)
-		unlink(s->path); /* half a picture is worth nothing; a device or pipe is not ours to remove */
-	screenshot_free(s);
-	return rc;
+	int fd = fdset_open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0666, e);
+	struct stat st;
+
+	if (fd < 0)
+		return err_prefix(e, "screendump");
+	*regular = strncmp(path, "/dev/fdset/", 11) && !fstat(fd, &st) && S_ISREG(st.st_mode);
+	return fd;
+}
+
+static int write_all(int fd, const char *data, size_t len)
+{
+	while (len) {
+		ssize_t n = write(fd, data, len);
+
+		if (n < 0)
+			return -errno;
+		data += n;
+		len -= (size_t)n;
+	}
+	return 0;
 }
 
 int screendump_write(struct console *c, const char *path, const char *format, struct err *e)
 {
-	struct screenshot *s = screenshot_take(c, path, format, e);
+	struct screenshot *s = screenshot_take(c, format, e);
+	bool regular = false;
+	char *data = NULL;
+	size_t len = 0;
+	int rc, fd;
 
-	return s ? screenshot_finish(s, screenshot_write(s, e), e) : e && e->code ? -e->code : -EINVAL;
+	if (!s)
+		return e && e->code ? -e->code : -EINVAL;
+	fd = screenshot_create(path, &regular, e);
+	rc = fd < 0 ? fd : screenshot_encode(s, &data, &len, e);
+	if (!rc) {
+		rc = write_all(fd, data, len);
+		if (rc)
+			err_errno(e, -rc, "screendump '%s': cannot write", path);
+	}
+	if (fd >= 0)
+		close(fd);
+	if (rc < 0 && regular)
+		unlink(path); /* half a picture is worth nothing; a device or pipe is not ours to remove */
+	free(data);
+	screenshot_free(s);
+	return rc;
 }
