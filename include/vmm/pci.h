@@ -51,6 +51,9 @@ struct pci_function {
 	void (*config_written)(struct device *dev, unsigned offset, unsigned size);
 	/* Before a read is answered (registers that change by themselves). Optional. */
 	void (*config_read)(struct device *dev, unsigned offset, unsigned size);
+	/* What the class's identity offers and this instance does without; create() may set them. */
+	uint8_t absent_bars;  /* bit n: no BAR n */
+	uint8_t msix_vectors; /* starts as the class's number; fewer, or 0: no MSI-X */
 	void *bus_private;
 };
 
@@ -60,6 +63,8 @@ enum { PCI_CMD_IO = 1, PCI_CMD_MEM = 2, PCI_CMD_MASTER = 4, PCI_CMD_INTX_OFF = 0
 
 /* Command register bit 2. Any thread, no lock needed. */
 bool pci_bus_master(const struct device *dev);
+/* Set that bit on behalf of a guest whose driver forgot to. Device's lock held. */
+void pci_enable_bus_master(struct device *dev);
 /* Drive INTx of this function (dev->irq[0] is wired to it); honours command bit 10 and status bit 3. Leaf. */
 void pci_set_intx(struct device *dev, bool level);
 /* Add a capability of `len` bytes in create(): returns its offset, or -ENOSPC. */

@@ -288,6 +288,22 @@ static int opt_device(struct config *c, const char *arg, struct err *e)
 	return 0;
 }
 
+static int opt_object(struct config *c, const char *arg, struct err *e)
+{
+	struct opt_item *item;
+	int r;
+
+	if (!strcmp(arg, "help") || !strcmp(arg, "?"))
+		return cli_object_help(NULL, e);
+	r = list_add(&c->object, arg, "qom-type", e);
+	if (r)
+		return r;
+	item = container_of(c->object.last, struct opt_item, next);
+	if (opts_get(&item->opts, "help"))
+		return cli_object_help(opts_get(&item->opts, "qom-type"), e);
+	return 0;
+}
+
 /* Drive shorthands become -drive items: -hda FILE is file=FILE,if=ide,index=0,media=disk. */
 static int add_drive(struct config *c, const char *file, const char *rest, struct err *e)
 {
@@ -520,8 +536,9 @@ static const struct row rows[] = {
 	LIST("device", "DRIVER[,PROP=VALUE...]", STD,
 	     "add a device; -device help lists them, -device NAME,help its properties", device, "driver"),
 	LIST("global", "DRIVER.PROP=VALUE", STD, "default for a property of all devices of a kind", global, NULL),
-	LIST("object", "TYPE[,PROP=VALUE...]", STD,
-	     "create an object (secret, memory-backend-ram, memory-backend-memfd)", object, "qom-type"),
+	FN("object", "TYPE,id=ID[,PROP=VALUE...]", STD,
+	   "create an object that devices refer to; -object help lists the types, -object TYPE,help their properties",
+	   opt_object, NULL),
 	FN("overcommit", "mem-lock=off|cpu-pm=off", STD, "accepted for compatibility when it asks for nothing",
 	   opt_overcommit, NULL),
 

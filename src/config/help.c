@@ -2,6 +2,7 @@
 #include "cli.h"
 #include "vmm-config.h"
 #include "vmm/device.h"
+#include "vmm/object.h"
 #include "vmm/kvm.h"
 
 #include <errno.h>
@@ -60,6 +61,27 @@ int cli_log_help(void)
 	       "guest_errors    what the guest does that its hardware forbids\n"
 	       "ROOM            debug messages of a room: base config kvm machine map block chardev display control "
 	       "sandbox\n");
+	return 1;
+}
+
+int cli_object_help(const char *type, struct err *e)
+{
+	const struct object_type *t;
+
+	if (!type) {
+		printf("List of user creatable objects:\n");
+		for (size_t i = 0; (t = object_type_at(i)); i++)
+			printf("  %-20s %s\n", t->name, t->summary);
+		return 1;
+	}
+	t = object_type_find(type);
+	if (!t)
+		return err_set(e, EINVAL, "invalid object type: %s", type);
+	printf("%s: %s\n", t->name, t->summary);
+	if (t->props)
+		props_print_help(t->props, stdout);
+	else
+		printf("There are no options for %s.\n", t->name);
 	return 1;
 }
 

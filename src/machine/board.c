@@ -10,6 +10,7 @@
 #include "boot.h"
 #include "sugar.h"
 #include "vmm/block.h"
+#include "vmm/object.h"
 #include "vmm/cmos.h"
 #include "vmm/sandbox.h"
 #include "firmware_items.h"
@@ -271,6 +272,7 @@ void machine_free(struct board *b)
 			last = last->next;
 		device_destroy(last);
 	}
+	object_del_all();
 	boot_direct_free(b);
 	if (b->kvm)
 		kvm_vm_free(b->kvm);

@@ -30,6 +30,7 @@ struct map {
 	struct map_view *view; /* published */
 };
 int map_init(struct board *b, struct err *e);
+void doorbells_follow(struct board *b, const struct region *r); /* r came, went or moved; map's lock held (doorbell.c) */
 /* All devices are about to settle: rebuild once, at the commit. Unlike region_batch_begin() no lock is held in between
    (device locks are taken there). Main thread, vCPUs paused. */
 void map_defer(struct board *b);
@@ -100,6 +101,7 @@ struct board {
 	struct device *devices, **devices_tail;
 	struct device *pci_bus; /* host bridge; NULL on -machine none */
 	struct ram_block *blocks, *ram, *firmware;
+	struct doorbell *doorbells; /* attached ones; map's lock */
 	bool dirty_log; /* every RAM slot logs writes; map's lock */
 	struct boot *boot; /* direct kernel boot (boot.c), or NULL */
 	uint64_t ram_low, ram_high;

@@ -184,6 +184,7 @@ static void lost_log(struct board *b, struct region *r)
 
 static void changed(struct board *b, struct region *r)
 {
+	doorbells_follow(b, r);
 	if (r->desc->space == SPACE_PIO) {
 		index_ports(b, r->base, r->size);
 		return;

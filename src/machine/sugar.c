@@ -12,6 +12,7 @@
 #include "vmm/block.h"
 #include "vmm/chardev.h"
 #include "vmm/fdset.h"
+#include "vmm/object.h"
 
 static int code_of(const struct err *e)
 {
@@ -104,6 +105,9 @@ int sugar_open_backends(struct board *b, struct err *e)
 	for (struct opt_item *i = c->add_fd.first; !r && i; i = i->next)
 		if (add_fd(&i->opts, e))
 			r = refuse("-add-fd", i->text, e);
+	for (struct opt_item *i = c->object.first; !r && i; i = i->next)
+		if (object_add(&i->opts, e))
+			r = refuse("-object", i->text, e);
 	for (struct opt_item *i = c->chardev.first; !r && i; i = i->next)
 		if (!chardev_open(&i->opts, e))
 			r = refuse("-chardev", i->text, e);

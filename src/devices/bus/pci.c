@@ -209,13 +209,13 @@ static uint64_t msix_place(struct pci_slot *s, uint64_t span)
 {
 	const struct pci_identity *id = s->f.dev->class->pci;
 	uint8_t *cap = s->f.config + s->msix_cap;
-	uint64_t table = ALIGN_UP(span, 0x1000), pba = table + ALIGN_UP(id->msix_vectors * MSIX_ENTRY, 0x800u);
-	put_le16(cap + 2, id->msix_vectors - 1);
+	uint64_t table = ALIGN_UP(span, 0x1000), pba = table + ALIGN_UP(s->f.msix_vectors * MSIX_ENTRY, 0x800u);
+	put_le16(cap + 2, s->f.msix_vectors - 1);
 	put_le16(s->f.wmask + s->msix_cap + 2, MSIX_ENABLE | MSIX_FUNC_MASK);
 	put_le32(cap + 4, table | id->msix_bar);
 	put_le32(cap + 8, pba | id->msix_bar);
-	s->msix_region[0].size = s->msix_table_len = id->msix_vectors * MSIX_ENTRY;
-	s->msix_region[1].size = (id->msix_vectors + 63) / 64 * 8;
+	s->msix_region[0].size = s->msix_table_len = s->f.msix_vectors * MSIX_ENTRY;
+	s->msix_region[1].size = (s->f.msix_vectors + 63) / 64 * 8;
 	return MAX(pba + s->msix_region[1].size, 0x1000ull);
 }
 
@@ -224,7 +224,7 @@ static int bar_realize(struct pci_slot *s, unsigned n, struct err *e)
 	struct device *dev = s->f.dev;
 	enum pci_bar_kind kind = dev->class->pci->bar[n].kind;
 	uint64_t span = bar_span(dev, n);
-	if (!kind)
+	if (!kind || s->f.absent_bars & BIT(n))
 		return 0;
 	if (s->msix_cap && dev->class->pci->msix_bar == n)
 		span = msix_place(s, span);
@@ -381,7 +381,7 @@ void pci_msix_notify(struct device *dev, unsigned vector)
 {
 	struct pci_slot *s = slot_of(dev);
 	if (pci_msix_enabled(dev)) {
-		if (vector >= dev->class->pci->msix_vectors)
+		if (vector >= dev->pci->msix_vectors)
 			return;
 		if (msix_vector_masked(s, vector))
 			s->msix_pending[vector / 8] |= BIT(vector % 8);
@@ -442,7 +442,7 @@ static void msix_reset(struct pci_slot *s)
 {
 	memset(s->msix_table, 0, sizeof(s->msix_table));
 	memset(s->msix_pending, 0, sizeof(s->msix_pending));
-	for (unsigned v = 0; v < s->f.dev->class->pci->msix_vectors; v++)
+	for (unsigned v = 0; v < s->f.msix_vectors; v++)
 		s->msix_table[v * MSIX_ENTRY + 12] = MSIX_VECTOR_MASK;
 }
 
@@ -481,6 +481,13 @@ bool pci_bus_master(const struct device *dev)
 	return __atomic_load_n(&slot_of(dev)->master, __ATOMIC_RELAXED);
 }
 
+void pci_enable_bus_master(struct device *dev)
+{
+	struct pci_slot *s = slot_of(dev);
+	s->f.config[CFG_COMMAND] |= PCI_CMD_MASTER;
+	command_update(s);
+}
+
 static bool overlap(unsigned offset, unsigned size, unsigned first, unsigned len)
 {
 	return offset < first + len && first < offset + size;
@@ -517,7 +524,7 @@ static void config_write_locked(struct device *dev, unsigned offset, uint32_t va
 	    overlap(offset, size, CFG_ROM, 4))
 		bars_update(s);
 	if (s->msix_cap && overlap(offset, size, s->msix_cap + 2, 2))
-		msix_deliver_pending(s, 0, dev->class->pci->msix_vectors - 1);
+		msix_deliver_pending(s, 0, dev->pci->msix_vectors - 1);
 	if (f->config_written)
 		f->config_written(dev, offset, size);
 }
@@ -625,7 +632,8 @@ int pci_attach(struct device *bus_dev, struct device *dev, int32_t addr, struct 
 		dev->irq[0].kind = IRQ_PIRQ;
 		dev->irq[0].input = (id->int_pin - 1 + (devfn >> 3) - 1) & 3;
 	}
-	if ((id->msix_vectors && msix_add(s) < 0) || (id->msi && msi_add(s) < 0)) {
+	s->f.msix_vectors = id->msix_vectors;
+	if (id->msi && msi_add(s) < 0) {
 		dev->pci = NULL;
 		free(s);
 		return err_set(e, ENOSPC, "device '%s': no room for its PCI capabilities", dev->id);
@@ -637,6 +645,8 @@ int pci_realize(struct device *dev, struct err *e)
 {
 	struct pci_slot *s = slot_of(dev);
 	struct pci_bus *bus = container_of(s->bus, struct pci_bus, dev);
+	if (s->f.msix_vectors && msix_add(s) < 0)
+		return err_set(e, ENOSPC, "device '%s': no room for its MSI-X capability", dev->id);
 	for (unsigned n = 0; n < ROM_BAR; n++) {
 		int ret = bar_realize(s, n, e);
 		if (ret < 0)
@@ -702,7 +712,7 @@ void pci_function_settle(struct device *dev)
 	bars_update(s);
 	intx_update(s);
 	if (s->msix_cap)
-		msix_deliver_pending(s, 0, dev->class->pci->msix_vectors - 1);
+		msix_deliver_pending(s, 0, dev->pci->msix_vectors - 1);
 }
 
 /* ---- state ---- */
@@ -725,9 +735,9 @@ static int slot_post_load(void *obj, uint16_t version, struct err *e)
 				       "PCI device '%s': the saved configuration space differs at 0x%02x: not "
 				       "the same device",
 				       dev->id, fixed[i].first);
-	if (s->msix_table_len != (uint32_t)dev->class->pci->msix_vectors * MSIX_ENTRY)
+	if (s->msix_table_len != (uint32_t)dev->pci->msix_vectors * MSIX_ENTRY)
 		return err_set(e, EINVAL, "PCI device '%s': the saved state has %u MSI-X vectors, this device %u",
-			       dev->id, s->msix_table_len / MSIX_ENTRY, dev->class->pci->msix_vectors);
+			       dev->id, s->msix_table_len / MSIX_ENTRY, dev->pci->msix_vectors);
 	/* Read-only bits of BARs, capability headers and pointers are what they always were. */
 	for (unsigned i = CFG_BAR0; i < CFG_BAR0 + 24; i++)
 		s->f.config[i] = (s->f.config[i] & s->f.wmask[i]) | (s->power_on[i] & ~s->f.wmask[i]);
@@ -735,7 +745,7 @@ static int slot_post_load(void *obj, uint16_t version, struct err *e)
 		memcpy(s->f.config + p, s->power_on + p, 2);
 	for (unsigned i = s->msix_cap; s->msix_cap && i < s->msix_cap + 12u; i++)
 		s->f.config[i] = (s->f.config[i] & s->f.wmask[i]) | (s->power_on[i] & ~s->f.wmask[i]);
-	for (unsigned v = 0; v < dev->class->pci->msix_vectors; v++)
+	for (unsigned v = 0; v < dev->pci->msix_vectors; v++)
 		put_le32(s->msix_table + v * MSIX_ENTRY + 12,
 			 get_le32(s->msix_table + v * MSIX_ENTRY + 12) & MSIX_VECTOR_MASK);
 	return 0;
