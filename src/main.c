@@ -18,6 +18,7 @@
 #include "vmm/control.h"
 #include "vmm/display.h"
 #include "vmm/machine.h"
+#include "vmm/migration.h"
 #include "vmm/process.h"
 #include "vmm/sandbox.h"
 
@@ -98,6 +99,20 @@ static int write_description(struct board *b, const char *path, struct err *e)
 	return r;
 }
 
+/* -incoming: a peer may connect from now on; it is served once the loop runs. */
+static int start_migration(struct run *run, struct err *e)
+{
+	const struct config *c = &run->config;
+	int r = 0;
+
+	migration_init(run->board);
+	if (c->migration_allow)
+		r = migration_allow(c->migration_allow, e);
+	if (!r && c->incoming && migration_incoming(c->incoming, e))
+		r = err_prefix(e, "-incoming %s", c->incoming);
+	return r;
+}
+
 static int start(struct run *run, struct err *e)
 {
 	struct config *c = &run->config;
@@ -114,12 +129,16 @@ static int start(struct run *run, struct err *e)
 	if (r)
 		return r;
 	block_set_thread_hook(sandbox_thread_io);
+	if (c->incoming)
+		block_start_inactive(); /* the guest that comes still has its disks */
 	run->board = machine_new(c, e);
 	if (!run->board)
 		return e->code ? -e->code : -EINVAL;
 	if (c->machine.dumpdtb)
 		return write_description(run->board, c->machine.dumpdtb, e);
 	r = start_displays(c, e);
+	if (!r)
+		r = start_migration(run, e);
 	if (!r)
 		r = control_start(run->board, e);
 	if (!r)
@@ -136,6 +155,7 @@ static int start(struct run *run, struct err *e)
 static void stop(struct run *run)
 {
 	control_stop(); /* first: no command may find a machine half gone */
+	migration_shutdown();
 	machine_free(run->board);
 	display_stop();
 	block_close_all();

@@ -72,7 +72,7 @@ struct config {
 	bool nographic, nodefaults, no_user_config;
 	struct opt_list vnc, serial, parallel, debugcon, monitor, qmp, qmp_pretty, mon, chardev, drive, blockdev, netdev, device,
 		global, object, smbios, fw_cfg, add_fd, acpitable, msg, audiodev;
-	char *incoming, *loadvm;
+	char *incoming, *loadvm, *migration_allow;
 	bool stopped; /* -S */
 	int reboot;
 	int shutdown;

@@ -166,6 +166,8 @@ int kvm_vcpu_set_boot_state(struct kvm_vcpu *c, const struct kvm_boot_state *b);
 void kvm_vcpus_resume(struct kvm_vm *vm);
 void kvm_vcpus_pause(struct kvm_vm *vm);
 void kvm_vcpus_stop(struct kvm_vm *vm); /* end and join all threads */
+/* Keep the vCPU out of the guest for ns, once, for auto-converge; a pause or any other request ends the nap. Any thread. */
+void kvm_vcpu_doze(struct kvm_vcpu *c, uint64_t ns);
 /*
  * Grace period for data that exit handlers read without a lock (the region map): call fn(arg) once every vCPU thread
  * that is inside an exit handler NOW has left it. vCPUs in the guest or paused hold no references and are not waited

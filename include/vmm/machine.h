@@ -27,6 +27,7 @@ enum run_state {
 	RUN_GUEST_PANICKED
 };
 const char *run_state_name(enum run_state s);
+bool run_state_find(const char *name, enum run_state *out);
 
 /* Build the board from c: RAM, devices, firmware; vCPUs created but not running. NULL with a message on failure.
    One machine per process. c must outlive the machine. */
@@ -50,11 +51,23 @@ int machine_exit_status(const struct board *b);
 /* Quiesce all devices, then call done(opaque) (main thread). For saving. resume undoes it. */
 void machine_quiesce(struct board *b, void (*done)(void *opaque), void *opaque);
 void machine_unquiesce(struct board *b);
+/*
+ * Migration's doors. stop: vCPUs paused (STOP), FINISH_MIGRATE; returns what the guest did before. A request for a reset or
+ * power-off that waits then is carried out where the guest goes on. return: the guest stays ours and does again what it
+ * did (its disks are active). arrived: its state was loaded here; s is what it did at the source, PAUSED for RUNNING.
+ */
+bool machine_quiet(const struct board *b); /* no request waits, no reset is under way: a good moment to stop */
+enum run_state machine_migration_stop(struct board *b);
+int machine_migration_return(struct board *b, enum run_state before, struct err *e);
+void machine_migration_arrived(struct board *b, enum run_state s);
 /* Does -no-reboot / set-action: */
 void machine_set_actions(struct board *b, int reboot, int shutdown, int panic); /* -1: keep */
 
 /* Device tree of the machine description (libfdt): malloc'ed blob. */
 int machine_describe(struct board *b, void **fdt, size_t *len, struct err *e);
+/* Is fdt (from outside) this machine? Host-side differences (backends, paths, who emulates the interrupt controllers) do not
+   count; the first one that does is named. */
+int machine_check_description(struct board *b, const void *fdt, size_t len, struct err *e);
 int machine_write_description(struct board *b, const char *path, struct err *e); /* -machine dumpdtb=FILE */
 
 /* Devices */
@@ -81,6 +94,8 @@ bool machine_cpu_info(struct board *b, unsigned n, struct cpu_info *out);
 /* Possible CPU `index`, whether it exists or not. */
 bool machine_possible_cpu(struct board *b, unsigned index, struct cpu_info *out);
 const char *machine_cpu_type(const struct board *b); /* "qemu64-x86_64-cpu": what device_add takes for a CPU */
+/* Keep the n-th CPU out of the guest for ns, once (auto-converge); false: no such CPU. Any thread. */
+bool machine_cpu_doze(struct board *b, unsigned n, uint64_t ns);
 
 /* Events: control subscribes (one subscriber list). data_json may be NULL. Main thread. */
 typedef void machine_event_fn(void *opaque, const char *name, const char *data_json);

@@ -12,6 +12,7 @@ enum sandbox_role {
 	SANDBOX_VCPU, /* KVM_RUN and exits: no files, no sockets */
 	SANDBOX_IO,   /* block workers: transfers on descriptors already open */
 	SANDBOX_VNC,  /* the VNC server: its clients' sockets and nothing else */
+	SANDBOX_MIGRATION, /* the migration's threads: its stream, guest memory and KVM's dirty log */
 	SANDBOX_N_ROLES
 };
 
@@ -24,6 +25,7 @@ void sandbox_enable(void);
 void sandbox_thread_vcpu(void);
 void sandbox_thread_io(void);
 void sandbox_thread_vnc(void);
+void sandbox_thread_migration(void);
 const char *sandbox_role_name(enum sandbox_role role);
 
 #endif

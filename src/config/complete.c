@@ -124,8 +124,8 @@ static int check_combinations(struct config *c, struct err *e)
 		return err_set(e, EINVAL, "-qtest needs -accel qtest");
 	if (c->loadvm)
 		return err_set(e, EINVAL, "-loadvm %s: internal snapshots are not offered by this version", c->loadvm);
-	if (c->incoming)
-		return err_set(e, EINVAL, "-incoming %s: migration is not offered by this version", c->incoming);
+	if (c->incoming && c->machine.accel == ACCEL_QTEST)
+		return err_set(e, EINVAL, "-incoming needs -accel kvm");
 	if (c->gdb)
 		return err_set(e, EINVAL, "-gdb %s: the gdb stub is not offered by this version", c->gdb);
 	if (c->vga && strcmp(c->vga, "std") && strcmp(c->vga, "none"))
@@ -174,7 +174,7 @@ void config_free(struct config *c)
 	char **strings[] = {&c->cpu,          &c->name,       &c->bios,
 			    &c->firmware_dir, &c->kernel,     &c->initrd,
 			    &c->append,       &c->vga,        &c->display,
-			    &c->incoming,     &c->loadvm,     &c->pidfile,
+			    &c->incoming, &c->migration_allow,     &c->loadvm,     &c->pidfile,
 			    &c->log_file,     &c->log_filter, &c->runas,
 			    &c->chroot,       &c->qtest,      &c->qtest_log,
 			    &c->gdb,          &c->metrics,    &c->watchdog_action,

@@ -16,5 +16,6 @@ const struct qmp_command *const qmp_command_tables[] = {
 	qmp_hotplug_commands,
 	qmp_job_commands,
 	qmp_create_commands,
+	qmp_migration_commands,
 	NULL,
 };

@@ -9,6 +9,9 @@
 #include "vmm/log.h"
 #include "vmm/machine.h"
 
+const struct qmp_type qmp_migration_status =
+	QMP_ENUM("MigrationStatus", "none", "setup", "cancelling", "cancelled", "active", "postcopy-active", "postcopy-paused",
+		 "postcopy-recover", "completed", "failed", "colo", "pre-switchover", "device", "wait-unplug");
 static const struct qmp_type shutdown_cause =
 	QMP_ENUM("ShutdownCause", "none", "host-error", "host-qmp-quit", "host-qmp-system-reset", "host-signal",
 		 "host-ui", "guest-shutdown", "guest-reset", "guest-panic", "subsystem-reset", "snapshot-load");
@@ -49,6 +52,10 @@ static const struct qmp_event events[] = {
 	 QMP_MEMBERS(QMP_REQ("action", panic_action))},
 	{"GUEST_PANICKED", "The guest's kernel panicked.", QMP_MEMBERS(QMP_REQ("action", panic_action))},
 	{"JOB_STATUS_CHANGE", "A job's state changed.", QMP_MEMBERS(QMP_REQ("id", qmp_str), QMP_REQ("status", qmp_job_status))},
+	{"MIGRATION", "A migration changed its status; needs the capability 'events'.",
+	 QMP_MEMBERS(QMP_REQ("status", qmp_migration_status))},
+	{"MIGRATION_PASS", "The next round of a migration begins; needs the capability 'events'.",
+	 QMP_MEMBERS(QMP_REQ("pass", qmp_int))},
 	{"POWERDOWN", "The ACPI power button was pressed.", NULL},
 	{"RESET", "The machine was reset.", QMP_MEMBERS(QMP_REQ("guest", qmp_bool), QMP_REQ("reason", shutdown_cause))},
 	{"RESUME", "vCPUs run again.", NULL},

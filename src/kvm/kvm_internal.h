@@ -191,6 +191,7 @@ int routing_flush(struct kvm_vm *vm); /* hand pending changes to KVM */
 #define VCPU_REQ_NMI   BIT(3)
 #define VCPU_REQ_INTR  BIT(4) /* split: look at vm->pic_level */
 #define VCPU_REQ_HOLD  BIT(5) /* vm->held is set: stay out of the guest until it is not */
+#define VCPU_REQ_DOZE  BIT(6) /* doze_ns is set: sleep so long before the next entry */
 #define VCPU_REQUESTS  (~VCPU_OUTSIDE)
 
 #define VCPU_XSAVE_MAX  16384 /* AMX needs 11008 */
@@ -260,6 +261,7 @@ struct kvm_vcpu {
 	struct vcpu_image *poweron; /* as KVM created it, for reset */
 	struct vcpu_image image;    /* kvm_vcpu_state's object part */
 	atomic_ullong exits[N_EXIT_REASONS];
+	atomic_ullong doze_ns;
 };
 
 int vcpu_ioctl(struct kvm_vcpu *c, unsigned long req, void *arg); /* -errno */

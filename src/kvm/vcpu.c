@@ -308,10 +308,36 @@ void vcpus_release(struct kvm_vm *vm)
 	pthread_mutex_unlock(&vm->run_lock);
 }
 
+/*
+ * Sleep, for auto-converge. A kick ends it: requests are served at once, the rest of the nap is dropped. The signal is blocked
+ * while the word is looked at, so that none is missed.
+ */
+static void doze(struct kvm_vcpu *c)
+{
+	uint64_t ns = atomic_exchange(&c->doze_ns, 0);
+	struct timespec ts = {.tv_sec = (time_t)(ns / 1000000000ull), .tv_nsec = (long)(ns % 1000000000ull)};
+	sigset_t kick, old;
+
+	sigemptyset(&kick);
+	sigaddset(&kick, KICK_SIGNAL);
+	pthread_sigmask(SIG_BLOCK, &kick, &old);
+	go_outside(c);
+	if (!(atomic_load(&c->word) & VCPU_REQUESTS))
+		sigtimedwait(&kick, NULL, &ts);
+	atomic_fetch_and(&c->word, ~VCPU_OUTSIDE);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+void kvm_vcpu_doze(struct kvm_vcpu *c, uint64_t ns)
+{
+	atomic_store(&c->doze_ns, ns);
+	request(c, VCPU_REQ_DOZE);
+}
+
 /* False: end. */
 static bool serve_requests(struct kvm_vcpu *c)
 {
-	unsigned w = atomic_fetch_and(&c->word, ~(VCPU_REQ_GRACE | VCPU_REQ_NMI | VCPU_REQ_INTR));
+	unsigned w = atomic_fetch_and(&c->word, ~(VCPU_REQ_GRACE | VCPU_REQ_NMI | VCPU_REQ_INTR | VCPU_REQ_DOZE));
 
 	if (w & VCPU_REQ_GRACE)
 		grace_pass(c->vm, c->index);
@@ -323,6 +349,8 @@ static bool serve_requests(struct kvm_vcpu *c)
 		wait_held(c);
 	if (w & VCPU_REQ_PAUSE || c->stuck)
 		return park(c);
+	if (w & VCPU_REQ_DOZE)
+		doze(c);
 	return true;
 }
 

@@ -295,3 +295,15 @@ struct kvm_vm *machine_kvm(const struct board *b)
 {
 	return b->kvm;
 }
+
+bool machine_cpu_doze(struct board *b, unsigned n, uint64_t ns)
+{
+	struct kvm_vcpu *c;
+
+	if (!b->kvm || n >= kvm_vcpu_count(b->kvm))
+		return false;
+	c = kvm_vcpu_get(b->kvm, n);
+	if (c)
+		kvm_vcpu_doze(c, ns);
+	return true;
+}

@@ -451,6 +451,8 @@ int machine_device_add(struct board *b, struct opts *o, struct err *e)
 
 	if (!driver)
 		return err_set(e, EINVAL, "Parameter 'driver' is missing");
+	if (b->dirty_log)
+		return err_set(e, EBUSY, "device_add not allowed while migrating");
 	if (cpu_type_known(driver))
 		return cpu_add(b, driver, o, e);
 	c = device_class_find(driver);

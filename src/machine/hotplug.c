@@ -235,6 +235,8 @@ int machine_device_del(struct board *b, const char *id, struct err *e)
 	int cpu = cpu_find(b, id);
 	struct device *dev;
 
+	if (b->dirty_log)
+		return err_set(e, EBUSY, "device_del not allowed while migrating");
 	if (cpu >= 0)
 		return cpu_remove_request(b, (unsigned)cpu, e);
 	dev = find(b, id);

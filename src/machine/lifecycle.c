@@ -57,6 +57,16 @@ const char *run_state_name(enum run_state s)
 	return state_names[s];
 }
 
+bool run_state_find(const char *name, enum run_state *out)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(state_names); i++)
+		if (!strcmp(state_names[i], name)) {
+			*out = (enum run_state)i;
+			return true;
+		}
+	return false;
+}
+
 const char *shutdown_cause_name(enum shutdown_cause c)
 {
 	return cause_names[c];
@@ -194,9 +204,13 @@ int machine_cont(struct board *b, struct err *e)
 		return 0;
 	case RUN_INMIGRATE:
 		return err_set(e, EINVAL, "Guest is waiting for an incoming migration");
+	case RUN_FINISH_MIGRATE:
+		return err_set(e, EBUSY, "Migration is not finalized yet");
 	default:
 		break;
 	}
+	if (block_activate_all(e))
+		return e && e->code ? -e->code : -EAGAIN;
 	if (b->reset_in_progress) {
 		b->run_after_reset = true;
 		return 0;
@@ -206,6 +220,49 @@ int machine_cont(struct board *b, struct err *e)
 	machine_unquiesce(b);
 	run_cpus(b);
 	return 0;
+}
+
+/* ---- migration ---- */
+
+/* The guest is between two processes: whatever it or the operator asks for waits until it is known whose it is. */
+static bool between(const struct board *b)
+{
+	return b->state == RUN_FINISH_MIGRATE || b->state == RUN_INMIGRATE;
+}
+
+bool machine_quiet(const struct board *b)
+{
+	return !b->requests && !b->reset_in_progress && !b->quitting;
+}
+
+enum run_state machine_migration_stop(struct board *b)
+{
+	enum run_state before = b->state;
+
+	if (before == RUN_RUNNING)
+		stop_cpus(b);
+	b->state = RUN_FINISH_MIGRATE;
+	if (before == RUN_RUNNING)
+		emit("STOP", NULL);
+	return before;
+}
+
+int machine_migration_return(struct board *b, enum run_state before, struct err *e)
+{
+	b->state = before == RUN_RUNNING ? RUN_PAUSED : before;
+	bh_schedule(&b->request_bh);
+	if (before == RUN_RUNNING)
+		return machine_cont(b, e);
+	machine_unquiesce(b);
+	return 0;
+}
+
+void machine_migration_arrived(struct board *b, enum run_state s)
+{
+	pthread_mutex_lock(&b->request_lock);
+	b->requests &= REQ_EXIT; /* the empty machine's */
+	pthread_mutex_unlock(&b->request_lock);
+	b->state = s;
 }
 
 /* ---- quiesce ---- */
@@ -331,6 +388,10 @@ void machine_reset(struct board *b, enum shutdown_cause cause)
 {
 	bool was_running = b->state == RUN_RUNNING;
 
+	if (between(b)) {
+		machine_request_reset(b, cause);
+		return;
+	}
 	emit_cause("RESET", cause);
 	if (b->reset_in_progress)
 		return;
@@ -550,8 +611,8 @@ static void carry_out(void *opaque)
 	enum shutdown_cause cause;
 
 	pthread_mutex_lock(&b->request_lock);
-	what = b->requests;
-	b->requests = 0;
+	what = between(b) ? b->requests & REQ_EXIT : b->requests;
+	b->requests &= ~what;
 	cause = (enum shutdown_cause)b->requested_cause;
 	pthread_mutex_unlock(&b->request_lock);
 	if (b->quitting)
@@ -612,6 +673,10 @@ int machine_start(struct board *b, struct err *e)
 	if (r)
 		return r;
 	b->started = true;
+	if (b->config->incoming) {
+		b->state = RUN_INMIGRATE;
+		return 0;
+	}
 	if (b->config->stopped)
 		return 0;
 	b->state = RUN_RUNNING;

@@ -84,8 +84,8 @@ const char *wire_type_name(uint16_t type)
 	switch ((enum wire_type)type) {
 	case WIRE_DESCRIPTION:
 		return "machine description";
-	case WIRE_CPU:
-		return "CPU features";
+	case WIRE_PRESENT:
+		return "present pages";
 	case WIRE_LAYOUT:
 		return "RAM layout";
 	case WIRE_DRIVES:

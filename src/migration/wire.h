@@ -57,7 +57,7 @@ int wire_get_preamble(const uint8_t in[WIRE_PREAMBLE], struct wire_preamble *p, 
 enum wire_type {
 	/* source to destination, and in files */
 	WIRE_DESCRIPTION = 1, /* the machine, a flattened device tree */
-	WIRE_CPU,	      /* CPUID and feature MSRs, see cpu_check.c */
+	WIRE_PRESENT,	      /* u16 block, runs: pages that are not holes at the source, to be prepared */
 	WIRE_LAYOUT,	      /* RAM blocks: u16 n, n * { u64 size, u8 length, name } */
 	WIRE_DRIVES,	      /* u16 n, n * { u64 size, u8 flags, u8 length, id } */
 	WIRE_BEGIN,	      /* the destination answers ACCEPT or REFUSE before a page is sent */

@@ -12,7 +12,8 @@
 static const struct {
 	const char *name;
 	unsigned bit;
-} roles[] = { { "main", ROLE_MAIN }, { "vcpu", ROLE_VCPU }, { "io", ROLE_IO }, { "vnc", ROLE_VNC } };
+} roles[] = { { "main", ROLE_MAIN }, { "vcpu", ROLE_VCPU }, { "io", ROLE_IO }, { "vnc", ROLE_VNC },
+	      { "migration", ROLE_MIGRATION } };
 
 static int add_rules(scmp_filter_ctx ctx, unsigned bit)
 {

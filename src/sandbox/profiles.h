@@ -5,6 +5,7 @@
 #ifndef VMM_SANDBOX_PROFILES_H
 #define VMM_SANDBOX_PROFILES_H
 
+#include <fcntl.h>
 #include <linux/kvm.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -13,7 +14,8 @@
 #define ROLE_VCPU 2
 #define ROLE_IO	  4
 #define ROLE_VNC  8
-#define ROLE_ALL  15
+#define ROLE_MIGRATION 16
+#define ROLE_ALL  31
 
 struct rule {
 	const char *syscall;
@@ -82,6 +84,29 @@ static const struct rule rules[] = {
 	{ "ioctl", ROLE_IO, "discard on block devices (BLKDISCARD, BLKZEROOUT ...)", ARG(1, 0xff00, 0x12 << 8) },
 	{ "clock_nanosleep", ROLE_IO | ROLE_MAIN | ROLE_VNC, "retry pauses of workers; bounded waits of clients", { 0 } },
 
+	/* migration threads; they add this once they are connected */
+	{ "read", ROLE_MIGRATION, "the stream", { 0 } },
+	{ "readv", ROLE_MIGRATION, "the stream", { 0 } },
+	{ "writev", ROLE_MIGRATION, "the stream", { 0 } },
+	{ "sendmsg", ROLE_MIGRATION, "the stream", { 0 } },
+	{ "sendto", ROLE_MIGRATION, "the stream under TLS", { 0 } },
+	{ "recvfrom", ROLE_MIGRATION, "the stream under TLS", { 0 } },
+	{ "recvmsg", ROLE_MIGRATION, "the stream under TLS", { 0 } },
+	{ "sendfile", ROLE_MIGRATION | ROLE_MAIN, "guest memory goes out without a copy", { 0 } },
+	{ "poll", ROLE_MIGRATION, "wait for the stream or a cancel", { 0 } },
+	{ "ppoll", ROLE_MIGRATION, "wait for the stream, a cancel or the bandwidth limit", { 0 } },
+	{ "ioctl", ROLE_MIGRATION, "KVM's dirty log", ARG(1, 0xff00, KVMIO << 8) },
+	{ "ioctl", ROLE_MIGRATION, "userfaultfd of a post-copy", ARG(1, 0xff00, 0xaa << 8) },
+	{ "lseek", ROLE_MIGRATION, "holes of guest memory", { 0 } },
+	{ "fallocate", ROLE_MIGRATION, "empty guest memory before it is received", { 0 } },
+	{ "shutdown", ROLE_MIGRATION, "end a connection", { 0 } },
+	{ "close", ROLE_MIGRATION, "connections", { 0 } },
+	{ "clock_nanosleep", ROLE_MIGRATION, "pauses between two tries", { 0 } },
+	{ "clone", ROLE_MIGRATION, "channel threads", { 0 } },
+	{ "clone3", ROLE_MIGRATION, "channel threads", { 0 } },
+	{ "seccomp", ROLE_MIGRATION, "a channel thread confines itself", { 0 } },
+	{ "rt_sigaction", ROLE_MIGRATION, "libc's own signal, installed with the first thread", ARG(0, 0xffffffff, 33) },
+
 	/* main thread */
 	{ "ioctl", ROLE_MAIN, "KVM control, terminals, sockets; descriptors decide what they take", { 0 } },
 	{ "epoll_wait", ROLE_MAIN | ROLE_VNC, "the event loop", { 0 } },
@@ -120,6 +145,7 @@ static const struct rule rules[] = {
 	{ "dup", ROLE_MAIN, "descriptor sets", { 0 } },
 	{ "dup2", ROLE_MAIN, "detaching from the terminal", { 0 } },
 	{ "dup3", ROLE_MAIN, "descriptor sets", { 0 } },
+	{ "userfaultfd", ROLE_MAIN, "post-copy: pages that come when the guest touches them", { 0 } },
 	{ "pipe2", ROLE_MAIN, "libraries", { 0 } },
 	{ "memfd_create", ROLE_MAIN, "RAM of hot-plugged devices", { 0 } },
 	{ "socket", ROLE_MAIN, "reconnecting chardevs, blockdev and chardev hot-plug", { 0 } },

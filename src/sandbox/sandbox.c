@@ -26,6 +26,7 @@ static const struct {
 	[SANDBOX_VCPU] = { "vcpu", profile_vcpu, ARRAY_SIZE(profile_vcpu) },
 	[SANDBOX_IO] = { "io", profile_io, ARRAY_SIZE(profile_io) },
 	[SANDBOX_VNC] = { "vnc", profile_vnc, ARRAY_SIZE(profile_vnc) },
+	[SANDBOX_MIGRATION] = { "migration", profile_migration, ARRAY_SIZE(profile_migration) },
 };
 
 static bool enabled, no_new_privs;
@@ -115,4 +116,9 @@ void sandbox_thread_io(void)
 void sandbox_thread_vnc(void)
 {
 	enter_or_exit(SANDBOX_VNC);
+}
+
+void sandbox_thread_migration(void)
+{
+	enter_or_exit(SANDBOX_MIGRATION);
 }

@@ -30,7 +30,7 @@ IMPLEMENTED_BY = {
 USERS = {
     "machine.h": {"machine", "migration", "control", "main", "config"},
     "kvm.h": {"kvm", "machine", "migration", "control", "config"},
-    "control.h": {"control", "main"},
+    "control.h": {"control", "main"}, "migration.h": {"migration", "control", "main", "devices", "machine"}, "ram.h": {"machine", "migration"},
 }
 
 

@@ -1,0 +1,88 @@
+/*
+ * Live migration: the operator's side. Everything here runs on the main thread and returns at once; the work is done by
+ * threads of its own. Protocol and state machines: docs/migration.md. Implementation: src/migration/.
+ */
+#ifndef VMM_MIGRATION_H
+#define VMM_MIGRATION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "vmm/err.h"
+#include "vmm/prop.h"
+
+struct board;
+
+/* QEMU's MigrationStatus. */
+enum migration_status {
+	MIGRATION_NONE,
+	MIGRATION_SETUP,
+	MIGRATION_CANCELLING,
+	MIGRATION_CANCELLED,
+	MIGRATION_ACTIVE,
+	MIGRATION_POSTCOPY_ACTIVE,
+	MIGRATION_POSTCOPY_PAUSED,
+	MIGRATION_POSTCOPY_RECOVER,
+	MIGRATION_COMPLETED,
+	MIGRATION_FAILED,
+	MIGRATION_COLO,
+	MIGRATION_PRE_SWITCHOVER,
+	MIGRATION_DEVICE,
+	MIGRATION_WAIT_UNPLUG,
+	MIGRATION_N_STATUS
+};
+const char *migration_status_name(enum migration_status s);
+
+/* Once, before the first command can arrive. */
+void migration_init(struct board *b);
+/* At exit: ends whatever is going on and joins its threads; a guest that is not handed over stays ours. */
+void migration_shutdown(void);
+
+/* migrate: uri is tcp:HOST:PORT, unix:PATH, fd:NAME-OR-NUMBER or exec:COMMAND. resume: go on with a post-copy whose
+   connection broke. */
+int migration_start(const char *uri, bool resume, struct err *e);
+int migration_cancel(struct err *e);
+int migration_continue(enum migration_status state, struct err *e);
+int migration_start_postcopy(struct err *e);
+int migration_pause(struct err *e);
+/* -incoming URI and migrate-incoming; "defer" waits for the latter. */
+int migration_incoming(const char *uri, struct err *e);
+int migration_recover(const char *uri, struct err *e);
+/* -migration-allow: only peers from these networks ("10.0.0.0/8,192.168.1.7,fd00::/8"); unix and fd are always allowed. */
+int migration_allow(const char *list, struct err *e);
+/* A migration is going on, either way: what may not change meanwhile (devices, media) is refused. */
+bool migration_busy(void);
+bool migration_is_incoming(void);
+
+/* Capabilities by index: name NULL past the end. */
+const char *migration_capability(size_t i, bool *on);
+int migration_set_capability(const char *name, bool on, struct err *e);
+/* Parameters: a property table over one object. Set through migration_set_parameter(), which checks what is going on. */
+extern const struct prop migration_parameter_props[];
+void *migration_parameters(void);
+int migration_set_parameter(const char *name, const char *text, struct err *e);
+
+/* What query-migrate tells. Times in the units their names say; a value that does not apply is 0. */
+struct migration_info {
+	enum migration_status status;
+	bool outgoing; /* the RAM numbers apply */
+	uint64_t total_time_ms, setup_time_ms, downtime_ms, expected_downtime_ms;
+	/* The downtime's parts, in the order they happen. final_pages overlaps with state. */
+	uint64_t stop_us, final_pages_us, state_us, load_us, resume_us, downtime_us;
+	uint64_t transferred, remaining, total, zero_pages, normal_pages, dirty_pages_rate, sync_count, downtime_bytes,
+		precopy_bytes, postcopy_bytes, postcopy_requests, multifd_bytes, pages_per_second;
+	double mbps;
+	unsigned throttle_percent;
+	char error[1024]; /* why it failed; "" */
+	char address[320]; /* incoming: where we listen, "tcp:HOST:PORT" or "unix:PATH"; "" */
+};
+void migration_query(struct migration_info *out);
+
+/*
+ * A guest arrived here: network cards tell the switches. fn(opaque, round) is called on the main thread right after the guest
+ * runs and then again for announce-rounds rounds; round counts from 0. One subscriber list.
+ */
+void migration_on_arrival(void (*fn)(void *opaque, unsigned round), void *opaque);
+/* announce-self */
+void migration_announce(uint32_t initial_ms, uint32_t max_ms, uint32_t rounds, uint32_t step_ms);
+
+#endif

@@ -1,0 +1,277 @@
+/* The operator's side of migration: see vmm/migration.h. Main thread. */
+#include "vmm/migration.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <unistd.h>
+#include "ram_send.h"
+#include "session.h"
+#include "source.h"
+#include "vmm/clock.h"
+#include "vmm/log.h"
+
+void migration_init(struct board *b)
+{
+	session.board = b;
+	session.cancel_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	session_calls_init();
+	props_default(migration_parameter_props, &session.params);
+}
+
+static void announce_stop(void);
+
+void migration_shutdown(void)
+{
+	if (!session.board)
+		return;
+	pthread_mutex_lock(&session.lock);
+	session.cancel_asked = true;
+	pthread_cond_broadcast(&session.cond);
+	pthread_mutex_unlock(&session.lock);
+	session_calls_close();
+	session_wake();
+	if (session.running && session.outgoing)
+		pthread_join(session.thread, NULL);
+	destination_stop();
+	announce_stop();
+	session_free_blocks();
+	props_free(migration_parameter_props, &session.params);
+	close(session.cancel_fd);
+	session.board = NULL;
+}
+
+bool migration_busy(void)
+{
+	return session.running;
+}
+
+bool migration_is_incoming(void)
+{
+	return destination_waits();
+}
+
+/* ---- outgoing ---- */
+
+static int check_start(struct err *e)
+{
+	switch (machine_run_state(session.board)) {
+	case RUN_INMIGRATE:
+		return err_set(e, EBUSY, "Guest is waiting for an incoming migration");
+	case RUN_POSTMIGRATE:
+		return err_set(e, EINVAL, "Can't migrate the vm that was paused due to previous migration");
+	default:
+		break;
+	}
+	if (session.running)
+		return err_set(e, EBUSY, "There's a migration process in progress");
+	return 0;
+}
+
+static void reset_session(void)
+{
+	uint64_t junk;
+
+	while (read(session.cancel_fd, &junk, sizeof(junk)) > 0)
+		;
+	session.cancel_asked = session.continue_asked = session.postcopy_asked = session.handing_over = false;
+	session.err = ERR_INIT;
+	session.info = (struct migration_info){ 0 };
+	session.caps = caps_now();
+	session.outgoing = true;
+	session.start_ns = mono_ns();
+	session.stopped_ns = 0;
+	session.features = 0;
+	if (getrandom(&session.id, sizeof(session.id), 0) != sizeof(session.id))
+		session.id = mono_ns();
+}
+
+int migration_start(const char *uri, bool resume, struct err *e)
+{
+	struct source_start *st;
+	int r = check_start(e);
+
+	if (r)
+		return r;
+	if (resume)
+		return err_set(e, EINVAL, "Cannot resume if there is no paused migration");
+	st = xzalloc(sizeof(*st));
+	st->fd = -1;
+	r = address_parse(uri, &st->address, e);
+	if (!r && st->address.kind == ADDRESS_FILE)
+		r = err_set(e, ENOTSUP, "%s: saved files are not offered by this version", uri);
+	if (!r && (st->address.kind == ADDRESS_FD || st->address.kind == ADDRESS_EXEC)) {
+		if (cap_is_on(caps_now(), CAP_MULTIFD))
+			r = err_set(e, EINVAL, "%.40s: multifd needs tcp or unix", uri);
+		else
+			r = st->fd = address_take_fd(&st->address, false, e);
+	}
+	if (r >= 0)
+		r = machine_describe(session.board, &st->description, &st->description_len, e);
+	if (r >= 0)
+		r = describe_drives(&st->drives, &st->drives_len, e);
+	if (r >= 0) {
+		pthread_mutex_lock(&session.lock);
+		reset_session();
+		pthread_mutex_unlock(&session.lock);
+		session_status(MIGRATION_SETUP);
+		r = session_thread(&session.thread, "migration", source_thread, st, e);
+		session.running = r >= 0;
+	}
+	if (r >= 0)
+		return 0;
+	if (st->fd >= 0)
+		close(st->fd);
+	free(st->description);
+	free(st->drives);
+	free(st);
+	return r;
+}
+
+int migration_cancel(struct err *e)
+{
+	bool late;
+
+	if (!session.running || !session.outgoing)
+		return 0; /* as QEMU: nothing to cancel is no error */
+	pthread_mutex_lock(&session.lock);
+	late = session.handing_over;
+	if (!late)
+		session.cancel_asked = true;
+	pthread_cond_broadcast(&session.cond);
+	pthread_mutex_unlock(&session.lock);
+	if (late)
+		return err_set(e, EBUSY, "The guest is handed over already: it is too late to cancel");
+	session_status(MIGRATION_CANCELLING);
+	session_wake();
+	return 0;
+}
+
+int migration_continue(enum migration_status state, struct err *e)
+{
+	if (session_get_status() != state || state != MIGRATION_PRE_SWITCHOVER)
+		return err_set(e, EINVAL, "Migration not in expected state: %s", migration_status_name(session_get_status()));
+	pthread_mutex_lock(&session.lock);
+	session.continue_asked = true;
+	pthread_cond_broadcast(&session.cond);
+	pthread_mutex_unlock(&session.lock);
+	return 0;
+}
+
+int migration_start_postcopy(struct err *e)
+{
+	return err_set(e, ENOTSUP, "Enable postcopy with migrate_set_capability before the start of migration");
+}
+
+int migration_pause(struct err *e)
+{
+	return err_set(e, EINVAL, "migrate-pause is currently only supported during postcopy-active state");
+}
+
+int migration_recover(const char *uri, struct err *e)
+{
+	(void)uri;
+	return err_set(e, EINVAL, "Migrate recover can only be run when postcopy is paused.");
+}
+
+/* ---- incoming ---- */
+
+int migration_incoming(const char *uri, struct err *e)
+{
+	if (strcmp(uri, "defer") && !destination_waits() && machine_run_state(session.board) != RUN_PRELAUNCH)
+		return err_set(e, EINVAL, "'-incoming' was not specified on the command line");
+	return destination_listen(uri, e);
+}
+
+/* ---- what query-migrate tells ---- */
+
+void migration_query(struct migration_info *out)
+{
+	struct ram_send_stats st;
+	uint64_t total = 0;
+
+	pthread_mutex_lock(&session.lock);
+	*out = session.info;
+	out->status = session.status;
+	out->outgoing = session.outgoing && session.status != MIGRATION_NONE;
+	snprintf(out->error, sizeof(out->error), "%s", session.err.msg);
+	if (session.running && session.outgoing) {
+		out->total_time_ms = (mono_ns() - session.start_ns) / 1000000;
+		ram_send_stats(&st);
+		out->transferred = st.bytes;
+		out->zero_pages = st.zero_pages;
+		out->normal_pages = st.data_pages;
+		out->remaining = ram_send_pending() * WIRE_PAGE;
+	}
+	pthread_mutex_unlock(&session.lock);
+	if (out->outgoing) {
+		struct ram_view v;
+
+		for (unsigned i = 0; machine_ram(session.board, i, &v); i++)
+			total += v.size;
+		out->total = total;
+	}
+}
+
+/* ---- announcements ---- */
+
+struct subscriber {
+	struct subscriber *next;
+	void (*fn)(void *opaque, unsigned round);
+	void *opaque;
+};
+static struct {
+	struct subscriber *list;
+	struct timer timer;
+	bool armed;
+	unsigned round, rounds;
+	uint32_t delay, max, step;
+} announce;
+
+void migration_on_arrival(void (*fn)(void *opaque, unsigned round), void *opaque)
+{
+	struct subscriber *s = xzalloc(sizeof(*s));
+
+	*s = (struct subscriber){ announce.list, fn, opaque };
+	announce.list = s;
+}
+
+static void announce_now(void *unused)
+{
+	for (struct subscriber *s = announce.list; s; s = s->next)
+		s->fn(s->opaque, announce.round);
+	if (++announce.round >= announce.rounds)
+		return;
+	timer_arm(&announce.timer, clock_ns(VCLOCK_REAL) + announce.delay * NS_PER_MS);
+	announce.delay = MIN(announce.delay + announce.step, announce.max);
+}
+
+void migration_announce(uint32_t initial_ms, uint32_t max_ms, uint32_t rounds, uint32_t step_ms)
+{
+	if (!announce.armed)
+		timer_init(&announce.timer, loop_main(), VCLOCK_REAL, NULL, announce_now, NULL);
+	announce.armed = true;
+	announce.round = 0;
+	announce.rounds = rounds;
+	announce.delay = initial_ms;
+	announce.max = max_ms;
+	announce.step = step_ms;
+	timer_cancel(&announce.timer);
+	if (rounds)
+		announce_now(NULL);
+}
+
+static void announce_stop(void)
+{
+	if (announce.armed)
+		timer_cancel(&announce.timer);
+	announce.armed = false;
+	while (announce.list) {
+		struct subscriber *next = announce.list->next;
+
+		free(announce.list);
+		announce.list = next;
+	}
+}

@@ -1,0 +1,343 @@
+/*
+ * The receiving side of guest memory. Pages are read from the channel directly into the guest's RAM and then compared with
+ * their hashes. A page whose hash does not fit was written by the guest while it was on its way (or damaged): it is noted as torn
+ * and must come again before the guest may run here; in a batch marked stable it is damage.
+ *
+ * RAM starts empty: zero pages cost nothing unless something else was received before. A helper allocates the memory the source
+ * says it will fill ahead of the data, because first touches are slower than the line.
+ */
+#include "ram_recv.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include "compress.h"
+#include "vmm/bytes.h"
+
+#define PREPARE_STEP (4ull << 20)
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+struct receiver {
+	struct channel *channel;
+	struct compressor *zstd;
+	uint8_t *bounce; /* post-copy and zstd frames */
+	struct iovec iov[WIRE_BATCH_PAGES + 1];
+	uint64_t page[WIRE_BATCH_PAGES];
+};
+
+/* The block's bitmap holds what was received with data; torn what is to come again. */
+static struct {
+	unsigned long *torn[MAX_BLOCKS];
+	uint64_t n_torn;		 /* atomic */
+	uint64_t zero_pages, data_pages; /* atomic */
+	/* the helper */
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	pthread_t helper;
+	bool helper_runs, quit;
+	struct extent {
+		unsigned block;
+		uint64_t first, count;
+	} *todo;
+	size_t n_todo, done;
+} ram = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+
+int (*ram_recv_place)(unsigned block, uint64_t page, const uint8_t *data, uint32_t n, struct err *e);
+
+static bool test_and_set(unsigned long *map, uint64_t n)
+{
+	unsigned long bit = 1ul << n % 64;
+
+	return __atomic_fetch_or(&map[n / 64], bit, __ATOMIC_RELAXED) & bit;
+}
+
+static bool test_and_clear(unsigned long *map, uint64_t n)
+{
+	unsigned long bit = 1ul << n % 64;
+
+	if (!(__atomic_load_n(&map[n / 64], __ATOMIC_RELAXED) & bit))
+		return false;
+	return __atomic_fetch_and(&map[n / 64], ~bit, __ATOMIC_RELAXED) & bit;
+}
+
+/* ---- the helper ---- */
+
+static void *helper_thread(void *arg)
+{
+	(void)arg;
+	session_confine();
+	pthread_mutex_lock(&ram.lock);
+	while (!ram.quit) {
+		struct extent x;
+		uint64_t n;
+
+		if (ram.done == ram.n_todo) {
+			pthread_cond_wait(&ram.cond, &ram.lock);
+			continue;
+		}
+		x = ram.todo[ram.done];
+		n = MIN(x.count, PREPARE_STEP / WIRE_PAGE);
+		ram.todo[ram.done].first += n;
+		ram.todo[ram.done].count -= n;
+		if (!ram.todo[ram.done].count)
+			ram.done++;
+		pthread_mutex_unlock(&ram.lock);
+		/* A kernel before 5.14 cannot: then pages come as they are touched. */
+		madvise(session.block[x.block].v.host + x.first * WIRE_PAGE, n * WIRE_PAGE, MADV_POPULATE_WRITE);
+		pthread_mutex_lock(&ram.lock);
+	}
+	pthread_mutex_unlock(&ram.lock);
+	return NULL;
+}
+
+int ram_recv_present(const uint8_t *payload, size_t len, struct err *e)
+{
+	struct wire_run_reader r;
+	uint64_t first, count;
+	unsigned block;
+	int ret;
+
+	if (len < 2 || (block = get_le16(payload)) >= session.n_blocks)
+		return err_set(e, EBADMSG, "the stream is damaged: present pages of an unknown memory block");
+	r = (struct wire_run_reader){ .p = payload + 2, .end = payload + len, .limit = session.block[block].pages };
+	pthread_mutex_lock(&ram.lock);
+	while ((ret = wire_runs_next(&r, &first, &count, e)) > 0) {
+		if (!(ram.n_todo & 63))
+			ram.todo = xrealloc(ram.todo, (ram.n_todo + 64) * sizeof(*ram.todo));
+		ram.todo[ram.n_todo++] = (struct extent){ block, first, count };
+	}
+	pthread_cond_signal(&ram.cond);
+	pthread_mutex_unlock(&ram.lock);
+	if (!ret && !ram.helper_runs) {
+		ram.quit = false;
+		ret = session_thread(&ram.helper, "migrate/memory", helper_thread, NULL, e);
+		ram.helper_runs = !ret;
+	}
+	return ret;
+}
+
+/* ---- begin and end ---- */
+
+void ram_recv_end(void)
+{
+	pthread_mutex_lock(&ram.lock);
+	ram.quit = true;
+	pthread_cond_broadcast(&ram.cond);
+	pthread_mutex_unlock(&ram.lock);
+	if (ram.helper_runs)
+		pthread_join(ram.helper, NULL);
+	ram.helper_runs = false;
+	for (unsigned i = 0; i < MAX_BLOCKS; i++) {
+		free(ram.torn[i]);
+		ram.torn[i] = NULL;
+	}
+	free(ram.todo);
+	ram.todo = NULL;
+	ram.n_todo = ram.done = 0;
+}
+
+int ram_recv_begin(struct err *e)
+{
+	ram_recv_end();
+	ram.n_torn = ram.zero_pages = ram.data_pages = 0;
+	for (unsigned i = 0; i < session.n_blocks; i++) {
+		struct mig_block *b = &session.block[i];
+
+		if (fallocate(b->v.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)b->v.size))
+			return err_errno(e, errno, "cannot empty memory block '%s'", b->name);
+		memset(b->bitmap, 0, (b->pages / 64 + 1) * sizeof(*b->bitmap));
+		ram.torn[i] = calloc(b->pages / 64 + 1, sizeof(unsigned long));
+		if (!ram.torn[i])
+			return err_errno(e, ENOMEM, "page bitmap of '%s'", b->name);
+	}
+	return 0;
+}
+
+int ram_recv_check(struct err *e)
+{
+	uint64_t n = ram_recv_torn();
+
+	return n ? err_set(e, EBADMSG, "the stream is damaged: %llu pages arrived with a wrong checksum and never came again",
+			   (unsigned long long)n)
+		 : 0;
+}
+
+uint64_t ram_recv_torn(void)
+{
+	return __atomic_load_n(&ram.n_torn, __ATOMIC_RELAXED);
+}
+
+void ram_recv_stats(struct ram_recv_stats *s)
+{
+	s->zero_pages = __atomic_load_n(&ram.zero_pages, __ATOMIC_RELAXED);
+	s->data_pages = __atomic_load_n(&ram.data_pages, __ATOMIC_RELAXED);
+}
+
+/* ---- batches ---- */
+
+struct receiver *receiver_new(struct channel *c)
+{
+	struct receiver *r = xzalloc(sizeof(*r));
+
+	r->channel = c;
+	return r;
+}
+
+void receiver_free(struct receiver *r)
+{
+	if (!r)
+		return;
+	compressor_free(r->zstd);
+	free(r->bounce);
+	free(r);
+}
+
+/* Page numbers of the data pages, and the destination of their bytes as few pieces. */
+static int plan(struct receiver *r, const struct wire_batch *wb, struct wire_run_reader *runs, int *n_iov, struct err *e)
+{
+	uint8_t *host = session.block[wb->block].v.host;
+	uint64_t first, count;
+	uint32_t n = 0;
+
+	*n_iov = 0;
+	while (n < wb->data_pages) {
+		int ret = wire_runs_next(runs, &first, &count, e);
+
+		if (ret <= 0 || count > wb->data_pages - n)
+			return ret < 0 ? ret : err_set(e, EBADMSG, "the stream is damaged: a batch's runs do not fit its number of pages");
+		r->iov[(*n_iov)++] = (struct iovec){ host + first * WIRE_PAGE, count * WIRE_PAGE };
+		while (count--)
+			r->page[n++] = first++;
+	}
+	runs->next = 0;
+	return 0;
+}
+
+static int check_page(const struct wire_batch *wb, uint64_t page, const uint8_t *data, uint64_t hash, bool stable, struct err *e)
+{
+	bool good = wire_page_hash(data) == hash;
+
+	if (good) {
+		if (test_and_clear(ram.torn[wb->block], page))
+			__atomic_sub_fetch(&ram.n_torn, 1, __ATOMIC_RELAXED);
+	} else if (stable) {
+		return err_set(e, EBADMSG, "the stream is damaged: page %llu of '%s' has a wrong checksum", (unsigned long long)page,
+			       session.block[wb->block].name);
+	} else if (!test_and_set(ram.torn[wb->block], page)) {
+		__atomic_add_fetch(&ram.n_torn, 1, __ATOMIC_RELAXED);
+	}
+	return 0;
+}
+
+static int zero_pages(const struct wire_batch *wb, struct wire_run_reader *runs, struct err *e)
+{
+	struct mig_block *b = &session.block[wb->block];
+	uint64_t first, count, n = 0;
+	int ret;
+
+	while ((ret = wire_runs_next(runs, &first, &count, e)) > 0) {
+		n += count;
+		for (; count; first++, count--) {
+			if (test_and_clear(ram.torn[wb->block], first))
+				__atomic_sub_fetch(&ram.n_torn, 1, __ATOMIC_RELAXED);
+			if (ram_recv_place) {
+				ret = ram_recv_place(wb->block, first, NULL, 1, e);
+				if (ret)
+					return ret;
+			} else if (test_and_clear(b->bitmap, first)) {
+				memset(b->v.host + first * WIRE_PAGE, 0, WIRE_PAGE);
+			}
+		}
+	}
+	if (!ret && n != wb->zero_pages)
+		ret = err_set(e, EBADMSG, "the stream is damaged: a batch's runs do not fit its number of zero pages");
+	return ret;
+}
+
+/* The pages' bytes, wherever they are to be looked at. */
+static int receive_data(struct receiver *r, const struct wire_record *rec, const struct wire_batch *wb, int n_iov,
+			const uint8_t **pages, struct err *e)
+{
+	struct iovec iov;
+	int ret;
+
+	*pages = NULL;
+	if (!(rec->flags & WIRE_BATCH_ZSTD) && !ram_recv_place)
+		return channel_recv(r->channel, r->iov, n_iov, e);
+	if (!r->bounce)
+		r->bounce = malloc(WIRE_BATCH_PAGES * (size_t)WIRE_PAGE + 4096);
+	if (!r->bounce)
+		return err_errno(e, ENOMEM, "receive buffer");
+	iov = (struct iovec){ r->bounce, wb->data_bytes };
+	ret = channel_recv(r->channel, &iov, 1, e);
+	*pages = r->bounce;
+	if (ret || !(rec->flags & WIRE_BATCH_ZSTD))
+		return ret;
+	if (!r->zstd && !(r->zstd = compressor_new(1)))
+		return err_set(e, ENOTSUP, "the pages are compressed with zstd, which this vmm was built without");
+	if (!decompress_pages(r->zstd, r->bounce, wb->data_bytes, (size_t)wb->data_pages * WIRE_PAGE, pages))
+		return err_set(e, EBADMSG, "the stream is damaged: a compressed batch cannot be unpacked");
+	return 0;
+}
+
+static int take_pages(struct receiver *r, const struct wire_record *rec, const struct wire_batch *wb, const uint8_t *hashes,
+		      const uint8_t *pages, struct err *e)
+{
+	struct mig_block *b = &session.block[wb->block];
+	bool stable = rec->flags & WIRE_BATCH_STABLE;
+
+	for (uint32_t i = 0; i < wb->data_pages; i++) {
+		uint8_t *to = b->v.host + r->page[i] * WIRE_PAGE;
+		const uint8_t *from = pages ? pages + (size_t)i * WIRE_PAGE : to;
+		int ret = check_page(wb, r->page[i], from, get_le64(hashes + i * 8), stable, e);
+
+		if (ret)
+			return ret;
+		if (ram_recv_place) {
+			ret = ram_recv_place(wb->block, r->page[i], from, 1, e);
+			if (ret)
+				return ret;
+		} else {
+			if (pages)
+				memcpy(to, from, WIRE_PAGE);
+			test_and_set(b->bitmap, r->page[i]);
+		}
+	}
+	return 0;
+}
+
+int receiver_batch(struct receiver *r, const struct wire_record *rec, const uint8_t raw[WIRE_HEADER], struct err *e)
+{
+	struct wire_run_reader runs;
+	const uint8_t *pages;
+	struct wire_batch wb;
+	uint8_t *head;
+	int n_iov, ret = channel_get_payload(r->channel, rec, raw, WIRE_MAX_PAYLOAD, &head, e);
+
+	if (ret)
+		return ret;
+	ret = wire_get_batch(head, rec, &wb, e);
+	if (!ret && wb.block >= session.n_blocks)
+		ret = err_set(e, EBADMSG, "the stream is damaged: pages of the unknown memory block %u", wb.block);
+	if (!ret) {
+		runs = (struct wire_run_reader){ .p = head + WIRE_BATCH_HEAD,
+						 .end = head + WIRE_BATCH_HEAD + wb.run_bytes,
+						 .limit = session.block[wb.block].pages };
+		ret = plan(r, &wb, &runs, &n_iov, e);
+	}
+	if (!ret)
+		ret = receive_data(r, rec, &wb, n_iov, &pages, e);
+	if (!ret)
+		ret = take_pages(r, rec, &wb, head + WIRE_BATCH_HEAD + wb.run_bytes, pages, e);
+	if (!ret)
+		ret = zero_pages(&wb, &runs, e);
+	free(head);
+	__atomic_fetch_add(&ram.data_pages, wb.data_pages, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&ram.zero_pages, wb.zero_pages, __ATOMIC_RELAXED);
+	return ret;
+}

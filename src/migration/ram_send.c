@@ -1,0 +1,460 @@
+/*
+ * The sending side of guest memory. A round takes pages from the blocks' bitmaps in batches: claim up to 512 pages, sort out the
+ * zero ones, hash the others, and send them straight from the memfd (sendfile: the kernel passes references, nobody copies).
+ * The guest may write to a page after it was hashed: the receiver finds that its hash does not fit and waits for the page to
+ * come again, which it will because the write is in the dirty log.
+ *
+ * With several channels each has a thread that claims and sends batches; the claims are the only thing they share.
+ */
+#include "ram_send.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "compress.h"
+#include "vmm/bytes.h"
+
+#define SENDFILE_PAGES 8 /* shorter runs are cheaper copied: one sendmsg for many */
+
+struct batch {
+	unsigned block;
+	uint32_t n;
+	uint64_t page[WIRE_BATCH_PAGES];
+};
+
+/* Buffers of one sending thread. */
+struct sender {
+	struct channel *channel;
+	pthread_t thread;
+	bool threaded;
+	struct batch batch;
+	uint32_t data[WIRE_BATCH_PAGES]; /* indexes into batch.page */
+	struct wire_runs runs;
+	uint8_t *head;
+	size_t head_cap;
+	struct iovec *iov;
+	struct compressor *zstd;
+	struct err err;
+	int result;
+};
+
+static struct {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	struct sender own, *extra;
+	unsigned n_extra;
+	/* the claim */
+	unsigned block;
+	uint64_t page, pending;
+	/* the round */
+	uint32_t round;
+	unsigned generation, busy;
+	bool stable, quit, failed;
+	uint64_t zero_pages, data_pages; /* atomic */
+	uint64_t retired_bytes;
+} ram = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+
+/* ---- claiming ---- */
+
+/* The next pages to send, at most a batch, all of one block; false: none are left. */
+static bool claim(struct batch *out)
+{
+	out->n = 0;
+	pthread_mutex_lock(&ram.lock);
+	for (; !ram.failed && ram.block < session.n_blocks && !out->n; ram.block++, ram.page = 0) {
+		struct mig_block *b = &session.block[ram.block];
+
+		out->block = ram.block;
+		while (ram.page < b->pages && out->n < WIRE_BATCH_PAGES) {
+			unsigned long *word = &b->bitmap[ram.page / 64];
+			unsigned long bits = *word & (~0ul << (ram.page % 64));
+
+			if (!bits) {
+				ram.page = (ram.page / 64 + 1) * 64;
+				continue;
+			}
+			ram.page = (ram.page & ~63ull) + (uint64_t)__builtin_ctzl(bits);
+			*word &= ~(1ul << (ram.page % 64));
+			out->page[out->n++] = ram.page++;
+		}
+		if (out->n == WIRE_BATCH_PAGES)
+			break;
+	}
+	__atomic_sub_fetch(&ram.pending, out->n, __ATOMIC_RELAXED);
+	pthread_mutex_unlock(&ram.lock);
+	return out->n;
+}
+
+uint64_t ram_send_pending(void)
+{
+	return __atomic_load_n(&ram.pending, __ATOMIC_RELAXED);
+}
+
+/* ---- a batch ---- */
+
+static const uint8_t *page_at(const struct batch *b, uint32_t i)
+{
+	return session.block[b->block].v.host + b->page[i] * WIRE_PAGE;
+}
+
+static void add_run(struct wire_runs *w, uint64_t *first, uint64_t *count, uint64_t page)
+{
+	if (*count && *first + *count == page) {
+		++*count;
+		return;
+	}
+	if (*count)
+		wire_runs_add(w, *first, *count);
+	*first = page;
+	*count = 1;
+}
+
+/* Sort the pages into data and zero; the head's runs and hashes. Returns the head's length. */
+static uint32_t build_head(struct sender *s, struct wire_batch *wb)
+{
+	const struct batch *b = &s->batch;
+	uint64_t first = 0, count = 0;
+	uint32_t hashed;
+	uint8_t zero[WIRE_BATCH_PAGES];
+	size_t run_bytes;
+
+	s->runs.len = 0;
+	s->runs.next = 0;
+	for (uint32_t i = 0; i < b->n; i++) {
+		zero[i] = wire_page_is_zero(page_at(b, i));
+		if (zero[i])
+			continue;
+		s->data[wb->data_pages++] = i;
+		add_run(&s->runs, &first, &count, b->page[i]);
+	}
+	if (count)
+		wire_runs_add(&s->runs, first, count);
+	count = 0;
+	s->runs.next = 0; /* the zero pages start again from 0 */
+	for (uint32_t i = 0; i < b->n; i++)
+		if (zero[i]) {
+			wb->zero_pages++;
+			add_run(&s->runs, &first, &count, b->page[i]);
+		}
+	if (count)
+		wire_runs_add(&s->runs, first, count);
+	run_bytes = s->runs.len;
+	hashed = (uint32_t)(WIRE_BATCH_HEAD + run_bytes + wb->data_pages * 8);
+	if (WIRE_HEADER + hashed > s->head_cap) {
+		s->head_cap = WIRE_HEADER + hashed + 4096;
+		s->head = xrealloc(s->head, s->head_cap);
+	}
+	memcpy(s->head + WIRE_HEADER + WIRE_BATCH_HEAD, s->runs.data, run_bytes);
+	for (uint32_t i = 0; i < wb->data_pages; i++)
+		put_le64(s->head + WIRE_HEADER + WIRE_BATCH_HEAD + run_bytes + i * 8, wire_page_hash(page_at(b, s->data[i])));
+	wb->run_bytes = (uint32_t)run_bytes;
+	return hashed;
+}
+
+static bool by_reference(const struct channel *c)
+{
+	return !c->tls;
+}
+
+/* The data pages, gathered; long runs by reference. n: entries of s->iov that wait to be sent. */
+static int send_data(struct sender *s, const struct wire_batch *wb, int n, struct err *e)
+{
+	const struct batch *b = &s->batch;
+	const struct mig_block *blk = &session.block[b->block];
+	int r = 0;
+
+	for (uint32_t i = 0, len; !r && i < wb->data_pages; i += len) {
+		uint64_t first = b->page[s->data[i]];
+
+		for (len = 1; i + len < wb->data_pages && b->page[s->data[i + len]] == first + len; len++)
+			;
+		if (len < SENDFILE_PAGES || !by_reference(s->channel)) {
+			s->iov[n++] = (struct iovec){ blk->v.host + first * WIRE_PAGE, (size_t)len * WIRE_PAGE };
+			continue;
+		}
+		r = channel_send(s->channel, s->iov, n, e);
+		n = 0;
+		if (!r)
+			r = channel_send_file(s->channel, blk->v.fd, first * WIRE_PAGE, (size_t)len * WIRE_PAGE, e);
+	}
+	return r || !n ? r : channel_send(s->channel, s->iov, n, e);
+}
+
+static int send_batch(struct sender *s, bool stable, struct err *e)
+{
+	struct wire_batch wb = { .block = (uint16_t)s->batch.block };
+	struct channel *c = s->channel;
+	uint16_t flags = stable ? WIRE_BATCH_STABLE : 0;
+	uint32_t hashed = build_head(s, &wb);
+	const void *frame = NULL;
+	int r;
+
+	wb.data_bytes = wb.data_pages * WIRE_PAGE;
+	if (s->zstd && wb.data_pages) {
+		size_t len = compress_pages(s->zstd, session.block[s->batch.block].v.host, s->batch.page, s->data, wb.data_pages,
+					    &frame);
+
+		if (len && len < wb.data_bytes) {
+			wb.data_bytes = (uint32_t)len;
+			flags |= WIRE_BATCH_ZSTD;
+		} else {
+			frame = NULL;
+		}
+	}
+	wire_put_batch(s->head + WIRE_HEADER, &wb);
+	pthread_mutex_lock(&c->out_lock);
+	wire_put_header(s->head, WIRE_BATCH, flags, hashed + wb.data_bytes, c->seq_out++, s->head + WIRE_HEADER, hashed);
+	s->iov[0] = (struct iovec){ s->head, WIRE_HEADER + hashed };
+	if (frame) {
+		s->iov[1] = (struct iovec){ (void *)(uintptr_t)frame, wb.data_bytes };
+		r = channel_send(c, s->iov, 2, e);
+	} else {
+		r = send_data(s, &wb, 1, e);
+	}
+	pthread_mutex_unlock(&c->out_lock);
+	__atomic_fetch_add(&ram.zero_pages, wb.zero_pages, __ATOMIC_RELAXED);
+	__atomic_fetch_add(&ram.data_pages, wb.data_pages, __ATOMIC_RELAXED);
+	return r;
+}
+
+static int send_round(struct sender *s, uint32_t round, bool stable, struct err *e)
+{
+	uint8_t raw[4];
+	int r = 0;
+
+	while (!r && claim(&s->batch))
+		r = send_batch(s, stable, e);
+	put_le32(raw, round);
+	return r ? r : channel_put(s->channel, WIRE_ROUND, 0, raw, sizeof(raw), e);
+}
+
+int ram_send_pages(struct channel *c, unsigned block, uint64_t first, uint32_t count, struct err *e)
+{
+	static struct sender s; /* one post-copy at a time, one thread that answers */
+	int r = 0;
+
+	if (!s.iov)
+		s.iov = xcalloc(WIRE_BATCH_PAGES + 2, sizeof(*s.iov));
+	s.channel = c;
+	while (!r && count) {
+		s.batch.block = block;
+		s.batch.n = MIN(count, WIRE_BATCH_PAGES);
+		for (uint32_t i = 0; i < s.batch.n; i++)
+			s.batch.page[i] = first + i;
+		r = send_batch(&s, true, e);
+		first += s.batch.n;
+		count -= s.batch.n;
+	}
+	return r;
+}
+
+/* ---- rounds ---- */
+
+static void *sender_thread(void *arg)
+{
+	struct sender *s = arg;
+	unsigned seen = 0;
+
+	session_confine();
+	pthread_mutex_lock(&ram.lock);
+	for (;;) {
+		uint32_t round;
+		bool stable;
+
+		while (ram.generation == seen && !ram.quit)
+			pthread_cond_wait(&ram.cond, &ram.lock);
+		if (ram.quit)
+			break;
+		seen = ram.generation;
+		round = ram.round;
+		stable = ram.stable;
+		pthread_mutex_unlock(&ram.lock);
+		s->result = send_round(s, round, stable, &s->err);
+		pthread_mutex_lock(&ram.lock);
+		if (s->result)
+			ram.failed = true;
+		if (!--ram.busy)
+			pthread_cond_broadcast(&ram.cond);
+	}
+	pthread_mutex_unlock(&ram.lock);
+	return NULL;
+}
+
+int ram_send_round(uint32_t round, bool stable, struct err *e)
+{
+	uint8_t raw[4];
+	int r = 0;
+
+	pthread_mutex_lock(&ram.lock);
+	ram.block = 0;
+	ram.page = 0;
+	ram.round = round;
+	ram.stable = stable;
+	ram.failed = false;
+	if (ram.n_extra) {
+		ram.busy = ram.n_extra;
+		ram.generation++;
+		pthread_cond_broadcast(&ram.cond);
+		while (ram.busy)
+			pthread_cond_wait(&ram.cond, &ram.lock);
+		for (unsigned i = 0; i < ram.n_extra; i++)
+			if (ram.extra[i].result && !r) {
+				r = ram.extra[i].result;
+				*e = ram.extra[i].err;
+			}
+	}
+	pthread_mutex_unlock(&ram.lock);
+	if (!ram.n_extra)
+		return send_round(&ram.own, round, stable, e);
+	put_le32(raw, round);
+	return r ? r : channel_put(session.main, WIRE_ROUND, 0, raw, sizeof(raw), e);
+}
+
+static void init_sender(struct sender *s, struct channel *c)
+{
+	s->channel = c;
+	s->iov = xcalloc(WIRE_BATCH_PAGES + 2, sizeof(*s->iov));
+	if (session.features & WIRE_F_ZSTD)
+		s->zstd = compressor_new(session.params.zstd_level);
+}
+
+static void free_sender(struct sender *s)
+{
+	free(s->iov);
+	free(s->head);
+	free(s->runs.data);
+	compressor_free(s->zstd);
+}
+
+int ram_send_begin(struct channel **extra, unsigned n, struct err *e)
+{
+	int r = 0;
+
+	memset(&ram.own, 0, sizeof(ram.own));
+	init_sender(&ram.own, session.main);
+	ram.quit = false;
+	ram.generation = 0;
+	ram.zero_pages = ram.data_pages = 0;
+	ram.retired_bytes = 0;
+	ram.n_extra = 0;
+	ram.extra = xcalloc(n + 1, sizeof(*ram.extra));
+	for (unsigned i = 0; i < n; i++)
+		init_sender(&ram.extra[i], extra[i]);
+	ram.n_extra = n;
+	for (unsigned i = 0; i < n && !r; i++) {
+		r = session_thread(&ram.extra[i].thread, "migrate/pages", sender_thread, &ram.extra[i], e);
+		ram.extra[i].threaded = !r;
+	}
+	return r;
+}
+
+void ram_send_end(void)
+{
+	pthread_mutex_lock(&ram.lock);
+	ram.quit = true;
+	pthread_cond_broadcast(&ram.cond);
+	pthread_mutex_unlock(&ram.lock);
+	for (unsigned i = 0; i < ram.n_extra; i++) {
+		if (ram.extra[i].threaded)
+			pthread_join(ram.extra[i].thread, NULL);
+		ram.retired_bytes += ram.extra[i].channel->sent;
+		channel_free(ram.extra[i].channel);
+		free_sender(&ram.extra[i]);
+	}
+	ram.n_extra = 0;
+	free(ram.extra);
+	ram.extra = NULL;
+	free_sender(&ram.own);
+	memset(&ram.own, 0, sizeof(ram.own));
+}
+
+void ram_send_stats(struct ram_send_stats *s)
+{
+	*s = (struct ram_send_stats){ .zero_pages = __atomic_load_n(&ram.zero_pages, __ATOMIC_RELAXED),
+				      .data_pages = __atomic_load_n(&ram.data_pages, __ATOMIC_RELAXED),
+				      .bytes = ram.retired_bytes };
+	if (session.main)
+		s->bytes += __atomic_load_n(&session.main->sent, __ATOMIC_RELAXED);
+	for (unsigned i = 0; i < ram.n_extra; i++)
+		s->bytes += __atomic_load_n(&ram.extra[i].channel->sent, __ATOMIC_RELAXED);
+}
+
+/* ---- bitmaps ---- */
+
+static void set_range(unsigned long *map, uint64_t first, uint64_t end, bool value)
+{
+	for (uint64_t n = first; n < end; n++) {
+		if (n % 64 == 0 && end - n >= 64) {
+			map[n / 64] = value ? ~0ul : 0;
+			n += 63;
+		} else if (value) {
+			map[n / 64] |= 1ul << n % 64;
+		} else {
+			map[n / 64] &= ~(1ul << n % 64);
+		}
+	}
+}
+
+/* Extents of the memfd that were ever written; the rest is zero, here and at the destination. Reading it would allocate it. */
+static uint64_t clear_holes(struct mig_block *b)
+{
+	uint64_t at = 0, holes = 0;
+
+	while (at < b->v.size) {
+		off_t data = lseek(b->v.fd, (off_t)at, SEEK_DATA), hole;
+		uint64_t from = data < 0 ? b->v.size : (uint64_t)data;
+
+		if (data < 0 && errno != ENXIO)
+			return holes;
+		set_range(b->bitmap, at / WIRE_PAGE, from / WIRE_PAGE, false);
+		holes += from / WIRE_PAGE - at / WIRE_PAGE;
+		if (data < 0)
+			break;
+		hole = lseek(b->v.fd, data, SEEK_HOLE);
+		at = hole < 0 ? b->v.size : (uint64_t)hole;
+	}
+	return holes;
+}
+
+uint64_t ram_send_sync(bool first)
+{
+	uint64_t pending = 0;
+
+	machine_dirty_sync(session.board);
+	for (unsigned i = 0; i < session.n_blocks; i++) {
+		struct mig_block *b = &session.block[i];
+
+		machine_dirty_take(session.board, i, b->bitmap);
+		if (b->pages % 64)
+			b->bitmap[b->pages / 64] &= (1ul << b->pages % 64) - 1;
+		if (first)
+			__atomic_fetch_add(&ram.zero_pages, clear_holes(b), __ATOMIC_RELAXED);
+		for (uint64_t w = 0; w <= b->pages / 64; w++)
+			pending += (uint64_t)__builtin_popcountl(b->bitmap[w]);
+	}
+	__atomic_store_n(&ram.pending, pending, __ATOMIC_RELAXED);
+	return pending;
+}
+
+int ram_send_present(struct err *e)
+{
+	int r = 0;
+
+	for (unsigned i = 0; !r && i < session.n_blocks; i++) {
+		struct mig_block *b = &session.block[i];
+		struct wire_runs w = { 0 };
+		uint8_t *payload;
+
+		wire_runs_add_bitmap(&w, b->bitmap, b->pages);
+		if (w.len) {
+			payload = xzalloc(w.len + 2);
+			put_le16(payload, (uint16_t)i);
+			memcpy(payload + 2, w.data, w.len);
+			r = channel_put(session.main, WIRE_PRESENT, 0, payload, (uint32_t)w.len + 2, e);
+			free(payload);
+		}
+		free(w.data);
+	}
+	return r;
+}

@@ -1,0 +1,26 @@
+/* Sending guest memory: rounds over dirty bitmaps, on one or several channels. The session's thread, unless said otherwise. */
+#ifndef VMM_MIGRATION_RAM_SEND_H
+#define VMM_MIGRATION_RAM_SEND_H
+
+#include "session.h"
+
+/* Dirty logging is on. Channels for pages, if any, are connected: extra[0..n). They are freed by ram_send_end(). */
+int ram_send_begin(struct channel **extra, unsigned n, struct err *e);
+void ram_send_end(void);
+/* Move the dirty log into the blocks' bitmaps; returns how many pages wait now. first: everything but holes. */
+uint64_t ram_send_sync(bool first);
+/* What the destination should prepare memory for. */
+int ram_send_present(struct err *e);
+/* Send what the bitmaps hold and close the round on every channel. stable: the guest stands still. Ends early with -EINTR and
+   the rest left in the bitmaps if stop() says so; NULL: never. */
+int ram_send_round(uint32_t round, bool stable, struct err *e);
+uint64_t ram_send_pending(void); /* pages left in the bitmaps; any thread */
+/* Totals; any thread. */
+struct ram_send_stats {
+	uint64_t zero_pages, data_pages, bytes;
+};
+void ram_send_stats(struct ram_send_stats *s);
+/* Pages given, as a batch on one channel: for post-copy's requests. */
+int ram_send_pages(struct channel *c, unsigned block, uint64_t first, uint32_t count, struct err *e);
+
+#endif

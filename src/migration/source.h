@@ -1,0 +1,28 @@
+/* The source's files: source.c (the way of a migration), postcopy_source.c, throttle.c. */
+#ifndef VMM_MIGRATION_SOURCE_H
+#define VMM_MIGRATION_SOURCE_H
+
+#include "converge.h"
+#include "ram_send.h"
+#include "session.h"
+#include "tls.h"
+
+struct source {
+	struct source_start *start;
+	struct channel *main, *extra[MAX_CHANNELS];
+	unsigned n_extra;
+	struct switchover *sw;
+	struct converge converge;
+	uint32_t round;
+	uint64_t timeout_s;
+	bool timeout_force, postcopy, stall_told;
+	bool logging, sending;
+	bool gone; /* GO was said */
+};
+
+/* Connect (fd: -1) or take fd, with TLS if asked for. NULL with the reason. */
+struct channel *source_connect(const struct address *a, int fd, struct err *e);
+/* Let every vCPU sleep so many percent of its time. */
+void source_throttle(unsigned percent);
+
+#endif
