@@ -13,8 +13,15 @@
 #include "vmm/irq.h"
 #include "vmm/state.h"
 
+struct cpu_regs;
 struct kvm_vm;
 struct kvm_vcpu;
+
+struct kvm_trap {
+	uint32_t exception; /* 1 #DB, 3 #BP */
+	uint64_t pc;        /* linear; of #BP the int3 itself */
+	uint64_t dr6;
+};
 
 /* vCPU thread calls. `opaque` is what kvm_vm_new() got. */
 struct kvm_exit_ops {
@@ -29,6 +36,9 @@ struct kvm_exit_ops {
 	/* Emulation failure or KVM_RUN error: text says what (RIP, bytes). The vCPU stays stopped; RUN_STATE
 	 * internal-error. */
 	void (*internal_error)(void *opaque, unsigned cpu, const char *text);
+	/* A trap that kvm_vcpu_set_debug() made possible. True: the debugger's; the vCPU stays put until the next resume.
+	 * False: the guest's own, it gets the exception. NULL: all are the guest's. */
+	bool (*debug)(void *opaque, unsigned cpu, const struct kvm_trap *trap);
 };
 
 /* ---- VM ---- */
@@ -115,6 +125,7 @@ const char *kvm_cpu_model(struct kvm_vm *vm); /* "qemu64" ... */
 /* Features the guest sees as QEMU's names, separated by spaces; malloc'ed. */
 char *kvm_cpu_features(struct kvm_vm *vm);
 unsigned kvm_cpu_phys_bits(struct kvm_vm *vm);
+bool kvm_cpu_has_long_mode(struct kvm_vm *vm);
 /* What management asks about CPU models (cpu_query.c). Strings of features are separated by blanks. */
 struct kvm_cpu_view {
 	char vendor[13], model_id[49];
@@ -182,6 +193,27 @@ extern const struct state_table kvm_vcpu_state;
 /* Put a loaded state into KVM. After ALL vCPUs and kvmclock are loaded, still paused. A register this host's KVM
    refuses is named. */
 int kvm_vcpu_settle(struct kvm_vcpu *c, struct err *e);
+
+/* ---- debugging (src/kvm/vcpu_debug.c) ---- */
+/* Registers; 0 or -errno. Paused. Setting changes only what differs. */
+int kvm_vcpu_get_regs(struct kvm_vcpu *c, struct cpu_regs *r);
+int kvm_vcpu_set_regs(struct kvm_vcpu *c, const struct cpu_regs *r);
+#define KVM_DEBUG_HW 4
+struct kvm_debug {
+	bool software;         /* int3 comes to exit_ops.debug */
+	bool step, block_irqs; /* one instruction; without interrupts, if kvm_can_block_irqs() */
+	unsigned n_hw;
+	struct {
+		uint64_t addr; /* linear, aligned to len */
+		uint8_t type;  /* DR7 R/W: 0 execute (len 1), 1 write, 3 access */
+		uint8_t len;   /* 1, 2, 4, 8 */
+	} hw[KVM_DEBUG_HW];
+};
+/* What traps from now on; all zero: nothing. Paused (it would wait for a vCPU in the guest). -errno. */
+int kvm_vcpu_set_debug(struct kvm_vcpu *c, const struct kvm_debug *d);
+bool kvm_can_block_irqs(struct kvm_vm *vm);
+/* A frozen vCPU stays parked when the others are resumed. Paused. */
+void kvm_vcpu_freeze(struct kvm_vcpu *c, bool frozen);
 /* Exits by reason, for metrics; returns number of reasons filled. */
 size_t kvm_exit_counts(struct kvm_vcpu *c, const char **names, uint64_t *counts, size_t max);
 

@@ -252,6 +252,8 @@ struct kvm_vcpu {
 	bool parked;      /* run_lock */
 	bool retired;     /* unplugged: stays parked until it is plugged again; run_lock */
 	bool stuck;       /* triple fault or internal error: not to be run before reset; vCPU thread, or paused */
+	bool trapped;     /* stuck by a debugger's trap: the next resume ends it; as stuck */
+	bool frozen;      /* kvm_vcpu_freeze(); run_lock */
 	bool pending_io;  /* KVM has an I/O instruction to complete; vCPU thread */
 	bool extint;      /* KVM_INTERRUPT was used since the last flush_extint(); vCPU thread */
 	bool ready_stale; /* run->ready_for_interrupt_injection is of a state that was replaced; as held_vector */
@@ -278,6 +280,11 @@ size_t cpuid_build(struct kvm_vm *vm, uint32_t apic_id, unsigned index, struct k
 int vcpu_capture_poweron(struct kvm_vcpu *c, struct err *e);
 int vcpu_fetch(struct kvm_vcpu *c, struct vcpu_image *m, struct err *e);
 int vcpu_push(struct kvm_vcpu *c, const struct vcpu_image *m, struct err *e);
+int vcpu_fetch_core(struct kvm_vcpu *c, struct vcpu_image *m); /* general and system registers only; -errno */
+int vcpu_push_regs(struct kvm_vcpu *c, const struct vcpu_image *m);
+int vcpu_push_sregs(struct kvm_vcpu *c, const struct vcpu_image *m);
+/* vcpu_debug.c: KVM_EXIT_DEBUG. False: the debugger's, the vCPU stops. */
+bool vcpu_debug_exit(struct kvm_vcpu *c);
 /* vcpu.c: the thread's exits by number */
 const char *vcpu_exit_name(unsigned reason);
 /* vcpu_exit.c: handle what KVM_RUN returned with. False: this vCPU must not go on. */

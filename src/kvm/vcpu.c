@@ -254,7 +254,7 @@ static bool park(struct kvm_vcpu *c)
 	go_outside(c);
 	pthread_mutex_lock(&vm->run_lock);
 	/* Slots being replaced keep everybody out; whoever replaces them does not wait for the parked. */
-	while ((vm->paused || c->stuck || vm->held || c->retired) && !vm->stopping) {
+	while ((vm->paused || c->stuck || c->frozen || vm->held || c->retired) && !vm->stopping) {
 		if (!c->parked) {
 			c->parked = true;
 			pthread_cond_broadcast(&vm->parked);
@@ -648,6 +648,9 @@ void kvm_vcpus_resume(struct kvm_vm *vm)
 	}
 	pthread_mutex_lock(&vm->run_lock);
 	vm->paused = false;
+	for (unsigned i = 0; i < vm->n_vcpus; i++)
+		if (vm->vcpus[i]->trapped)
+			vm->vcpus[i]->trapped = vm->vcpus[i]->stuck = false;
 	pthread_cond_broadcast(&vm->resumed);
 	pthread_mutex_unlock(&vm->run_lock);
 }

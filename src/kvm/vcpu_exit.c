@@ -77,6 +77,20 @@ void vcpu_internal_error(struct kvm_vcpu *c, const char *what)
 	c->vm->ops->internal_error(c->vm->opaque, c->index, text);
 }
 
+/* A KVM that emulates kernel code may not know int3: at a debugger's breakpoint that is what was wanted. */
+static bool is_breakpoint(struct kvm_vcpu *c)
+{
+	struct kvm_regs regs;
+	struct kvm_sregs s;
+	struct kvm_trap trap = {.exception = 3};
+
+	if (c->run->internal.suberror != KVM_INTERNAL_ERROR_EMULATION || !c->vm->ops->debug ||
+	    vcpu_ioctl(c, KVM_GET_REGS, &regs) < 0 || vcpu_ioctl(c, KVM_GET_SREGS, &s) < 0)
+		return false;
+	trap.pc = s.cs.l ? regs.rip : s.cs.base + regs.rip;
+	return c->trapped = c->vm->ops->debug(c->vm->opaque, c->index, &trap);
+}
+
 static void internal_exit(struct kvm_vcpu *c)
 {
 	static const char *const suberrors[] = {
@@ -161,8 +175,11 @@ bool vcpu_handle_exit(struct kvm_vcpu *c)
 		return false;
 	case KVM_EXIT_SYSTEM_EVENT:
 		return system_event(c);
+	case KVM_EXIT_DEBUG:
+		return vcpu_debug_exit(c);
 	case KVM_EXIT_INTERNAL_ERROR:
-		internal_exit(c);
+		if (!is_breakpoint(c))
+			internal_exit(c);
 		return false;
 	default:
 		return unexpected(c);

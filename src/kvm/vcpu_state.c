@@ -313,7 +313,7 @@ static int fetch_sregs(struct kvm_vcpu *c, struct vcpu_image *m)
 }
 
 /* The interrupt bitmap stays empty: what is being injected travels with the vCPU events. */
-static int push_sregs(struct kvm_vcpu *c, const struct vcpu_image *m)
+int vcpu_push_sregs(struct kvm_vcpu *c, const struct vcpu_image *m)
 {
 	if (c->vm->caps.sregs2) {
 		struct kvm_sregs2 k = {.flags = m->pdptrs_valid ? KVM_SREGS2_FLAGS_PDPTRS_VALID : 0};
@@ -326,6 +326,26 @@ static int push_sregs(struct kvm_vcpu *c, const struct vcpu_image *m)
 
 	SREGS_PUSH;
 	return vcpu_ioctl(c, KVM_SET_SREGS, &k);
+}
+
+int vcpu_push_regs(struct kvm_vcpu *c, const struct vcpu_image *m)
+{
+	struct kvm_regs regs;
+
+	to_regs(&regs, m);
+	return vcpu_ioctl(c, KVM_SET_REGS, &regs);
+}
+
+int vcpu_fetch_core(struct kvm_vcpu *c, struct vcpu_image *m)
+{
+	struct kvm_regs regs;
+	int r = vcpu_ioctl(c, KVM_GET_REGS, &regs);
+
+	if (r == 0)
+		r = fetch_sregs(c, m);
+	if (r == 0)
+		from_regs(m, &regs);
+	return r;
 }
 
 /* ---- FPU ---- */
@@ -523,7 +543,7 @@ int vcpu_push(struct kvm_vcpu *c, const struct vcpu_image *image, struct err *e)
 	int r;
 
 	to_regs(&regs, m);
-	if ((r = push_sregs(c, m)) < 0 || (r = vcpu_ioctl(c, KVM_SET_REGS, &regs)) < 0)
+	if ((r = vcpu_push_sregs(c, m)) < 0 || (r = vcpu_ioctl(c, KVM_SET_REGS, &regs)) < 0)
 		return push_failed(c, r, "registers", e);
 	if ((r = push_fpu(c, m)) < 0)
 		return push_failed(c, r, "FPU state", e);
