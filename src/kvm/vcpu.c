@@ -649,7 +649,7 @@ void kvm_vcpus_resume(struct kvm_vm *vm)
 	pthread_mutex_lock(&vm->run_lock);
 	vm->paused = false;
 	for (unsigned i = 0; i < vm->n_vcpus; i++)
-		if (vm->vcpus[i]->trapped)
+		if (vm->vcpus[i] && vm->vcpus[i]->trapped)
 			vm->vcpus[i]->trapped = vm->vcpus[i]->stuck = false;
 	pthread_cond_broadcast(&vm->resumed);
 	pthread_mutex_unlock(&vm->run_lock);

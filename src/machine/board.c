@@ -200,6 +200,11 @@ static void exit_internal_error(void *opaque, unsigned cpu, const char *text)
 	lifecycle_vcpu_error(opaque, cpu, text);
 }
 
+static bool exit_debug(void *opaque, unsigned cpu, const struct kvm_trap *trap)
+{
+	return debug_exit(opaque, cpu, trap);
+}
+
 static const struct kvm_exit_ops exit_ops = {
 	.pio = exit_pio,
 	.mmio = exit_mmio,
@@ -207,6 +212,7 @@ static const struct kvm_exit_ops exit_ops = {
 	.pic_ack = exit_pic_ack,
 	.triple_fault = exit_triple_fault,
 	.internal_error = exit_internal_error,
+	.debug = exit_debug,
 };
 
 static int create_kvm(struct board *b, struct err *e)

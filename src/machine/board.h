@@ -44,6 +44,8 @@ void map_forget(struct board *b, const struct region *r); /* r, disabled, is abo
 /* Exit handlers. */
 void map_exit_pio(struct board *b, uint16_t port, bool write, void *data, unsigned size, uint32_t count);
 void map_exit_mmio(struct board *b, uint64_t addr, bool write, void *data, unsigned len);
+/* Whether anything answers at this memory address. Any thread. */
+bool map_is_mapped(struct board *b, uint64_t addr);
 /* Host address of guest RAM at addr, and how many bytes follow contiguously; NULL if it is not RAM. Any thread. */
 void *map_ram_ptr(struct board *b, uint64_t addr, bool write, uint64_t *avail, struct ram_block **rb, uint64_t *rb_off);
 
@@ -132,11 +134,17 @@ struct board {
 	/* requests from any thread: bits of enum machine_request, carried out by request_bh */
 	uint32_t requests;
 	int requested_cause, requested_exit;
+	const struct machine_debugger *debugger; /* debug.c; changed while no vCPU runs */
+	void *debugger_opaque;
 	char internal_error[512];
 	pthread_mutex_t request_lock;
 	struct bh request_bh;
 };
 
+/* debug.c */
+struct machine_debugger;
+bool debug_exit(struct board *b, unsigned cpu, const struct kvm_trap *trap); /* vCPU thread */
+void debug_after_reset(struct board *b);
 /* device.c */
 void device_reset_own(struct device *dev);
 void device_settle_own(struct device *dev);
@@ -168,6 +176,7 @@ int board_build(struct board *b, struct err *e);
 void lifecycle_init(struct board *b);
 void lifecycle_free(struct board *b);
 void lifecycle_release_quiesce(struct device *dev);
+void machine_request_debug_stop(struct board *b);                           /* any thread */
 void lifecycle_vcpu_error(struct board *b, unsigned cpu, const char *text); /* any thread */
 
 #endif

@@ -25,6 +25,7 @@ enum machine_request {
 	REQ_PANIC = BIT(6),
 	REQ_INTERNAL_ERROR = BIT(7),
 	REQ_CRASHLOADED = BIT(8),
+	REQ_DEBUG = BIT(9),
 };
 
 static const char *const state_names[] = {
@@ -345,6 +346,8 @@ void machine_unquiesce(struct board *b)
 /* The synchronous core of a reset; vCPUs paused, devices quiesced. */
 static int reset_all(struct board *b, struct err *e)
 {
+	int r;
+
 	for (struct device *d = b->devices; d; d = d->next)
 		device_reset_own(d);
 	irq_fabric_clear(b, false);
@@ -359,7 +362,10 @@ static int reset_all(struct board *b, struct err *e)
 	if (b->config->kernel && !b->firmware && b->pci_bus)
 		chipset_setup(b);
 	dirty_all(b); /* firmware and kernel images go into RAM again */
-	return boot_direct_load(b, e); /* -kernel without firmware: the image again, and the start state */
+	r = boot_direct_load(b, e); /* -kernel without firmware: the image again, and the start state */
+	if (!r)
+		debug_after_reset(b);
+	return r;
 }
 
 static void reset_quiesced(void *opaque)
@@ -515,6 +521,11 @@ void machine_guest_crashloaded(struct board *board)
 	request(board, REQ_CRASHLOADED, -1);
 }
 
+void machine_request_debug_stop(struct board *board)
+{
+	request(board, REQ_DEBUG, -1);
+}
+
 void machine_inject_nmi(struct board *board)
 {
 	if (board->kvm)
@@ -630,6 +641,8 @@ static void carry_out(void *opaque)
 		panicked(b);
 	if (what & REQ_IO_ERROR && b->state == RUN_RUNNING)
 		machine_stop(b, RUN_IO_ERROR);
+	if (what & REQ_DEBUG && b->state == RUN_RUNNING)
+		machine_stop(b, RUN_DEBUG);
 	if (what & REQ_SUSPEND)
 		suspend(b);
 	if (what & REQ_WAKEUP)

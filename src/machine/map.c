@@ -621,6 +621,16 @@ void *map_ram_ptr(struct board *b, uint64_t addr, bool write, uint64_t *avail, s
 	return host;
 }
 
+bool map_is_mapped(struct board *b, uint64_t addr)
+{
+	bool found;
+
+	pthread_mutex_lock(&b->map.lock);
+	found = find_piece(b->map.view, addr) != NULL;
+	pthread_mutex_unlock(&b->map.lock);
+	return found;
+}
+
 struct grace_call {
 	loop_post_fn *fn;
 	void *arg;
