@@ -126,8 +126,6 @@ static int check_combinations(struct config *c, struct err *e)
 		return err_set(e, EINVAL, "-loadvm %s: internal snapshots are not offered by this version", c->loadvm);
 	if (c->incoming && c->machine.accel == ACCEL_QTEST)
 		return err_set(e, EINVAL, "-incoming needs -accel kvm");
-	if (c->gdb)
-		return err_set(e, EINVAL, "-gdb %s: the gdb stub is not offered by this version", c->gdb);
 	if (c->vga && strcmp(c->vga, "std") && strcmp(c->vga, "none"))
 		return err_set(e, EINVAL, "-vga %s: not offered; vmm has std and none", c->vga);
 	for (struct opt_item *i = c->monitor.first; i; i = i->next)

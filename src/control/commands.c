@@ -17,5 +17,6 @@ const struct qmp_command *const qmp_command_tables[] = {
 	qmp_job_commands,
 	qmp_create_commands,
 	qmp_migration_commands,
+	qmp_observe_commands,
 	NULL,
 };

@@ -18,6 +18,7 @@ extern const struct qmp_command qmp_hotplug_commands[];
 extern const struct qmp_command qmp_job_commands[];
 extern const struct qmp_command qmp_create_commands[];
 extern const struct qmp_command qmp_migration_commands[];
+extern const struct qmp_command qmp_observe_commands[];
 
 /* "a b c" as a list of strings. */
 json_t *qmp_words(const char *words);

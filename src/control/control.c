@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "events.h"
+#include "gdbstub.h"
 #include "job.h"
 #include "qmp.h"
 #include "qtest.h"
@@ -21,6 +22,8 @@ static bool started;
 static void on_event(void *opaque, const char *name, const char *data_json)
 {
 	events_emit(name, data_json);
+	if (!strcmp(name, "STOP"))
+		gdbstub_on_stop();
 }
 
 /* Any thread. */
@@ -136,6 +139,8 @@ int control_start(struct board *board, struct err *e)
 		ret = add_mon_options(board, &c->mon, e);
 	if (!ret && c->qtest)
 		ret = qtest_start(board, c->qtest, c->qtest_log, e);
+	if (!ret && c->gdb && gdbstub_start(board, c->gdb, e))
+		ret = err_prefix(e, "-gdb %s", c->gdb);
 	return ret;
 }
 
@@ -146,6 +151,7 @@ void control_stop(void)
 	started = false;
 	qtest_stop();
 	job_cancel_all();
+	gdbstub_stop();
 	events_stop();
 	qmp_monitors_close(LAST_WORDS_MS);
 	chardev_on_quit(NULL, NULL);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "commands.h"
+#include "gdbstub.h"
 #include "vmm-config.h"
 #include "vmm/block.h"
 #include "vmm/chardev.h"
@@ -138,8 +139,25 @@ static bool run_info(struct board *board, const char *subject, FILE *out)
 	return false;
 }
 
+/* gdbserver [DEVICE], as QEMU */
+static void run_gdbserver(struct board *board, const char *device, FILE *out)
+{
+	struct err e = ERR_INIT;
+
+	device += strspn(device, " ");
+	if (!*device)
+		device = "tcp::1234";
+	if (gdbstub_start(board, device, &e))
+		fprintf(out, "Could not open gdbserver on device '%s': %s\r\n", device, e.msg);
+	else if (!strcmp(device, "none"))
+		fprintf(out, "Disabled gdbserver\r\n");
+	else
+		fprintf(out, "Waiting for gdb connection on device '%s'\r\n", device);
+}
+
 static void print_help(FILE *out)
 {
+	fprintf(out, "gdbserver [DEVICE]\r\n");
 	for (size_t i = 0; i < ARRAY_SIZE(subjects); i++)
 		fprintf(out, "info %s\r\n", subjects[i].name);
 }
@@ -156,6 +174,8 @@ char *hmp_run(struct board *board, const char *command_line)
 		word[strlen(word) - 1] = 0;
 	if (!strcmp(word, "help") || !strcmp(word, "info"))
 		print_help(out);
+	else if (!strncmp(word, "gdbserver", 9) && (!word[9] || word[9] == ' '))
+		run_gdbserver(board, word + 9, out);
 	else if (strncmp(word, "info ", 5) || !run_info(board, word + 5 + strspn(word + 5, " "), out))
 		fprintf(out, "unknown command: '%.200s'\r\n", word);
 	free(word);
