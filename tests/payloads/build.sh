@@ -12,7 +12,7 @@ out=$2
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-cflags="-O2 -std=gnu17 -Wall -Wextra -Werror -ffreestanding -fno-pic -no-pie -mcmodel=small
+cflags="-O2 -g -std=gnu17 -Wall -Wextra -Werror -ffreestanding -fno-pic -no-pie -mcmodel=small
     -mno-red-zone -mgeneral-regs-only -fno-stack-protector -fcf-protection=none
     -fno-asynchronous-unwind-tables -fno-tree-loop-distribute-patterns -I$here"
 define=

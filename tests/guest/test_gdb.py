@@ -1,0 +1,255 @@
+#!/usr/bin/env python3
+"""The gdb stub: real gdb and raw packets against a guest that goes round and round (tests/payloads/debug.c).
+
+On a KVM that emulates kernel code and runs user code natively without debug support, only breakpoints at CPL 0 trap, and
+watchpoints do not; those parts are skipped there (QEMU's stub cannot do them there either).
+"""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import assets  # noqa: E402
+import vmmtest  # noqa: E402
+
+EMULATES = assets.kvm_emulates()
+RIP = 16    # its number in target.xml
+
+
+class Stub:
+    """A client of the remote protocol that knows nothing but packets."""
+
+    def __init__(self, path):
+        self.sock = socket.socket(socket.AF_UNIX)
+        vmmtest.poll(lambda: self.sock.connect_ex(path) == 0, 10, "the stub's socket")
+        self.sock.settimeout(30 * vmmtest.SLOW)
+        self.buffer = b""
+
+    def send(self, packet):
+        """Send a packet."""
+        data = packet.encode("latin1")
+        self.sock.sendall(b"$" + data + b"#%02x" % (sum(data) & 255))
+
+    def receive(self):
+        """The next packet from the stub."""
+        while True:
+            match = re.search(rb"\$([^#]*)#[0-9a-f]{2}", self.buffer)
+            if match:
+                self.buffer = self.buffer[match.end():]
+                self.sock.sendall(b"+")
+                return match[1].decode("latin1")
+            data = self.sock.recv(65536)
+            if not data:
+                raise ConnectionError("the stub hung up")
+            self.buffer += data
+
+    def ask(self, packet):
+        """Send a packet, return the answer."""
+        self.send(packet)
+        return self.receive()
+
+    def interrupt(self):
+        """Ctrl-C; returns the stop reply."""
+        self.sock.sendall(b"\x03")
+        return self.receive()
+
+    def register(self, number):
+        """A register as a number."""
+        return int.from_bytes(bytes.fromhex(self.ask(f"p{number:x}")), "little")
+
+    def memory(self, address, length):
+        """Bytes of memory."""
+        return bytes.fromhex(self.ask(f"m{address:x},{length:x}"))
+
+    def close(self):
+        """Hang up."""
+        self.sock.close()
+
+
+class Gdb(vmmtest.TestCase):
+    """A stopped guest, its symbols, and clients."""
+
+    def start(self, *args, **options):
+        """A guest that waits for gdb; sets .guest, .elf, .symbols, .path."""
+        self.elf = assets.payload("debug")
+        lines = subprocess.run(["nm", self.elf], stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
+        self.symbols = {name: int(value, 16) for value, _, name in (line.split() for line in lines)}
+        self.path = os.path.join(vmmtest.results_dir(), f"gdb-{os.getpid()}-{id(self)}")
+        self.addCleanup(lambda: os.path.exists(self.path) and os.unlink(self.path))
+        return self.guest("-kernel", self.elf, "-S", "-gdb", f"unix:{self.path},server=on,wait=off", "-device",
+                          "isa-debug-exit,iobase=0xf4,iosize=4", memory=64, **options)
+
+    def gdb(self, *commands, symbols=True):
+        """Run gdb with these commands on the stub; returns what it printed."""
+        argv = ["gdb", "-nx", "-batch", "-ex", "set confirm off", "-ex", "set pagination off",
+                "-ex", f"target remote {self.path}"]
+        for command in commands:
+            argv += ["-ex", command]
+        done = subprocess.run(argv + ([self.elf] if symbols else []), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, timeout=90 * vmmtest.SLOW, check=False)
+        return done.stdout
+
+    def test_gdb_session(self):
+        """What a person does: look, break, step, change, let go."""
+        if not shutil.which("gdb"):
+            self.skipTest("apt install gdb")
+        with self.start(cpus=2) as guest:
+            text = self.gdb("info threads", "break at_kernel", "continue", "backtrace 1", "print n", "print $cs & 3",
+                            "print/x $efer & 0x400", "x/i $pc", "stepi", "stepi", "print $pc - (long)at_kernel > 0",
+                            "continue", "print rounds", "delete", "hbreak at_kernel", "continue", "print rounds",
+                            "set var rounds = 1000", "print rounds", "print $mxcsr", "p/x $cr3 & ~0xfff", "p/x &pml4",
+                            "monitor info status", "detach")
+            self.assertRegex(text, r"(?s)Thread 1.*CPU#0.*Thread 1\.2.*CPU#1")
+            self.assertEqual(len(re.findall(r"Breakpoint 1, at_kernel \(n=\d", text)), 2, text)
+            self.assertRegex(text, r"at_kernel \(n=1, more=1\)")
+            values = re.findall(r"^\$\d+ = (.*)$", text, re.M)
+            self.assertEqual(values[:5], ["1", "0", "0x400", "1", "2"], text)
+            self.assertEqual(values[5:7], ["3", "1000"], text)
+            self.assertEqual(values[8], values[9], text)
+            self.assertIn("VM status: paused", text)
+            guest.serial.wait_for(r"round 1024", 30)        # it went on from where it was set to
+            guest.serial.send("x")
+            guest.serial.wait_for(r"PASS debug", 30)
+            self.assertEqual(guest.wait_exit(10), 0x10 << 1 | 1)
+
+    def test_user_code_and_watchpoints(self):
+        """What needs debug registers while the guest runs by itself."""
+        if EMULATES:
+            self.skipTest("this host's KVM has no debug support for code it does not emulate")
+        with self.start() as guest:
+            stub = Stub(self.path)
+            for kind in "01":
+                address = self.symbols["at_user"]
+                self.assertEqual(stub.ask(f"Z{kind},{address:x},1"), "OK")
+                self.assertRegex(stub.ask("c"), "^T05")
+                self.assertEqual(stub.register(RIP), address)
+                self.assertEqual(stub.ask(f"z{kind},{address:x},1"), "OK")
+            for kind, name in ("2", "watch"), ("4", "awatch"):
+                address = self.symbols["watched"]
+                self.assertEqual(stub.ask(f"Z{kind},{address:x},8"), "OK")
+                self.assertRegex(stub.ask("c"), f"^T05{name}:{address:x};")
+                self.assertEqual(stub.ask(f"z{kind},{address:x},8"), "OK")
+            stub.close()
+            guest.quit()
+
+    def test_own_int3(self):
+        """An int3 of the guest's own reaches the guest, breakpoints or not."""
+        if EMULATES:
+            self.skipTest("this host's KVM does not emulate int3")
+        with self.start("-append", "int3=1") as guest:
+            stub = Stub(self.path)
+            self.assertEqual(stub.ask(f"Z0,{self.symbols['at_user']:x},1"), "OK")
+            self.assertRegex(stub.ask("c"), "^T05")
+            self.assertRegex(stub.ask("c"), "^T05")
+            self.assertEqual(stub.ask("D"), "OK")
+            guest.serial.send("x")
+            guest.serial.wait_for(r"PASS debug", 30)
+
+    def test_steps_and_memory(self):
+        """Packets: single steps, memory both ways, the byte under a breakpoint."""
+        with self.start() as guest:
+            stub = Stub(self.path)
+            self.assertRegex(stub.ask("?"), "^T05")
+            start = stub.register(RIP)
+            seen = []
+            for _ in range(4):
+                self.assertRegex(stub.ask("vCont;s:1"), "^T05")
+                seen.append(stub.register(RIP) - start)
+            self.assertEqual(seen, [1, 2, 7, 13])           # cli, cld, two moves of 5 and 6 bytes
+            address = self.symbols["at_kernel"]
+            before = stub.memory(address, 8)
+            self.assertEqual(stub.ask(f"Z0,{address:x},1"), "OK")
+            self.assertEqual(stub.memory(address, 8), before)
+            self.assertRegex(stub.ask("c"), "^T05")
+            self.assertEqual(stub.register(RIP), address)
+            self.assertEqual(guest.qmp.command("query-status")["status"], "debug")
+            self.assertEqual(stub.memory(address - 4, 12)[4:], before)
+            self.assertEqual(stub.ask(f"z0,{address:x},1"), "OK")
+            never = self.symbols["never_written"]
+            self.assertEqual(stub.memory(never, 8)[::-1].hex(), "1122334455667788")
+            self.assertEqual(stub.ask(f"M{never:x},2:abcd"), "OK")
+            self.assertEqual(stub.ask("Qqemu.PhyMemMode:1"), "OK")      # mapped one to one
+            self.assertEqual(stub.memory(never, 4).hex(), "abcd6655")
+            self.assertEqual(stub.ask("m7fffffff0000,4"), "E0e")
+            self.assertEqual(stub.ask("Qqemu.PhyMemMode:0"), "OK")
+            self.assertEqual(stub.ask("m200000000000,4"), "E0e")        # no page there
+            self.assertEqual(stub.ask(f"P{RIP:x}=" + address.to_bytes(8, "little").hex()), "OK")
+            self.assertEqual(stub.register(RIP), address)
+            stub.close()
+
+    def test_running_and_stopping(self):
+        """Ctrl-C, QMP's stop and cont, coming and going, killing."""
+        with self.start() as guest:
+            stub = Stub(self.path)
+            stub.send("c")
+            guest.serial.wait_for("round 64", 30)
+            self.assertRegex(stub.interrupt(), "^T02")
+            self.assertEqual(guest.qmp.command("query-status")["status"], "paused")
+            stub.send("c")
+            vmmtest.poll(lambda: guest.qmp.command("query-status")["running"], 10)
+            guest.qmp.command("stop")
+            self.assertRegex(stub.receive(), "^T02")
+            guest.qmp.command("cont")                       # behind its back: the next packet stops it
+            self.assertRegex(stub.ask("qC"), "^QC")
+            self.assertFalse(guest.qmp.command("query-status")["running"])
+            # a client that just goes takes its breakpoints along
+            address = self.symbols["at_kernel"]
+            before = stub.memory(address, 1)
+            self.assertEqual(stub.ask(f"Z0,{address:x},1"), "OK")
+            stub.close()
+            again = Stub(self.path)
+            self.assertEqual(again.memory(address, 1), before)
+            self.assertEqual(again.ask("D"), "OK")
+            vmmtest.poll(lambda: guest.qmp.command("query-status")["running"], 10)
+            guest.serial.wait_for("round 128", 30)
+            again.close()
+            last = Stub(self.path)
+            last.send("k")
+            self.assertEqual(guest.wait_exit(10), 0)
+
+    def test_reset(self):
+        """A breakpoint in code that a reset loads again is there again."""
+        with self.start() as guest:
+            stub = Stub(self.path)
+            address = self.symbols["at_kernel"]
+            self.assertEqual(stub.ask(f"Z0,{address:x},1"), "OK")
+            self.assertRegex(stub.ask("c"), "^T05")
+            self.assertGreater(int.from_bytes(stub.memory(self.symbols["rounds"], 8), "little"), 0)
+            guest.qmp.command("system_reset")
+            self.assertRegex(stub.ask("c"), "^T05")
+            self.assertEqual(stub.register(RIP), address)
+            self.assertEqual(int.from_bytes(stub.memory(self.symbols["rounds"], 8), "little"), 1)
+            stub.close()
+
+    def test_attach_at_run_time(self):
+        """gdbserver in the monitor; none ends it; bad devices are refused."""
+        if vmmtest.is_qemu():
+            self.skipTest("x-gdbserver is vmm's")
+        elf = assets.payload("debug")
+        path = os.path.join(vmmtest.results_dir(), f"gdb-late-{os.getpid()}")
+        with self.guest("-kernel", elf, memory=64) as guest:
+            guest.serial.wait_for("round 64", 30)
+            with self.assertRaises(vmmtest.QMPError):
+                guest.qmp.command("x-gdbserver", device="nonsense:1")
+            for _ in range(3):
+                guest.qmp.command("x-gdbserver", device=f"unix:{path}")
+                stub = Stub(path)
+                self.assertRegex(stub.ask("?"), "^T")
+                self.assertFalse(guest.qmp.command("query-status")["running"])
+                self.assertEqual(stub.ask("D"), "OK")
+                guest.qmp.command("x-gdbserver", device="none")
+                with self.assertRaises(OSError):
+                    socket.socket(socket.AF_UNIX).connect(path)
+                stub.close()
+            self.assertTrue(guest.qmp.command("query-status")["running"])
+            self.assertEqual(guest.quit(), 0)
+
+
+if __name__ == "__main__":
+    vmmtest.main()
