@@ -17,7 +17,8 @@ struct machine_debugger {
 };
 void machine_set_debugger(struct board *b, const struct machine_debugger *d, void *opaque); /* NULL: none */
 
-unsigned machine_cpu_count(struct board *b); /* vCPUs that exist; 0 without KVM */
+unsigned machine_cpu_count(struct board *b); /* one more than the highest index in use; 0 without KVM */
+bool machine_has_cpu(struct board *b, unsigned cpu);
 /* 0 or -errno; the machine is not running. */
 int machine_get_cpu_regs(struct board *b, unsigned cpu, struct cpu_regs *r);
 int machine_set_cpu_regs(struct board *b, unsigned cpu, const struct cpu_regs *r);

@@ -85,7 +85,7 @@ static int take_thread(struct gdb *g, const char **p)
 		return NO_CPU;
 	if (tid == 0)
 		return ANY_CPU;
-	return tid <= g->target->cpus(g->opaque) ? (int)tid - 1 : NO_CPU;
+	return tid <= GDB_MAX_CPUS && g->target->has_cpu(g->opaque, (unsigned)tid - 1) ? (int)tid - 1 : NO_CPU;
 }
 
 static void select_thread(struct gdb *g, const char *p)
@@ -112,15 +112,17 @@ static void thread_alive(struct gdb *g, const char *p)
 
 static void list_threads(struct gdb *g)
 {
-	if (g->listed >= g->target->cpus(g->opaque)) {
-		gdb_reply(g, "l");
-		return;
-	}
+	unsigned cpus = g->target->cpus(g->opaque), n = 0;
+
 	gdb_begin(g);
-	for (unsigned n = 0; n < 64 && g->listed < g->target->cpus(g->opaque); n++) {
-		gdb_put(g, n ? "," : "m");
-		put_thread(g, g->listed++);
+	for (; n < 64 && g->listed < cpus; g->listed++) {
+		if (!g->target->has_cpu(g->opaque, g->listed)) /* unplugged */
+			continue;
+		gdb_put(g, n++ ? "," : "m");
+		put_thread(g, g->listed);
 	}
+	if (!n)
+		gdb_put(g, "l");
 	gdb_end(g);
 }
 

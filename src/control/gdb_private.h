@@ -42,7 +42,8 @@ struct gdb_stop {
 
 /* The guest as the protocol sees it. Main thread. A fake one serves tests and the fuzzer. */
 struct gdb_target {
-	unsigned (*cpus)(void *opaque);
+	unsigned (*cpus)(void *opaque); /* one more than the highest number */
+	bool (*has_cpu)(void *opaque, unsigned cpu);
 	bool (*running)(void *opaque);
 	/* Stops the vCPUs; the owner reports it with gdb_stopped(). */
 	void (*stop)(void *opaque);

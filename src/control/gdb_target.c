@@ -258,7 +258,7 @@ static void apply(struct gdb_machine *m, const uint8_t *action, unsigned sstep)
 		m->stepping[cpu] = d.step = action && action[cpu] == GDB_STEP;
 		d.block_irqs = sstep & GDB_STEP_NOIRQ;
 		r = machine_set_cpu_debug(m->board, cpu, &d, action && action[cpu] == GDB_STAY);
-		if (r)
+		if (r && r != -ENOENT)
 			log_warn("gdb", "KVM does not take the breakpoints of CPU %u: %s", cpu, strerror(-r));
 	}
 }
@@ -296,6 +296,11 @@ static void after_reset(void *opaque)
 static unsigned target_cpus(void *opaque)
 {
 	return MIN(machine_cpu_count(((struct gdb_machine *)opaque)->board), GDB_MAX_CPUS);
+}
+
+static bool target_has_cpu(void *opaque, unsigned cpu)
+{
+	return machine_has_cpu(((struct gdb_machine *)opaque)->board, cpu);
 }
 
 static bool target_running(void *opaque)
@@ -386,6 +391,7 @@ struct gdb_target gdb_machine_target(struct gdb_machine *m)
 {
 	return (struct gdb_target){
 		.cpus = target_cpus,
+		.has_cpu = target_has_cpu,
 		.running = target_running,
 		.stop = target_stop,
 		.resume = target_resume,

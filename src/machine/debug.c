@@ -41,6 +41,11 @@ static struct kvm_vcpu *find_cpu(struct board *b, unsigned cpu)
 	return b->kvm ? kvm_vcpu_get(b->kvm, cpu) : NULL;
 }
 
+bool machine_has_cpu(struct board *b, unsigned cpu)
+{
+	return find_cpu(b, cpu) != NULL;
+}
+
 int machine_get_cpu_regs(struct board *b, unsigned cpu, struct cpu_regs *r)
 {
 	struct kvm_vcpu *c = find_cpu(b, cpu);

@@ -26,6 +26,11 @@ static unsigned fake_cpus(void *opaque)
 	return 2;
 }
 
+static inline bool fake_has_cpu(void *opaque, unsigned cpu)
+{
+	return cpu < 2;
+}
+
 static inline bool fake_running(void *opaque)
 {
 	return ((struct fake *)opaque)->running;
@@ -142,6 +147,7 @@ static void fake_send(void *opaque, const char *data, size_t len)
 
 static const struct gdb_target fake_target = {
 	.cpus = fake_cpus,
+	.has_cpu = fake_has_cpu,
 	.running = fake_running,
 	.stop = fake_stop,
 	.resume = fake_resume,
