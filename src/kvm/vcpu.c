@@ -500,11 +500,16 @@ static int open_vcpu(struct kvm_vcpu *c, struct err *e)
 	return 0;
 }
 
-/* KVM never lets go of a vCPU: one that was unplugged is kept and used again. */
-static struct kvm_vcpu *bring_back(struct kvm_vcpu *c)
+/*
+ * Let a vCPU join the others: one that was unplugged (KVM never lets go of it, so it is kept), or a new one while the
+ * guest runs. Its power-on state is set even if it is new: KVM looks for destinations of interrupts in a map that it
+ * makes when a local APIC is set, and creation comes too early for that (kvm_recalculate_apic_map()).
+ */
+static struct kvm_vcpu *join(struct kvm_vcpu *c)
 {
 	struct kvm_vm *vm = c->vm;
 
+	c->touched = true;
 	kvm_vcpu_reset(c);
 	pthread_mutex_lock(&vm->run_lock);
 	c->retired = false;
@@ -548,7 +553,7 @@ struct kvm_vcpu *kvm_vcpu_new(struct kvm_vm *vm, unsigned index, struct err *e)
 		return NULL;
 	}
 	if (vm->vcpus[index] && vm->vcpus[index]->retired)
-		return bring_back(vm->vcpus[index]);
+		return join(vm->vcpus[index]);
 	if (vm->vcpus[index]) {
 		err_set(e, EEXIST, "CPU %u exists", index);
 		return NULL;
@@ -560,6 +565,7 @@ struct kvm_vcpu *kvm_vcpu_new(struct kvm_vm *vm, unsigned index, struct err *e)
 	c->index = index;
 	c->apic_id = kvm_apic_id(&vm->cpu.smp, index);
 	c->held_vector = -1;
+	c->retired = vm->setup.done;
 	atomic_init(&c->word, VCPU_OUTSIDE);
 	if (c->apic_id >= KVM_MAX_VCPUS || c->apic_id >= vm->caps.max_vcpu_id) {
 		err_set(e, EINVAL,
@@ -575,7 +581,7 @@ struct kvm_vcpu *kvm_vcpu_new(struct kvm_vm *vm, unsigned index, struct err *e)
 	publish(c);
 	if (start_thread(c, e) < 0)
 		goto fail_withdraw;
-	return c;
+	return c->retired ? join(c) : c;
 fail_withdraw:
 	withdraw(c);
 fail_unmap:

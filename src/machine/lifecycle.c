@@ -376,7 +376,8 @@ static void reset_quiesced(void *opaque)
 	b->reset_in_progress = false;
 	if (b->quitting)
 		return;
-	hotplug_reset(b);
+	if (!machine_waking(b)) /* nothing is taken away from an OS that sleeps */
+		hotplug_reset(b);
 	if (firmware_refresh(b, &e) || reset_all(b, &e)) {
 		log_error("machine", "reset: %s", e.msg);
 		machine_stop(b, RUN_INTERNAL_ERROR);

@@ -164,6 +164,14 @@ int cpu_hotplug_remove(struct cpu_hotplug *h, unsigned index, struct err *e)
 	return 0;
 }
 
+bool cpu_hotplug_has_event(const struct cpu_hotplug *h)
+{
+	for (unsigned i = 0; i < CPU_HOTPLUG_MAX / 8; i++)
+		if (h->inserting[i] | h->removing[i])
+			return true;
+	return false;
+}
+
 bool cpu_hotplug_take_pending(struct cpu_hotplug *h, unsigned index)
 {
 	bool pending = get(h->removing, index);

@@ -26,6 +26,7 @@ void cpu_hotplug_write(struct cpu_hotplug *h, unsigned offset, uint32_t value);
 void cpu_hotplug_inserted(struct cpu_hotplug *h, unsigned index);
 /* -ENOTSUP with QEMU's text while the guest has not switched to the modern interface: it could not eject. */
 int cpu_hotplug_remove(struct cpu_hotplug *h, unsigned index, struct err *e);
+bool cpu_hotplug_has_event(const struct cpu_hotplug *h);
 bool cpu_hotplug_take_pending(struct cpu_hotplug *h, unsigned index);
 
 #endif

@@ -562,9 +562,10 @@ static int choose_slot(struct pci_bus *bus, const struct device *dev, int32_t ad
 		return err_set(e, EINVAL, "device '%s': addr=0x%x is outside the bus (devices 0 to 0x1f)", dev->id,
 			       (unsigned)addr);
 	if (addr & 7 && bus->functions[addr & ~7] && machine_started(dev->board))
-		return err_set(e, EBUSY,
-			       "PCI: slot %u function 0 already occupied by %s, new func %s cannot be exposed to guest.",
-			       (unsigned)addr >> 3, bus->functions[addr & ~7]->class->name, dev->class->name);
+		return err_set(
+			e, EBUSY,
+			"PCI: slot %u function 0 already occupied by %s, new func %s cannot be exposed to guest.",
+			(unsigned)addr >> 3, bus->functions[addr & ~7]->class->name, dev->class->name);
 	if (bus->functions[addr])
 		return err_set(e, EBUSY, "device '%s': PCI address 0x%x.%x is taken by '%s'", dev->id,
 			       (unsigned)addr >> 3, (unsigned)addr & 7, bus->functions[addr]->id);

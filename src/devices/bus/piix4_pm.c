@@ -512,11 +512,16 @@ static void piix4_reset(struct device *dev)
 	memset(s->misc, 0, sizeof(s->misc));
 	put_le32(s->misc + GPOREG, 0x7fffbfff);
 	s->gpests = s->gpeen = 0;
+	if (machine_waking(dev->board)) { /* the OS goes on with what it knew; what it did not is announced again */
+		s->gpests |= s->pci_hotplug.up | s->pci_hotplug.down ? GPE_PCI_HOTPLUG : 0;
+		s->gpests |= cpu_hotplug_has_event(&s->cpu_hotplug) ? GPE_CPU_HOTPLUG : 0;
+	} else {
+		pci_hotplug_reset(&s->pci_hotplug);
+		cpu_hotplug_reset(&s->cpu_hotplug);
+	}
 	s->apmc = s->apms = 0;
 	s->next_overflow = overflow_after(ticks_now());
 	smbus_host_reset(&s->smbus);
-	pci_hotplug_reset(&s->pci_hotplug);
-	cpu_hotplug_reset(&s->cpu_hotplug);
 }
 
 static void piix4_settle(struct device *dev)
