@@ -43,31 +43,11 @@ static enum folder folder_of(const struct device *dev)
 	return !dev->user_made ? FOLDER_UNATTACHED : dev->user_id ? FOLDER_PERIPHERAL : FOLDER_ANON;
 }
 
-/* The number of a device without id: its place among those of its folder. */
-static unsigned number_of(const struct device *dev)
-{
-	unsigned n = 0;
-
-	for (struct device *d = device_next(dev->board, NULL); d && d != dev; d = device_next(dev->board, d))
-		n += folder_of(d) == folder_of(dev);
-	return n;
-}
-
-static void child_name(const struct device *dev, char name[QOM_PATH_MAX])
-{
-	if (folder_of(dev) == FOLDER_PERIPHERAL)
-		snprintf(name, QOM_PATH_MAX, "%s", dev->id);
-	else
-		snprintf(name, QOM_PATH_MAX, "device[%u]", number_of(dev));
-}
-
 void qom_device_path(const struct device *dev, char path[QOM_PATH_MAX])
 {
 	static const char *const folders[] = {"peripheral", "peripheral-anon", "unattached"};
-	char name[QOM_PATH_MAX];
 
-	child_name(dev, name);
-	snprintf(path, QOM_PATH_MAX, "/machine/%s/%.100s", folders[folder_of(dev)], name);
+	snprintf(path, QOM_PATH_MAX, "/machine/%s/%s", folders[folder_of(dev)], dev->id);
 }
 
 /* A virtio PCI function and the virtio device behind it are two objects in QEMU, whose names clients use. */
@@ -284,11 +264,11 @@ static void visit_cpu(struct visit *v, struct board *board, const struct cpu_inf
 {
 	struct kvm_vm *vm = machine_kvm(board);
 	struct kvm_cpu_view view;
-	char type[80];
 
-	snprintf(type, sizeof(type), "%s-x86_64-cpu", vm ? kvm_cpu_model(vm) : "qemu64");
-	visit_type(v, type);
+	visit_type(v, machine_cpu_type(board));
 	visit_bool(v, "realized", true);
+	visit_bool(v, "hotpluggable", true);
+	visit_bool(v, "hotplugged", cpu->id != NULL);
 	visit_bool(v, "start-powered-off", false);
 	visit_int(v, "apic-id", cpu->apic_id);
 	visit_int(v, "socket-id", cpu->socket);
@@ -344,13 +324,12 @@ static void visit_folder(struct visit *v, struct board *board, enum folder folde
 		if (folder_of(d) != folder)
 			continue;
 		qom_device_path(d, path);
-		child_name(d, name);
-		visit_child(v, name, d->class->name, path);
+		visit_child(v, d->id, d->class->name, path);
 	}
 	for (unsigned i = 0; machine_cpu_info(board, i, &cpu); i++) {
 		if (folder != (cpu.id ? FOLDER_PERIPHERAL : FOLDER_UNATTACHED))
 			continue;
-		visit_child(v, strrchr(cpu.path, '/') + 1, "x86_64-cpu", cpu.path);
+		visit_child(v, strrchr(cpu.path, '/') + 1, machine_cpu_type(board), cpu.path);
 	}
 	for (struct chardev *c = chardev_next(NULL); folder == FOLDER_CHARDEVS && c; c = chardev_next(c)) {
 		snprintf(path, sizeof(path), "/chardevs/%.100s", chardev_id(c));

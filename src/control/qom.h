@@ -3,8 +3,8 @@
  *
  *   /machine                          the machine's own options
  *   /machine/peripheral/ID            devices with an id: -device, device_add
- *   /machine/peripheral-anon/device[N]  those without
- *   /machine/unattached/device[N]     what the board has by itself; vCPUs are .../cpu[N]
+ *   /machine/peripheral-anon/NAME     those without, under the name they have in logs
+ *   /machine/unattached/NAME          what the board has by itself; vCPUs are .../cpu[N]
  *   /objects/ID                       -object, object-add
  *   /chardevs/ID                      character devices
  */

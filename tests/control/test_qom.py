@@ -31,7 +31,7 @@ class Tree(unittest.TestCase):
     def test_folders(self):
         self.assertEqual(self.names("/")["machine"], "child<pc-i440fx-7.2-machine>")
         self.assertEqual(self.names("/machine/peripheral"), {"type": "string", "video0": "child<VGA>"})
-        self.assertEqual(self.names("/machine/peripheral-anon"), {"type": "string", "device[0]": "child<isa-serial>"})
+        self.assertEqual(self.names("/machine/peripheral-anon"), {"type": "string", "isa-serial": "child<isa-serial>"})
         board = self.names("/machine/unattached")
         self.assertIn("child<PIIX3>", board.values())
         self.assertNotIn("child<VGA>", board.values())
