@@ -41,13 +41,18 @@ static json_t *query_status(struct qmp_call *call, struct err *e)
 
 static json_t *stop(struct qmp_call *call, struct err *e)
 {
-	if (machine_running(call->board))
+	/* Stopped for a dump only: stays stopped after it. */
+	if (machine_running(call->board) || machine_run_state(call->board) == RUN_SAVE_VM)
 		machine_stop(call->board, RUN_PAUSED);
 	return json_object();
 }
 
 static json_t *cont(struct qmp_call *call, struct err *e)
 {
+	if (dump_in_progress()) {
+		err_set(e, EBUSY, "There is a dump in process, please wait.");
+		return NULL;
+	}
 	return machine_cont(call->board, e) ? NULL : json_object();
 }
 

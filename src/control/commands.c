@@ -18,5 +18,6 @@ const struct qmp_command *const qmp_command_tables[] = {
 	qmp_create_commands,
 	qmp_migration_commands,
 	qmp_observe_commands,
+	qmp_dump_commands,
 	NULL,
 };

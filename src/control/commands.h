@@ -19,6 +19,7 @@ extern const struct qmp_command qmp_job_commands[];
 extern const struct qmp_command qmp_create_commands[];
 extern const struct qmp_command qmp_migration_commands[];
 extern const struct qmp_command qmp_observe_commands[];
+extern const struct qmp_command qmp_dump_commands[];
 
 /* "a b c" as a list of strings. */
 json_t *qmp_words(const char *words);
@@ -27,5 +28,7 @@ json_t *qmp_cpu_features(const struct kvm_cpu_view *view); /* every feature: tru
 
 /* human-monitor-command: what the readline command prints; malloc'ed. Unknown commands say so in the text. */
 char *hmp_run(struct board *board, const char *command_line);
+
+bool dump_in_progress(void);
 
 #endif

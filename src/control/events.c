@@ -34,6 +34,10 @@ static const struct qmp_type ost_info =
 const struct qmp_type qmp_job_status = QMP_ENUM("JobStatus", "undefined", "created", "running", "paused", "ready",
 						"standby", "waiting", "pending", "aborting", "concluded", "null");
 
+static const struct qmp_type dump_status = QMP_ENUM("DumpStatus", "none", "active", "completed", "failed");
+const struct qmp_type qmp_dump_result = QMP_OBJECT("DumpQueryResult", QMP_REQ("status", dump_status),
+						   QMP_REQ("completed", qmp_int), QMP_REQ("total", qmp_int));
+
 #define VNC_DATA QMP_MEMBERS(QMP_REQ("server", vnc_server), QMP_REQ("client", vnc_client))
 
 static const struct qmp_event events[] = {
@@ -48,6 +52,8 @@ static const struct qmp_event events[] = {
 	 QMP_MEMBERS(QMP_REQ("device", qmp_str), QMP_REQ("id", qmp_str), QMP_REQ("tray-open", qmp_bool))},
 	{"DEVICE_UNPLUG_GUEST_ERROR", "The guest refused to let go of a device.",
 	 QMP_MEMBERS(QMP_OPT("device", qmp_str), QMP_REQ("path", qmp_str))},
+	{"DUMP_COMPLETED", "A dump of guest memory ended; error: how it failed.",
+	 QMP_MEMBERS(QMP_REQ("result", qmp_dump_result), QMP_OPT("error", qmp_str))},
 	{"GUEST_CRASHLOADED", "The guest reported a crash kernel has been loaded and takes over.",
 	 QMP_MEMBERS(QMP_REQ("action", panic_action))},
 	{"GUEST_PANICKED", "The guest's kernel panicked.", QMP_MEMBERS(QMP_REQ("action", panic_action))},

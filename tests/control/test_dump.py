@@ -1,0 +1,235 @@
+#!/usr/bin/env python3
+"""Guest memory into files: dump-guest-memory, memsave, pmemsave; read back with readelf and, under KVM, gdb."""
+
+import array
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import unittest
+
+from harness import Vmm, vmmtest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "guest"))
+import assets  # noqa: E402
+
+MIB = 1 << 20
+
+
+def loads(path):
+    """PT_LOAD program headers: (virtual address, physical address, offset, size)."""
+    with open(path, "rb") as core:
+        head = core.read(64)
+        assert head[:4] == b"\x7fELF"
+        if head[4] == 2:
+            offset, = struct.unpack_from("<Q", head, 32)
+            count, = struct.unpack_from("<H", head, 56)
+            core.seek(offset)
+            found = []
+            for _ in range(count):
+                kind, _, at, virtual, physical, size, _, _ = struct.unpack("<IIQQQQQQ", core.read(56))
+                if kind == 1:
+                    found.append((virtual, physical, at, size))
+            return found
+        offset, = struct.unpack_from("<I", head, 28)
+        count, = struct.unpack_from("<H", head, 44)
+        core.seek(offset)
+        return [(v, p, at, size) for kind, at, v, p, size, _, _, _ in
+                (struct.unpack("<IIIIIIII", core.read(32)) for _ in range(count)) if kind == 1]
+
+
+class Dump(unittest.TestCase):
+    """A machine without CPU, its memory written through qtest."""
+
+    def setUp(self):
+        self.vmm = Vmm("-qtest", "unix:@DIR@/qtest,server=on,wait=off", "-m", "8")
+        self.addCleanup(self.vmm.close)
+        self.qmp = self.vmm.qmp
+        self.core = self.vmm.path("core")
+        board = self.vmm.qtest()
+        board.ask("write 0x200000 0x4 0xdeadbeef")
+        board.ask("write 0x7ffffc 0x4 0x01020304")
+        board.close()
+
+    def memory(self, physical, size):
+        for _, start, offset, length in loads(self.core):
+            if start <= physical < start + length:
+                with open(self.core, "rb") as core:
+                    core.seek(offset + physical - start)
+                    return core.read(size)
+        return None
+
+    def refused(self, pattern, command, **arguments):
+        with self.assertRaisesRegex(vmmtest.QMPError, pattern):
+            self.qmp.command(command, **arguments)
+
+    def test_whole(self):
+        self.qmp.command("dump-guest-memory", paging=False, protocol=f"file:{self.core}")
+        self.assertEqual(self.memory(0x200000, 4), b"\xde\xad\xbe\xef")
+        self.assertEqual(self.memory(0x7ffffc, 8), b"\x01\x02\x03\x04")
+        self.assertEqual(sum(size for _, _, _, size in loads(self.core)), 8 * MIB)
+        self.assertEqual(self.qmp.wait_event("DUMP_COMPLETED")["data"],
+                         {"result": {"status": "completed", "completed": 8 * MIB, "total": 8 * MIB}})
+        self.assertLess(os.stat(self.core).st_blocks * 512, 4 * MIB, "zeroes became holes")
+        self.assertEqual(os.stat(self.core).st_mode & 0o077, 0, "a guest's memory is nobody else's business")
+
+    def test_readelf(self):
+        self.qmp.command("dump-guest-memory", paging=False, protocol=f"file:{self.core}")
+        text = subprocess.run(["readelf", "-hlnW", self.core], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                              check=True).stdout
+        self.assertIn("CORE (Core file)", text)
+        self.assertNotIn("arning", text)
+
+    def test_part(self):
+        self.qmp.command("dump-guest-memory", paging=False, protocol=f"file:{self.core}", begin=0x1ff000, length=0x2000)
+        (_, physical, _, size), = loads(self.core)
+        self.assertEqual((physical, size), (0x1ff000, 0x2000))
+        self.assertEqual(self.memory(0x200000, 4), b"\xde\xad\xbe\xef")
+
+    def test_running_guest_goes_on(self):
+        self.qmp.command("dump-guest-memory", paging=False, protocol=f"file:{self.core}")
+        self.qmp.wait_event("STOP")
+        self.qmp.wait_event("DUMP_COMPLETED")
+        self.qmp.wait_event("RESUME")
+        self.assertTrue(self.qmp.command("query-status")["running"])
+        self.qmp.command("stop")
+        self.qmp.command("dump-guest-memory", paging=False, protocol=f"file:{self.core}")
+        self.assertEqual(self.qmp.command("query-status")["status"], "paused")
+
+    def getfd(self, name, fd):
+        """Pass a descriptor on a connection of its own."""
+        sock = self.vmm.connect()
+        stream = sock.makefile("rb")
+        stream.readline()
+        for request, fds in (({"execute": "qmp_capabilities"}, []), ({"execute": "getfd", "arguments": {"fdname": name}}, [fd])):
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+            sock.sendmsg([json.dumps(request).encode()], rights)
+            self.assertEqual(json.loads(stream.readline()), {"return": {}})
+        stream.close()
+        sock.close()
+
+    def test_detached_into_a_slow_pipe(self):
+        reader, writer = os.pipe()
+        self.getfd("dump", writer)
+        os.close(writer)
+        self.assertEqual(self.qmp.command("query-dump"), {"status": "none", "completed": 0, "total": 0})
+        self.qmp.command("dump-guest-memory", paging=False, protocol="fd:dump", detach=True)
+        status = self.qmp.command("query-dump")
+        self.assertEqual((status["status"], status["total"]), ("active", 8 * MIB))
+        self.assertEqual(self.qmp.command("query-status")["status"], "save-vm")
+        self.refused("dump in process", "dump-guest-memory", paging=False, protocol=f"file:{self.core}")
+        self.refused("dump in process", "cont")
+        with open(self.core, "wb") as core:
+            while data := os.read(reader, MIB):
+                core.write(data)
+        os.close(reader)
+        self.qmp.wait_event("DUMP_COMPLETED")
+        self.qmp.wait_event("RESUME")
+        self.assertEqual(self.memory(0x200000, 4), b"\xde\xad\xbe\xef")
+        self.assertEqual(self.qmp.command("query-dump")["status"], "completed")
+
+    def test_stop_during_a_dump_lasts(self):
+        reader, writer = os.pipe()
+        self.getfd("dump", writer)
+        os.close(writer)
+        self.qmp.command("dump-guest-memory", paging=False, protocol="fd:dump", detach=True)
+        self.qmp.command("stop")
+        os.close(reader)  # and the reader goes: the dump fails
+        event = self.qmp.wait_event("DUMP_COMPLETED")["data"]
+        self.assertEqual(event["result"]["status"], "failed")
+        self.assertIn("Broken pipe", event["error"])
+        self.assertEqual(self.qmp.command("query-dump")["status"], "failed")
+        self.assertEqual(self.qmp.command("query-status")["status"], "paused")
+
+    def test_quit_during_a_dump(self):
+        reader, writer = os.pipe()
+        self.getfd("dump", writer)
+        self.qmp.command("dump-guest-memory", paging=False, protocol="fd:dump", detach=True)
+        self.qmp.command("quit")
+        self.assertEqual(self.vmm.wait_exit(), 0)
+        os.close(reader)
+        os.close(writer)
+
+    def test_mistakes(self):
+        before = self.vmm.fds()
+        self.refused("'length' is missing", "dump-guest-memory", paging=False, protocol="file:x", begin=0)
+        self.refused("'begin' is missing", "dump-guest-memory", paging=False, protocol="file:x", length=1)
+        self.refused("no memory", "dump-guest-memory", paging=False, protocol="file:x", begin=1 << 40, length=4096)
+        self.refused("Invalid parameter 'length'", "dump-guest-memory", paging=False, protocol="file:x", begin=0, length=0)
+        self.refused("Invalid parameter 'protocol'", "dump-guest-memory", paging=False, protocol="ftp://x")
+        self.refused("nosuch", "dump-guest-memory", paging=False, protocol="fd:nosuch")
+        self.refused("/nowhere", "dump-guest-memory", paging=False, protocol="file:/nowhere/x")
+        self.refused("not supported", "dump-guest-memory", paging=False, protocol="file:x", format="kdump-zlib")
+        self.refused("No space left", "dump-guest-memory", paging=False, protocol="file:/dev/full")
+        self.assertEqual(self.qmp.command("query-dump-guest-memory-capability"), {"formats": ["elf"]})
+        self.assertTrue(self.qmp.command("query-status")["running"])
+        self.assertEqual(self.vmm.fds(), before)
+
+    def test_pmemsave(self):
+        path = self.vmm.path("memory")
+        self.qmp.command("pmemsave", val=0x1ffffe, size=8, filename=path)
+        with open(path, "rb") as saved:
+            self.assertEqual(saved.read(), b"\0\0\xde\xad\xbe\xef\0\0")
+        self.qmp.command("pmemsave", val=0, size=8 * MIB, filename=path)
+        self.assertEqual(os.stat(path).st_size, 8 * MIB)
+        self.refused("Invalid addr", "pmemsave", val=8 * MIB - 4, size=8, filename=path)
+        self.refused("Invalid addr", "pmemsave", val=-1, size=1 << 60, filename=path)
+        self.refused("/nowhere", "pmemsave", val=0, size=1, filename="/nowhere/x")
+        self.refused("CPU 0", "memsave", val=0, size=1, filename=path)
+
+
+@unittest.skipUnless(os.access("/dev/kvm", os.R_OK | os.W_OK), "needs KVM")
+class Running(unittest.TestCase):
+    """A guest in long mode at privilege level 3, seen by gdb through its own page tables."""
+
+    def setUp(self):
+        elf = assets.payload("dirtier")
+        self.elf = elf
+        self.vmm = Vmm("-accel", "kvm", "-m", "64", "-smp", "2", "-kernel", elf, "-append", "start=32M size=16M",
+                       "-serial", "file:@DIR@/serial")
+        self.addCleanup(self.vmm.close)
+        self.qmp = self.vmm.qmp
+
+        def rounds():
+            with open(self.vmm.path("serial"), "rb") as serial:
+                return b"round 2" in serial.read()
+
+        vmmtest.poll(rounds, 60, "the guest to run")
+
+    def test_gdb_reads_it(self):
+        gdb = shutil.which("gdb")
+        if not gdb:
+            self.skipTest("gdb is not installed")
+        core = self.vmm.path("core")
+        self.qmp.command("stop")
+        self.qmp.command("dump-guest-memory", paging=True, protocol=f"file:{core}")
+        text = subprocess.run([gdb, "-nx", "-batch", "-ex", "info threads", "-ex", "info registers rip cs ss",
+                               "-ex", "x/2i $rip", "-ex", "x/s boot_cmdline", self.elf, core], stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, check=True).stdout
+        self.assertRegex(text, r"cs +0x33 ")
+        self.assertRegex(text, r"ss +0x2b ")
+        self.assertIn("start=32M size=16M", text)
+        self.assertRegex(text, r"  2 +.*")  # the second vCPU is a thread
+        self.assertNotIn("Cannot access", text)
+        notes = subprocess.run(["readelf", "-n", core], stdout=subprocess.PIPE, text=True, check=True).stdout
+        self.assertEqual(notes.count("NT_PRSTATUS"), 2)
+        self.assertEqual(notes.count("QEMU"), 2)
+
+    def test_memsave_goes_through_page_tables(self):
+        path, physical = self.vmm.path("linear"), self.vmm.path("physical")
+        self.qmp.command("memsave", val=0x100000, size=0x3000, filename=path)  # while it runs
+        self.qmp.command("pmemsave", val=0x100000, size=0x3000, filename=physical)
+        with open(path, "rb") as one, open(physical, "rb") as two:
+            self.assertEqual(one.read(0x1000), two.read(0x1000), "identity mapped code")
+        with self.assertRaisesRegex(vmmtest.QMPError, "Invalid addr 0xffff800000000000/size 16"):
+            self.qmp.command("memsave", val=-(1 << 47), size=16, filename=path)
+        with self.assertRaisesRegex(vmmtest.QMPError, "no CPU 7"):
+            self.qmp.command("memsave", val=0, size=16, filename=path, cpu_index=7)
+        self.assertTrue(self.qmp.command("query-status")["running"])
+
+
+if __name__ == "__main__":
+    vmmtest.main()
