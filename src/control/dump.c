@@ -294,7 +294,7 @@ static void put_section(struct out *o, size_t n_headers)
 static void build_head(struct file *f)
 {
 	struct out *o = &f->head, notes = {.wide = o->wide};
-	size_t n = 1 + put_loads(f, false), header = o->wide ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr);
+	size_t n = !!f->d->n_cpus + put_loads(f, false), header = o->wide ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr);
 	uint64_t at = (o->wide ? sizeof(Elf64_Ehdr) : sizeof(Elf32_Ehdr)) + n * header, offset;
 
 	for (unsigned i = 0; i < f->d->n_cpus; i++)
@@ -309,7 +309,8 @@ static void build_head(struct file *f)
 		offset += f->part[i].size;
 	}
 	put_elf_header(f, n);
-	put_note_header(o, at, notes.n);
+	if (notes.n)
+		put_note_header(o, at, notes.n);
 	put_loads(f, true);
 	if (n >= PN_XNUM)
 		put_section(o, n);

@@ -52,7 +52,7 @@ class Dump(unittest.TestCase):
         board = self.vmm.qtest()
         board.ask("write 0x200000 0x4 0xdeadbeef")
         board.ask("write 0x7ffffc 0x4 0x01020304")
-        board.close()
+        self.addCleanup(board.close)
 
     def memory(self, physical, size):
         for _, start, offset, length in loads(self.core):
