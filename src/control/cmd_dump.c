@@ -15,7 +15,6 @@
 #include "vmm/debug.h"
 #include "vmm/fdset.h"
 #include "vmm/kvm.h"
-#include "vmm/ram.h"
 
 static const struct qmp_type dump_format =
 	QMP_ENUM("DumpGuestMemoryFormat", "elf", "kdump-zlib", "kdump-lzo", "kdump-snappy", "win-dmp");
@@ -28,16 +27,12 @@ static const struct qmp_type dump_capability =
 static void describe_ram(struct board *board, struct dump *d)
 {
 	uint64_t low = board_ram_below_4g(board), high = board_ram_above_4g(board);
-	struct ram_view v;
+	const uint8_t *host = board_ram(board) ? ram_block_ptr(board_ram(board)) : NULL;
 
-	for (unsigned i = 0; machine_ram(board, i, &v); i++) {
-		if (!v.main)
-			continue;
-		d->ram[0] = (struct dump_block){.gpa = 0, .size = low, .host = v.host};
-		d->n_ram = 1;
-		if (high)
-			d->ram[d->n_ram++] = (struct dump_block){.gpa = 1ull << 32, .size = high, .host = v.host + low};
-	}
+	if (host)
+		d->ram[d->n_ram++] = (struct dump_block){.gpa = 0, .size = low, .host = host};
+	if (host && high)
+		d->ram[d->n_ram++] = (struct dump_block){.gpa = 1ull << 32, .size = high, .host = host + low};
 }
 
 /* A running vCPU is stopped for the moment this takes. */
