@@ -121,6 +121,9 @@ struct block *block_open(struct opts *o, struct err *e);
    another node's name or file.driver, file.filename ... of one to be made. */
 struct block *block_open_blockdev(struct opts *o, struct err *e);
 extern const struct prop block_drive_props[], block_blockdev_props[];
+/* The option text that opens it again, with its name, place and present medium spelled out; *drive: for -drive, else
+   for -blockdev. malloc'ed; NULL: a device made it for itself. */
+char *block_describe(const struct block *b, bool *drive);
 /* A CD-ROM drive without name or medium, for a device that was given none (-device ide-cd): claimed by `owner`, whose
    id names it in QMP; the device closes it. Main thread. */
 struct block *block_open_empty_cdrom(const char *owner);
@@ -171,13 +174,13 @@ struct block_info {
 void block_get_info(const struct block *b, struct block_info *info);
 
 /*
- * Handing images over to another process (migration). Inactive images are open but not locked, and writes to them fail with
- * -EPERM: of two processes only one can be active, whatever they believe. Main thread, nothing in flight.
+ * Handing images over to another process (migration). Inactive images are open but not locked, and writes to them fail
+ * with -EPERM: of two processes only one can be active, whatever they believe. Main thread, nothing in flight.
  */
 void block_start_inactive(void); /* before the first image is opened: a guest is yet to arrive */
 bool block_active(void);
-/* Take every lock (and look at the sizes again: somebody else has written meanwhile). On failure all stay released, with
-   the image named. Does nothing if active. */
+/* Take every lock (and look at the sizes again: somebody else has written meanwhile). On failure all stay released,
+   with the image named. Does nothing if active. */
 int block_activate_all(struct err *e);
 void block_inactivate_all(void); /* release every lock; flush first */
 

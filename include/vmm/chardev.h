@@ -68,6 +68,7 @@ void chardev_inject_break(struct chardev *c);
 void chardev_set_open(struct chardev *c, bool guest_open); /* virtio-serial ports; attach implies open */
 
 const char *chardev_id(const struct chardev *c);
+const char *chardev_options(const struct chardev *c);      /* the -chardev text that opens it again */
 const char *chardev_backend_name(const struct chardev *c); /* "socket", "pty", ... */
 /* As query-chardev prints it: "pty:/dev/pts/3", "unix:/x,server=on", "disconnected:unix:/x,server=on". Valid until the
    next call for the same chardev. Main thread. */

@@ -55,7 +55,35 @@ struct rtc_opts {
 	int driftfix;
 };
 
+/*
+ * A machine that was described elsewhere and is to be built the same here: see machine_config_from_description(). Its
+ * devices come from this list; -device, -vga and the board's defaults do not apply.
+ */
+struct described_device {
+	struct described_device *next;
+	char *class, *id;
+	struct opts opts; /* bus, addr, unit and properties */
+	bool user_id, user_made;
+};
+/* A file of the host that became part of the machine: its content, or (ROMs, which come with the memory) only its size.
+ */
+struct described_file {
+	struct described_file *next;
+	char *name;
+	uint8_t *data; /* NULL: only its size is known */
+	uint64_t size;
+};
+struct config_described {
+	struct described_device *devices;
+	struct described_file *files;
+	uint64_t cpus[(MACHINE_MAX_CPUS + 63) / 64]; /* those that are there */
+	char *cpu_id[MACHINE_MAX_CPUS];              /* of hot-plugged ones */
+	int boot_kind;                               /* of -kernel, see src/machine/boot.h */
+};
+
 struct config {
+	struct config_described *described; /* NULL: the command line says what the machine is */
+	const char *guest_option;           /* first option on the command line that the guest can see; NULL: none */
 	struct machine_opts machine;
 	struct smp_opts smp; /* completed: every field > 0 and consistent */
 	struct memory_opts memory;
@@ -90,6 +118,21 @@ struct config {
 /* Parse argv. 0; -errno with a message; 1: something was printed (help, version) and the process should exit 0. */
 int config_parse(struct config *c, int argc, char **argv, struct err *e);
 void config_free(struct config *c);
+/* One more option, as if it were on the command line ("drive", "file=..."); not those that print help. */
+int config_add(struct config *c, const char *option, const char *arg, struct err *e);
+/* Fill what was not given, check what contradicts; config_parse() has done it. */
+int config_complete(struct config *c, struct err *e);
+/* The list of an option that can be given several times. */
+struct opt_list *config_list(struct config *c, const char *option);
+void config_list_free(struct opt_list *l);
+/* What a described machine carries of the typed groups. name NULL ends. */
+struct config_group {
+	const char *name;
+	const struct prop *props;
+	size_t offset;
+};
+extern const struct config_group config_groups[];
+void config_described_free(struct config_described *d);
 /* Every option with its syntax and help, grouped, for --help, the man page and query-command-line-options. */
 struct option_desc {
 	const char *name;

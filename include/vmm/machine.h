@@ -65,6 +65,13 @@ void machine_set_actions(struct board *b, int reboot, int shutdown, int panic); 
 
 /* Device tree of the machine description (libfdt): malloc'ed blob. */
 int machine_describe(struct board *b, void **fdt, size_t *len, struct err *e);
+/*
+ * Complete a command line that does not say what machine it is (c->guest_option is NULL) from a description that came
+ * from outside. What the command line says of the host's side goes before what the description says: a -drive,
+ * -blockdev, -chardev, -serial ... for the same id or place replaces the options it names, -vnc, -display, -qmp and
+ * -mon replace all of theirs; -name and -uuid as well, for a clone. Before machine_new(); c is unusable after an error.
+ */
+int machine_config_from_description(struct config *c, const void *fdt, size_t len, struct err *e);
 /* Is fdt (from outside) this machine? Host-side differences (backends, paths, who emulates the interrupt controllers) do not
    count; the first one that does is named. */
 int machine_check_description(struct board *b, const void *fdt, size_t len, struct err *e);
@@ -86,8 +93,8 @@ struct cpu_info {
 	int thread_id; /* 0: it does not exist, or there is no KVM */
 	unsigned socket, core, thread;
 	bool present;
-	const char *id;   /* of a hot-plugged one; NULL if it has none. Valid until the CPU is removed */
-	char path[96];    /* QOM path; "" if it does not exist */
+	const char *id; /* of a hot-plugged one; NULL if it has none. Valid until the CPU is removed */
+	char path[96];  /* QOM path; "" if it does not exist */
 };
 /* The n-th CPU that exists, in the order of their indices. */
 bool machine_cpu_info(struct board *b, unsigned n, struct cpu_info *out);

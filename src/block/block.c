@@ -493,6 +493,7 @@ static int name_drive(struct block *b, struct err *e)
 static void free_block(struct block *b)
 {
 	options_free(&b->opts);
+	free(b->options);
 	free(b->owner);
 	free(b);
 }
@@ -584,8 +585,40 @@ static struct block *open_any(struct opts *o, int (*how)(struct block *, struct 
 		free_block(b);
 		return NULL;
 	}
+	b->options = opts_format(o);
 	add_to_list(b);
 	return b;
+}
+
+char *block_describe(const struct block *b, bool *drive)
+{
+	static const char *const places[] = {"index", "bus", "unit", "id"}, *const images[] = {"file", "file.filename"};
+	struct opts o;
+	char *text;
+
+	*drive = b->from_drive;
+	if (!b->options || opts_parse(&o, b->options, NULL, NULL))
+		return NULL;
+	if (b->from_drive) { /* with the place it was given, and the medium it has now */
+		for (size_t i = 0; i < ARRAY_SIZE(places); i++)
+			opts_del(&o, places[i]);
+		for (size_t i = 0; i < ARRAY_SIZE(images); i++)
+			opts_del(&o, images[i]);
+		opts_set(&o, "id", b->id);
+		if (b->place.interface != BLOCK_IF_NONE) {
+			char number[16];
+
+			snprintf(number, sizeof(number), "%d", b->place.bus);
+			opts_set(&o, "bus", number);
+			snprintf(number, sizeof(number), "%d", b->place.unit);
+			opts_set(&o, "unit", number);
+		}
+		if (b->root)
+			opts_set(&o, "file", block_filename(b));
+	}
+	text = opts_format(&o);
+	opts_free(&o);
+	return text;
 }
 
 struct block *block_open(struct opts *o, struct err *e)

@@ -147,6 +147,7 @@ struct block {
 	char id[64]; /* "" for -blockdev */
 	struct block_node *root;
 	struct block_opts opts;
+	char *options; /* as given; NULL: a device made it for itself */
 	bool from_drive, removable_hint;
 	struct block_place place;
 	char *owner;

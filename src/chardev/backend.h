@@ -65,8 +65,9 @@ struct chardev {
 	bool mux_option, logappend;
 
 	struct chardev *next;
-	bool listed; /* in chardev_next()'s list */
-	char *owner; /* claimed by */
+	bool listed;   /* in chardev_next()'s list */
+	char *owner;   /* claimed by */
+	char *options; /* as given */
 	char description[512];
 
 	/* Front end; of a mux: of each port. */

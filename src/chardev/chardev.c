@@ -586,6 +586,7 @@ void chardev_free(struct chardev *c)
 	byte_ring_free(&c->in);
 	pthread_mutex_destroy(&c->out_lock);
 	free(c->owner);
+	free(c->options);
 	if (c->ops->props)
 		props_free(c->ops->props, c);
 	else
@@ -697,8 +698,14 @@ struct chardev *chardev_open(struct opts *o, struct err *e)
 		chardev_free(c);
 		return NULL;
 	}
+	c->options = opts_format(o);
 	list_add(c);
 	return c;
+}
+
+const char *chardev_options(const struct chardev *c)
+{
+	return c->options;
 }
 
 void chardev_close(struct chardev *c)

@@ -84,6 +84,15 @@ const struct prop action_props[] = {
 	PROP_END,
 };
 
+const struct config_group config_groups[] = {
+	{"machine", machine_props, offsetof(struct config, machine)},
+	{"smp", smp_props, offsetof(struct config, smp)},
+	{"memory", memory_props, offsetof(struct config, memory)},
+	{"boot", boot_props, offsetof(struct config, boot)},
+	{"rtc", rtc_props, offsetof(struct config, rtc)},
+	{NULL, NULL, 0},
+};
+
 /* ---- option functions ---- */
 
 static int set_string(char **to, const char *text)
@@ -670,12 +679,71 @@ static int take(struct config *c, const struct row *row, const char *arg, struct
 	return 0;
 }
 
+static const struct row *find_row(const char *name)
+{
+	for (size_t k = 0; k < ARRAY_SIZE(rows); k++)
+		if (!strcmp(rows[k].d.name, name))
+			return &rows[k];
+	return NULL;
+}
+
+int config_add(struct config *c, const char *option, const char *arg, struct err *e)
+{
+	const struct row *row = find_row(option);
+	int r = row && row->kind == ROW_LIST && strcmp(option, "device")
+			? take(c, row, arg, e)
+			: err_set(e, EINVAL, "not an option with a list");
+
+	return r ? err_prefix(e, "-%s %s", option, arg) : 0;
+}
+
+struct opt_list *config_list(struct config *c, const char *option)
+{
+	const struct row *row = find_row(option);
+
+	return row && row->kind == ROW_LIST ? (struct opt_list *)((uint8_t *)c + row->offset) : NULL;
+}
+
+/* -machine with nothing but what KVM and the host do. */
+static bool is_host_machine(const char *arg)
+{
+	static const char *const host[] = {"accel", "kernel-irqchip", "dump-guest-core", "mem-merge"};
+	struct opts o;
+	bool all = true;
+
+	if (opts_parse(&o, arg, "type", NULL))
+		return false;
+	for (size_t i = 0; i < o.n; i++) {
+		bool known = false;
+
+		for (size_t k = 0; k < ARRAY_SIZE(host); k++)
+			known |= !strcmp(o.v[i].key, host[k]);
+		all &= known;
+	}
+	opts_free(&o);
+	return all;
+}
+
+/* Options that say what machine it is; without any, -incoming builds what arrives. */
+static bool guest_sees(const char *name, const char *arg)
+{
+	static const char *const names[] = {"machine", "M",      "cpu",        "smp",      "m",         "rtc",
+					    "device",  "global", "object",     "vga",      "bios",      "kernel",
+					    "initrd",  "append", "boot",       "smbios",   "acpitable", "fw_cfg",
+					    "no-acpi", "usb",    "nodefaults", "nographic"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+		if (!strcmp(name, names[i]))
+			return i > 1 || !is_host_machine(arg);
+	return false;
+}
+
 int config_parse(struct config *c, int argc, char **argv, struct err *e)
 {
 	config_defaults(c);
 	for (int i = 1; i < argc; i++) {
 		const char *word = argv[i], *name = word + (word[0] == '-') + (word[0] == '-' && word[1] == '-');
-		const struct row *row = NULL;
+		const struct row *row;
 		int r;
 
 		if (*word != '-' || !*name) {
@@ -685,13 +753,13 @@ int config_parse(struct config *c, int argc, char **argv, struct err *e)
 				return r;
 			continue;
 		}
-		for (size_t k = 0; k < ARRAY_SIZE(rows) && !row; k++)
-			if (!strcmp(rows[k].d.name, name))
-				row = &rows[k];
+		row = find_row(name);
 		if (!row)
 			return unknown_option(word, e);
 		if (row->d.has_arg && i + 1 >= argc)
 			return err_set(e, EINVAL, "%s: requires an argument (%s)", word, row->d.arg_help);
+		if (!c->guest_option && guest_sees(row->d.name, argv[i + row->d.has_arg]))
+			c->guest_option = row->d.name;
 		r = take(c, row, row->d.has_arg ? argv[++i] : NULL, e);
 		if (r > 0)
 			return r;

@@ -7,8 +7,6 @@
 extern const struct prop machine_props[], smp_props[], memory_props[], boot_props[], rtc_props[], action_props[];
 
 void config_defaults(struct config *c);
-/* Fill what was not given, check what contradicts. */
-int config_complete(struct config *c, struct err *e);
 
 /* Each prints to stdout and returns 1 ("printed, exit 0"), or -errno. */
 int cli_help(void);

@@ -154,7 +154,7 @@ int config_complete(struct config *c, struct err *e)
 	return r;
 }
 
-static void free_list(struct opt_list *l)
+void config_list_free(struct opt_list *l)
 {
 	while (l->first) {
 		struct opt_item *next = l->first->next;
@@ -165,6 +165,32 @@ static void free_list(struct opt_list *l)
 		l->first = next;
 	}
 	l->last = NULL;
+}
+
+void config_described_free(struct config_described *d)
+{
+	if (!d)
+		return;
+	while (d->devices) {
+		struct described_device *next = d->devices->next;
+
+		free(d->devices->class);
+		free(d->devices->id);
+		opts_free(&d->devices->opts);
+		free(d->devices);
+		d->devices = next;
+	}
+	while (d->files) {
+		struct described_file *next = d->files->next;
+
+		free(d->files->name);
+		free(d->files->data);
+		free(d->files);
+		d->files = next;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(d->cpu_id); i++)
+		free(d->cpu_id[i]);
+	free(d);
 }
 
 void config_free(struct config *c)
@@ -187,7 +213,9 @@ void config_free(struct config *c)
 		*strings[i] = NULL;
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
-		free_list(lists[i]);
+		config_list_free(lists[i]);
+	config_described_free(c->described);
+	c->described = NULL;
 	props_free(machine_props, &c->machine);
 	props_free(boot_props, &c->boot);
 	props_free(rtc_props, &c->rtc);

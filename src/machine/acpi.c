@@ -10,6 +10,7 @@
 #include "acpi.h"
 #include "acpi_cpus.h"
 #include "aml.h"
+#include "board.h"
 #include "vmm/cmos.h"
 #include "vmm/hotplug.h"
 
@@ -411,7 +412,7 @@ static int add_user_table(struct builder *b, const struct user_table *u, struct 
 	if (b->n_listed == MAX_TABLES)
 		return err_set(e, ENOSPC, "-acpitable: more than %d tables", MAX_TABLES);
 	char *name = strchr(path, '/') ? xstrdup(path) : xasprintf("./%s", path);
-	int ret = board_load_firmware(b->board, name, ACPITABLE_MAX, &data, &len, e);
+	int ret = board_load_file(b->board, name, ACPITABLE_MAX, &data, &len, e);
 	free(name);
 	if (ret < 0)
 		return err_prefix(e, "-acpitable");

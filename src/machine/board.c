@@ -55,13 +55,81 @@ static const struct board_row pc_board[] = {
 	{NULL, NULL, NULL, NULL, NULL},
 };
 
+bool board_is_row(const struct device *dev)
+{
+	for (const struct board_row *row = pc_board; row->class; row++)
+		if (!strcmp(row->id, dev->id))
+			return !strcmp(row->class, dev->class->name);
+	return false;
+}
+
+/* ---- a described machine ---- */
+
+static struct described_device *find_described(const struct board *b, const char *id)
+{
+	for (struct described_device *d = b->config->described->devices; d; d = d->next)
+		if (!strcmp(d->id, id))
+			return d;
+	return NULL;
+}
+
+/* The board's own devices keep their places; their properties are the described ones. */
+static int described_options(struct board *b, const struct board_row *row, struct opts *o, struct err *e)
+{
+	const struct described_device *d = find_described(b, row->id);
+
+	if (!d || strcmp(d->class, row->class))
+		return err_set(e, EINVAL, "the machine's description has no device '%s' (%s), which every '%s' has",
+			       row->id, row->class, b->config->machine.type);
+	for (size_t i = 0; i < d->opts.n; i++)
+		if (strcmp(d->opts.v[i].key, "addr") && strcmp(d->opts.v[i].key, "bus") &&
+		    strcmp(d->opts.v[i].key, "unit"))
+			opts_set(o, d->opts.v[i].key, d->opts.v[i].value);
+	return 0;
+}
+
+static bool is_row_id(const char *id)
+{
+	for (const struct board_row *row = pc_board; row->class; row++)
+		if (!strcmp(row->id, id))
+			return true;
+	return false;
+}
+
+static int create_described(struct board *b, struct err *e)
+{
+	for (struct described_device *d = b->config->described->devices; d; d = d->next) {
+		const struct device_class *c = device_class_find(d->class);
+		struct device *dev;
+
+		if (is_row_id(d->id)) {
+			if (!device_find(b, d->id))
+				return err_set(e, EINVAL,
+					       "the machine's description has a device '%s', which this '%s' lacks",
+					       d->id, b->config->machine.type);
+			continue;
+		}
+		if (c && !c->user_creatable)
+			return err_set(e, EINVAL, "the machine's description: device '%s': a '%s' is part of the board",
+				       d->id, d->class);
+		dev = device_create(b, d->class, d->id, &d->opts, NULL, e);
+		if (!dev)
+			return err_prefix(e, "the machine's description: device '%s'", d->id);
+		dev->user_id = d->user_id;
+		dev->user_made = d->user_made;
+	}
+	return 0;
+}
+
 static int create_row(struct board *b, const struct board_row *row, struct err *e)
 {
 	struct opts o = {0};
 	int r = row->options ? opts_parse(&o, row->options, NULL, e) : 0;
 	struct device *dev;
 
-	if (!r && row->configure)
+	if (!r && b->config->described)
+		r = described_options(b, row, &o, e);
+	else if (!r && row->configure)
 		row->configure(b, &o);
 	dev = r ? NULL : device_create(b, row->class, row->id, &o, row->parent ? device_find(b, row->parent) : NULL, e);
 	opts_free(&o);
@@ -86,7 +154,12 @@ static int load_firmware(struct board *b, struct err *e)
 		return 0;
 	/* What the user names is a path first, as in QEMU; the default is only looked for where firmware is installed.
 	 */
-	path = xasprintf("%s%s", b->config->bios && !strchr(name, '/') && !access(name, F_OK) ? "./" : "", name);
+	path = xasprintf("./%s", name);
+	if (!b->config->bios || strchr(name, '/') ||
+	    (b->config->described ? !board_file_described(b, path) : access(name, F_OK))) {
+		free(path);
+		path = xstrdup(name);
+	}
 	r = board_load_firmware(b, path, 16 * MIB, &data, &len, e);
 	free(path);
 	if (r)
@@ -139,6 +212,7 @@ int board_build(struct board *b, struct err *e)
 	struct cmos_disk disks[4] = {0};
 	int r = ram_create(b, e);
 
+	b->building_described = b->config->described != NULL;
 	if (!r)
 		r = load_firmware(b, e);
 	if (!r)
@@ -148,8 +222,11 @@ int board_build(struct board *b, struct err *e)
 			r = create_row(b, row, e);
 	if (!r)
 		r = create_memory_and_chips(b, e);
-	if (!r)
+	if (!r && b->config->described)
+		r = create_described(b, e);
+	else if (!r)
 		r = sugar_create(b, e); /* -drive, -serial, -vga ... */
+	b->building_described = false;
 	for (struct opt_item *i = b->config->device.first; !r && i; i = i->next)
 		r = machine_device_add(b, &i->opts, e);
 	for (struct device *d = b->devices; !r && d; d = d->next)
@@ -280,6 +357,7 @@ void machine_free(struct board *b)
 	}
 	object_del_all();
 	boot_direct_free(b);
+	board_files_free(b);
 	if (b->kvm)
 		kvm_vm_free(b->kvm);
 	while (b->blocks)

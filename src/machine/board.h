@@ -106,6 +106,8 @@ struct board {
 	struct doorbell *doorbells; /* attached ones; map's lock */
 	bool dirty_log; /* every RAM slot logs writes; map's lock */
 	struct boot *boot; /* direct kernel boot (boot.c), or NULL */
+	struct described_file *files; /* host files that became part of the machine */
+	bool building_described;      /* devices get the properties they had, not -global's */
 	uint64_t ram_low, ram_high;
 	struct device *powerdown_dev;
 	void (*powerdown_fn)(struct device *dev);
@@ -170,7 +172,14 @@ int cpu_add(struct board *b, const char *driver, struct opts *o, struct err *e);
 int cpu_remove_request(struct board *b, unsigned index, struct err *e);
 int cpu_find(struct board *b, const char *id_or_path); /* index or -1 */
 void cpu_eject(struct board *b, unsigned index);
+/* firmware_file.c */
+/* As board_load_firmware(), for what is no ROM: the content is kept and goes into the machine's description. */
+int board_load_file(struct board *board, const char *name, size_t max, void **data, size_t *len, struct err *e);
+void board_file_record(struct board *b, const char *name, const void *data, uint64_t size);
+bool board_file_described(const struct board *b, const char *name);
+void board_files_free(struct board *b);
 /* board.c */
+bool board_is_row(const struct device *dev); /* every PC has it: the board table made it */
 int board_build(struct board *b, struct err *e);
 /* lifecycle.c */
 void lifecycle_init(struct board *b);

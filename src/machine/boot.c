@@ -67,11 +67,29 @@ int boot_parse(const uint8_t *data, size_t len, uint64_t ram_low, struct boot_im
 
 /* ---- files ---- */
 
-static int open_boot_file(const char *option, const char *path, struct boot_file *f, struct err *e)
+/* Its content arrives with the memory. */
+static int described_boot_file(struct boot *boot, struct boot_file *f, struct err *e)
+{
+	const struct described_file *d = boot->board->config->described->files;
+	char name[32];
+
+	while (d && strcmp(d->name, f->path))
+		d = d->next;
+	if (!d || !d->size || d->size > GIB)
+		return err_set(e, EINVAL, "the machine's description lacks the boot file '%s'", f->path);
+	f->size = d->size;
+	snprintf(name, sizeof(name), "boot/%u", boot->n_copies++);
+	f->copy = ram_block_create(boot->board, name, f->size, e);
+	return f->copy ? 0 : -ENOMEM;
+}
+
+static int open_boot_file(struct boot *boot, const char *option, const char *path, struct boot_file *f, struct err *e)
 {
 	struct stat st;
 
 	f->path = xstrdup(path);
+	if (boot->board->config->described)
+		return described_boot_file(boot, f, e);
 	f->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 	if (f->fd < 0)
 		return err_errno(e, errno, "%s %s: cannot open the file", option, path);
@@ -92,19 +110,26 @@ static int parse_kernel(struct boot *boot, struct err *e)
 	void *data;
 	int r;
 
+	if (f->copy) {
+		r = boot_parse(f->copy->host, f->size, board_ram_below_4g(boot->board), &boot->image, e);
+		boot->parsed = r == 0;
+		return r < 0 ? err_prefix(e, "-kernel %s", f->path) : 0;
+	}
 	/* Mapped for the parsers only, which touch a few pages of it; loading reads the file. */
 	data = mmap(NULL, f->size, PROT_READ, MAP_PRIVATE, f->fd, 0);
 	if (data == MAP_FAILED)
 		return err_errno(e, errno, "-kernel %s: cannot read the file", f->path);
 	r = boot_parse(data, f->size, board_ram_below_4g(boot->board), &boot->image, e);
 	munmap(data, f->size);
+	boot->parsed = r == 0;
 	return r < 0 ? err_prefix(e, "-kernel %s", f->path) : 0;
 }
 
 /* Multiboot: "file args,file2 args", with ",," for a comma in a name; other kernels take the one file as it is. */
 static int open_modules(struct boot *boot, const char *text, struct err *e)
 {
-	bool many = boot->image.kind == BOOT_MULTIBOOT;
+	const struct config_described *d = boot->board->config->described;
+	bool many = (d ? d->boot_kind : (int)boot->image.kind) == BOOT_MULTIBOOT;
 	int r = 0;
 
 	while (r == 0 && text && *text) {
@@ -120,7 +145,7 @@ static int open_modules(struct boot *boot, const char *text, struct err *e)
 		f = &boot->module[boot->n_modules++];
 		*f = (struct boot_file){.text = item, .fd = -1};
 		path = xstrndup(item, many ? strcspn(item, " ") : strlen(item));
-		r = open_boot_file("-initrd", path, f, e);
+		r = open_boot_file(boot, "-initrd", path, f, e);
 		free(path);
 	}
 	return r;
@@ -141,8 +166,8 @@ int boot_direct_prepare(struct board *b, struct err *e)
 	boot->kernel.fd = -1;
 	if (board_ram_below_4g(b) < 2 * MIB)
 		return err_set(e, EINVAL, "-kernel needs at least 2 MiB of RAM: use -m");
-	r = open_boot_file("-kernel", c->kernel, &boot->kernel, e);
-	if (r == 0)
+	r = open_boot_file(boot, "-kernel", c->kernel, &boot->kernel, e);
+	if (r == 0 && !c->described)
 		r = parse_kernel(boot, e);
 	if (r == 0)
 		r = open_modules(boot, c->initrd, e);
@@ -152,7 +177,9 @@ int boot_direct_prepare(struct board *b, struct err *e)
 		r = acpi_build(b, &boot->acpi, e);
 		boot->has_acpi = r == 0;
 	}
-	return r == 0 ? smbios_build(b, &boot->smbios, e) : r;
+	if (r == 0)
+		r = smbios_build(b, &boot->smbios, e);
+	return r == 0 && c->incoming && !c->described ? boot_direct_keep(b, e) : r; /* the blocks the source has, too */
 }
 
 static void free_file(struct boot_file *f)
@@ -179,6 +206,58 @@ void boot_direct_free(struct board *b)
 	smbios_blobs_free(&boot->smbios);
 	free(boot);
 	b->boot = NULL;
+}
+
+/* ---- for another process ---- */
+
+static int read_fully(const struct boot_file *f, void *to, uint64_t offset, uint64_t len, struct err *e);
+
+static struct boot_file *file_at(struct boot *boot, unsigned i)
+{
+	if (!boot || i > boot->n_modules)
+		return NULL;
+	return i ? &boot->module[i - 1] : &boot->kernel;
+}
+
+int boot_direct_keep(struct board *b, struct err *e)
+{
+	struct boot_file *f;
+
+	for (unsigned i = 0; (f = file_at(b->boot, i)); i++) {
+		struct ram_block *rb;
+		char name[32];
+		int r;
+
+		if (f->copy)
+			continue;
+		snprintf(name, sizeof(name), "boot/%u", b->boot->n_copies++);
+		rb = ram_block_create(b, name, f->size, e);
+		if (!rb)
+			return -ENOMEM;
+		r = read_fully(f, rb->host, 0, f->size, e);
+		if (r < 0)
+			return r;
+		f->copy = rb;
+	}
+	return 0;
+}
+
+bool boot_direct_file(const struct board *b, unsigned i, const char **path, uint64_t *size)
+{
+	const struct boot_file *f = file_at(b->boot, i);
+
+	if (f) {
+		*path = f->path;
+		*size = f->size;
+	}
+	return f != NULL;
+}
+
+int boot_direct_kind(const struct board *b)
+{
+	if (!b->boot)
+		return -1;
+	return b->boot->parsed || !b->config->described ? (int)b->boot->image.kind : b->config->described->boot_kind;
 }
 
 /* ---- guest memory ---- */
@@ -221,6 +300,12 @@ static int read_fully(const struct boot_file *f, void *to, uint64_t offset, uint
 {
 	uint8_t *p = to;
 
+	if (f->copy) {
+		if (offset > f->size || len > f->size - offset)
+			return err_set(e, EIO, "direct boot: %s ends early", f->path);
+		memcpy(to, f->copy->host + offset, len);
+		return 0;
+	}
 	while (len) {
 		ssize_t n = pread(f->fd, p, MIN(len, (uint64_t)GIB), (off_t)offset);
 
@@ -420,8 +505,10 @@ int boot_direct_load(struct board *b, struct err *e)
 	struct kvm_boot_state s;
 	int r;
 
-	if (!boot)
+	if (!boot || (b->config->incoming && !b->started)) /* what arrives is past this */
 		return 0;
+	if (!boot->parsed && (r = parse_kernel(boot, e)) < 0)
+		return r;
 	boot->long_mode = has_long_mode(b);
 	r = load(boot, &s, e);
 	boot->loaded = true;

@@ -24,6 +24,11 @@ int boot_direct_prepare(struct board *b, struct err *e);
    ACPI tables into guest RAM and give the boot CPU its start state. 0 when there is no -kernel. */
 int boot_direct_load(struct board *b, struct err *e);
 void boot_direct_free(struct board *b);
+/* Copy kernel and initrd into memory blocks, so that another process needs no files. Once; cheap without -kernel. */
+int boot_direct_keep(struct board *b, struct err *e);
+/* File i, the kernel first: its path and size; false past the last. Kind of kernel, or -1. */
+bool boot_direct_file(const struct board *b, unsigned i, const char **path, uint64_t *size);
+int boot_direct_kind(const struct board *b);
 
 /* ---- images ---- */
 
@@ -83,17 +88,18 @@ struct boot_file {
 	char *path;
 	char *text; /* multiboot: the module's string */
 	int fd;
+	struct ram_block *copy; /* the content as guest memory, which migrates; a described machine has only this */
 	uint64_t size;
 	uint64_t gpa; /* where it was put */
 };
 
 struct boot {
 	struct boot_file kernel, *module;
-	unsigned n_modules;
+	unsigned n_modules, n_copies;
 	struct boot_image image;
 	struct acpi_blobs acpi;
 	struct smbios_blobs smbios;
-	bool has_acpi, has_vga, long_mode, loaded;
+	bool has_acpi, has_vga, long_mode, loaded, parsed;
 	uint8_t *font; /* 256 characters of 16 bytes, or NULL */
 	/* while loading */
 	struct board *board;

@@ -32,7 +32,7 @@ void boot_find_font(struct boot *boot)
 	size_t len;
 
 	boot->has_vga = device_find_class(boot->board, "VGA") != NULL;
-	if (!boot->has_vga || board_load_firmware(boot->board, VGA_ROM, VGA_ROM_MAX, &rom, &len, NULL) < 0)
+	if (!boot->has_vga || board_load_file(boot->board, VGA_ROM, VGA_ROM_MAX, &rom, &len, NULL) < 0)
 		return;
 	at = memmem(rom, len, first, sizeof(first));
 	if (at && (size_t)((const uint8_t *)rom + len - at) >= FONT_BYTES)

@@ -51,8 +51,13 @@ unsigned board_max_cpus(const struct board *board)
 /* The boot processor is CPU 0 for ever. */
 void cpus_init(struct board *b)
 {
-	for (unsigned i = 0; i < b->config->smp.cpus; i++)
-		set_bit(b->cpu_present, i, true);
+	const struct config_described *d = b->config->described;
+
+	for (unsigned i = 0; i < board_max_cpus(b); i++)
+		if (d ? test_bit(d->cpus, i) : i < b->config->smp.cpus)
+			set_bit(b->cpu_present, i, true);
+	for (unsigned i = 0; d && i < board_max_cpus(b); i++)
+		b->cpu_id[i] = xstrdup(d->cpu_id[i]);
 }
 
 int cpus_create(struct board *b, struct err *e)

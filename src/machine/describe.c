@@ -9,9 +9,16 @@
  *   /devices/ID          class, bus, parent, addr, unit; interrupts <kind input>...: 1 GSI, 2 PCI interrupt pin router
  *   /devices/ID/properties   every property the user can set, as the text -device takes
  *   /devices/ID/regions/NAME space, kind, reg <base size> or size and bar
+ *   /configuration       the rest of what the guest can see: name, uuid, cpu, options as text; a node per typed group
+ *   /files/file@N        host files that became part of the machine: name, size, data (not for ROMs: they are memory)
+ *   /host                this host's side, defaults for another: block@N, chardev@N as option text, vnc, qmp, ...
+ *
+ * describe_load.c builds a configuration from it: the same machine, described again, gives the same bytes.
  */
-#include "board.h"
+#include "boot.h"
 #include "vmm-config.h"
+#include "vmm/block.h"
+#include "vmm/chardev.h"
 #include "vmm/pci.h"
 
 #include <errno.h>
@@ -20,7 +27,7 @@
 #include <unistd.h>
 
 #define FIRST_SIZE (64 * KIB)
-#define LAST_SIZE  (16 * MIB)
+#define LAST_SIZE  (64 * MIB)
 
 struct writer {
 	void *fdt;
@@ -93,6 +100,9 @@ static void describe_cpus(struct writer *w, struct board *b)
 		begin(w, "cpu@%x", info.apic_id);
 		text(w, "device_type", "cpu");
 		cell(w, "reg", info.apic_id);
+		cell(w, "vmm,index", info.index);
+		if (info.id)
+			text(w, "vmm,id", info.id);
 		check(w, fdt_property(w->fdt, "vmm,topology", topology, sizeof(topology)));
 		end(w);
 	}
@@ -122,16 +132,44 @@ static const char *bus_name(enum device_bus bus)
 	return (size_t)bus < ARRAY_SIZE(names) && names[bus] ? names[bus] : "other";
 }
 
+/* A string that was not given is not the same as an empty one. */
+static bool is_unset(const struct prop *p, const void *obj)
+{
+	const void *v = (const uint8_t *)obj + p->offset;
+
+	switch (p->type) {
+	case PROP_STR:
+	case PROP_DRIVE:
+	case PROP_CHARDEV:
+	case PROP_NETDEV:
+		return !*(char *const *)v;
+	case PROP_PCI_ADDR:
+		return *(const int32_t *)v < 0;
+	default:
+		return false;
+	}
+}
+
+static void describe_rows(struct writer *w, const struct prop *props, const void *obj, const char *const *skip)
+{
+	for (const struct prop *p = props; p && p->name; p++) {
+		bool wanted = !p->internal && !is_unset(p, obj);
+		char *value;
+
+		for (const char *const *s = skip; s && *s; s++)
+			wanted &= strcmp(*s, p->name) != 0;
+		if (!wanted)
+			continue;
+		value = prop_format(p, obj);
+		text(w, p->name, value);
+		free(value);
+	}
+}
+
 static void describe_properties(struct writer *w, const struct device *dev)
 {
 	begin(w, "properties");
-	for (const struct prop *p = dev->class->props; p && p->name; p++) {
-		char *value = p->internal ? NULL : prop_format(p, dev);
-
-		if (value)
-			text(w, p->name, value);
-		free(value);
-	}
+	describe_rows(w, dev->class->props, dev, NULL);
 	end(w);
 }
 
@@ -175,6 +213,10 @@ static void describe_device(struct writer *w, const struct device *dev)
 	text(w, "bus", bus_name(dev->class->bus));
 	if (dev->user_id)
 		check(w, fdt_property(w->fdt, "vmm,user-id", NULL, 0));
+	if (dev->user_made)
+		check(w, fdt_property(w->fdt, "vmm,user-made", NULL, 0));
+	if (board_is_row(dev))
+		check(w, fdt_property(w->fdt, "vmm,board", NULL, 0));
 	if (dev->parent)
 		text(w, "parent", dev->parent->id);
 	if (dev->bus_id)
@@ -191,6 +233,159 @@ static void describe_device(struct writer *w, const struct device *dev)
 			describe_region(w, &dev->regions[i]);
 		end(w);
 	}
+	end(w);
+}
+
+/* ---- the rest of the configuration ---- */
+
+static void optional_text(struct writer *w, const char *name, const char *value)
+{
+	if (value)
+		text(w, name, value);
+}
+
+/* The texts of an option given several times, as a string list. */
+static void describe_list(struct writer *w, const char *name, const struct opt_list *list)
+{
+	size_t len = 0;
+	char *all;
+
+	for (const struct opt_item *i = list->first; i; i = i->next)
+		len += strlen(i->text) + 1;
+	if (!len)
+		return;
+	all = xzalloc(len);
+	len = 0;
+	for (const struct opt_item *i = list->first; i; i = i->next) {
+		memcpy(all + len, i->text, strlen(i->text) + 1);
+		len += strlen(i->text) + 1;
+	}
+	check(w, fdt_property(w->fdt, name, all, (int)len));
+	free(all);
+}
+
+static void describe_configuration(struct writer *w, struct board *b)
+{
+	static const char *const host[] = {
+		"type", "accel", "kernel-irqchip", "dumpdtb", "dump-guest-core", "mem-merge", "memory-backend", NULL};
+	const struct config *c = b->config;
+
+	begin(w, "configuration");
+	optional_text(w, "name", c->name);
+	if (c->uuid_set) {
+		static const struct prop uuid = PROP(struct config, uuid, PROP_UUID);
+		char *value = prop_format(&uuid, c);
+
+		text(w, "uuid", value);
+		free(value);
+	}
+	optional_text(w, "cpu", c->cpu);
+	optional_text(w, "bios", c->bios);
+	optional_text(w, "kernel", c->kernel);
+	optional_text(w, "initrd", c->initrd);
+	optional_text(w, "append", c->append);
+	if (b->boot)
+		cell(w, "kernel-kind", (uint32_t)boot_direct_kind(b));
+	if (c->nographic)
+		check(w, fdt_property(w->fdt, "nographic", NULL, 0));
+	describe_list(w, "global", &c->global);
+	describe_list(w, "smbios", &c->smbios);
+	describe_list(w, "acpitable", &c->acpitable);
+	describe_list(w, "fw_cfg", &c->fw_cfg);
+	for (const struct config_group *g = config_groups; g->name; g++) {
+		begin(w, "%s", g->name);
+		describe_rows(w, g->props, (const uint8_t *)c + g->offset, host);
+		end(w);
+	}
+	end(w);
+}
+
+static void describe_file(struct writer *w, unsigned n, const char *name, uint64_t size, const void *data)
+{
+	begin(w, "file@%x", n);
+	text(w, "name", name);
+	check(w, fdt_property_u64(w->fdt, "size", size));
+	if (data)
+		check(w, fdt_property(w->fdt, "data", data, (int)size));
+	end(w);
+}
+
+static void describe_files(struct writer *w, struct board *b)
+{
+	const char *path;
+	uint64_t size;
+	unsigned n = 0;
+
+	begin(w, "files");
+	for (const struct described_file *f = b->files; f; f = f->next)
+		describe_file(w, n++, f->name, f->size, f->data);
+	for (unsigned i = 0; boot_direct_file(b, i, &path, &size); i++)
+		describe_file(w, n++, path, size, NULL);
+	end(w);
+}
+
+static bool used_by_device(struct board *b, const char *chardev)
+{
+	for (struct device *dev = device_next(b, NULL); dev; dev = device_next(b, dev))
+		for (const struct prop *p = dev->class->props; p && p->name; p++) {
+			const char *id =
+				p->type == PROP_CHARDEV ? *(char *const *)((const uint8_t *)dev + p->offset) : NULL;
+
+			if (id && !strcmp(id, chardev))
+				return true;
+		}
+	return false;
+}
+
+static bool on_command_line(const struct config *c, const char *chardev)
+{
+	for (struct opt_item *i = c->chardev.first; i; i = i->next) {
+		const char *id = opts_get(&i->opts, "id");
+
+		if (id && !strcmp(id, chardev))
+			return true;
+	}
+	return false;
+}
+
+static void describe_host(struct writer *w, struct board *b)
+{
+	static const char *const reboot[] = {"reset", "shutdown"}, *const shutdown[] = {"poweroff", "pause"},
+				 *const panic[] = {"shutdown", "pause", "exit-failure", "none"};
+	const struct config *c = b->config;
+	unsigned n = 0;
+
+	begin(w, "host");
+	if (!c->nodefaults)
+		check(w, fdt_property(w->fdt, "default-screen", NULL, 0));
+	optional_text(w, "display", c->display);
+	describe_list(w, "vnc", &c->vnc);
+	describe_list(w, "qmp", &c->qmp);
+	describe_list(w, "qmp-pretty", &c->qmp_pretty);
+	describe_list(w, "mon", &c->mon);
+	describe_list(w, "monitor", &c->monitor);
+	text(w, "reboot", reboot[b->reboot_action]);
+	text(w, "shutdown", shutdown[b->shutdown_action]);
+	text(w, "panic", panic[b->panic_action]);
+	for (struct block *blk = block_next(NULL); blk; blk = block_next(blk)) {
+		bool drive;
+		char *options = block_describe(blk, &drive);
+
+		if (options) {
+			begin(w, "block@%x", n++);
+			text(w, "option", drive ? "drive" : "blockdev");
+			text(w, "text", options);
+			end(w);
+		}
+		free(options);
+	}
+	n = 0;
+	for (struct chardev *chr = chardev_next(NULL); chr; chr = chardev_next(chr))
+		if (on_command_line(c, chardev_id(chr)) || used_by_device(b, chardev_id(chr))) {
+			begin(w, "chardev@%x", n++);
+			text(w, "text", chardev_options(chr));
+			end(w);
+		}
 	end(w);
 }
 
@@ -212,12 +407,19 @@ static void describe(struct writer *w, struct board *b)
 	for (struct device *dev = device_next(b, NULL); dev; dev = device_next(b, dev))
 		describe_device(w, dev);
 	end(w);
+	describe_configuration(w, b);
+	describe_files(w, b);
+	describe_host(w, b);
 	end(w);
 	check(w, fdt_finish(w->fdt));
 }
 
 int machine_describe(struct board *b, void **fdt, size_t *len, struct err *e)
 {
+	int r = boot_direct_keep(b, e);
+
+	if (r)
+		return r;
 	for (size_t size = FIRST_SIZE; size <= LAST_SIZE; size *= 2) {
 		struct writer w = {.fdt = malloc(size)};
 

@@ -64,7 +64,8 @@ static bool is_backend(const struct device_class *c, const char *name)
 {
 	const struct prop *p = c && c->props ? prop_find(c->props, name) : NULL;
 
-	return p && (p->type == PROP_DRIVE || p->type == PROP_CHARDEV || p->type == PROP_NETDEV);
+	return p && (p->type == PROP_DRIVE || p->type == PROP_CHARDEV || p->type == PROP_NETDEV || !strcmp(name, "romfile") ||
+		     !strcmp(name, "base")); /* the clock's first date */
 }
 
 static int compare_properties(struct pair *p, const char *id, const struct device_class *c, int t, int o)
@@ -235,6 +236,34 @@ static uint64_t memory_size(const void *fdt)
 	return sum;
 }
 
+/* ---- options ---- */
+
+/* /configuration/GROUP: what is no property of a device. Checked where the source tells it. */
+static int compare_groups(struct pair *p)
+{
+	for (const struct config_group *g = config_groups; g->name; g++) {
+		char path[64], where[64];
+		int t, o, prop;
+
+		snprintf(path, sizeof(path), "/configuration/%s", g->name);
+		snprintf(where, sizeof(where), "-%s", strcmp(g->name, "memory") ? g->name : "m");
+		t = fdt_path_offset(p->theirs, path);
+		o = fdt_path_offset(p->ours, path);
+		for (prop = t < 0 || o < 0 ? -1 : fdt_first_property_offset(p->ours, o); prop >= 0;
+		     prop = fdt_next_property_offset(p->ours, prop)) {
+			const char *name;
+			int len, r;
+
+			if (!fdt_getprop_by_offset(p->ours, prop, &name, &len) || !strcmp(name, "base") || !strcmp(name, "splash"))
+				continue;
+			r = compare_prop(p, where, t, o, name);
+			if (r)
+				return r;
+		}
+	}
+	return 0;
+}
+
 int machine_check_description(struct board *b, const void *fdt, size_t len, struct err *e)
 {
 	struct pair p = { .theirs = fdt, .e = e };
@@ -258,6 +287,8 @@ int machine_check_description(struct board *b, const void *fdt, size_t len, stru
 		r = compare_cpus(&p);
 	if (!r)
 		r = compare_devices(&p);
+	if (!r)
+		r = compare_groups(&p);
 	free(own);
 	return r;
 }

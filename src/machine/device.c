@@ -281,7 +281,7 @@ static int configure(struct device *dev, const char *id, struct opts *o, int32_t
 	r = choose_id(dev, id, e);
 	if (!r)
 		r = take_common_options(dev, o, addr, e);
-	if (!r && dev->class->props)
+	if (!r && dev->class->props && !dev->board->building_described)
 		r = apply_globals(dev, e);
 	if (!r)
 		r = opts_apply(o, props, dev, c->name, e);

@@ -2,7 +2,7 @@
  * Firmware files: BIOS images and option ROMs, looked up by name. Debian's seabios, qemu-system-data and ipxe-qemu
  * packages are the usual sources.
  */
-#include "vmm/machine.h"
+#include "board.h"
 #include "vmm-config.h"
 
 #include <errno.h>
@@ -79,7 +79,7 @@ static int read_whole(int fd, const char *name, size_t max, void **data, size_t 
 	return 0;
 }
 
-int board_load_firmware(struct board *board, const char *name, size_t max, void **data, size_t *len, struct err *e)
+static int load(struct board *board, const char *name, size_t max, void **data, size_t *len, struct err *e)
 {
 	int fd = find_file(machine_config(board), name);
 	if (fd == -ENOENT && !strchr(name, '/'))
@@ -93,4 +93,98 @@ int board_load_firmware(struct board *board, const char *name, size_t max, void 
 	int ret = read_whole(fd, name, max, data, len, e);
 	close(fd);
 	return ret;
+}
+
+/* ---- what became part of the machine ---- */
+
+static struct described_file *find(struct described_file *list, const char *name)
+{
+	for (; list; list = list->next)
+		if (!strcmp(list->name, name))
+			return list;
+	return NULL;
+}
+
+bool board_file_described(const struct board *b, const char *name)
+{
+	return b->config->described && find(b->config->described->files, name);
+}
+
+void board_file_record(struct board *b, const char *name, const void *data, uint64_t size)
+{
+	struct described_file *f = find(b->files, name), **tail = &b->files;
+
+	if (!f) {
+		f = xzalloc(sizeof(*f));
+		f->name = xstrdup(name);
+		f->size = size;
+		while (*tail)
+			tail = &(*tail)->next;
+		*tail = f;
+	}
+	if (data && !f->data && f->size == size)
+		f->data = xmemdup(data, size);
+}
+
+void board_files_free(struct board *b)
+{
+	while (b->files) {
+		struct described_file *next = b->files->next;
+
+		free(b->files->name);
+		free(b->files->data);
+		free(b->files);
+		b->files = next;
+	}
+}
+
+/* 1: not described; else as load(). A ROM's content is zero: it comes with the memory. */
+static int load_described(struct board *b, const char *name, size_t max, bool content, void **data, size_t *len,
+			  struct err *e)
+{
+	const struct described_file *f = b->config->described ? find(b->config->described->files, name) : NULL;
+
+	if (!b->config->described || (b->started && !f))
+		return 1;
+	if (!f || (content && !f->data))
+		return err_set(e, ENOENT, "the machine's description has no file '%s'", name);
+	if (f->size > max || !f->size)
+		return err_set(e, EINVAL, "the machine's description: file '%s' has %llu bytes, 1 to %zu are allowed",
+			       name, (unsigned long long)f->size, max);
+	*data = calloc(1, f->size);
+	if (!*data)
+		return err_errno(e, ENOMEM, "file '%s'", name);
+	if (f->data)
+		memcpy(*data, f->data, f->size);
+	*len = f->size;
+	return 0;
+}
+
+int board_load_firmware(struct board *board, const char *name, size_t max, void **data, size_t *len, struct err *e)
+{
+	int r = load_described(board, name, max, false, data, len, e);
+
+	if (r > 0)
+		r = load(board, name, max, data, len, e);
+	if (!r)
+		board_file_record(board, name, NULL, *len);
+	return r;
+}
+
+int board_load_file(struct board *board, const char *name, size_t max, void **data, size_t *len, struct err *e)
+{
+	const struct described_file *f = find(board->files, name);
+	int r;
+
+	if (f && f->data && f->size <= max) { /* the tables are built anew: the file as it was */
+		*data = xmemdup(f->data, f->size);
+		*len = f->size;
+		return 0;
+	}
+	r = load_described(board, name, max, true, data, len, e);
+	if (r > 0)
+		r = load(board, name, max, data, len, e);
+	if (!r)
+		board_file_record(board, name, *data, *len);
+	return r;
 }

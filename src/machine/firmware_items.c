@@ -8,6 +8,7 @@
 #include "boot_order.h"
 #include "e820.h"
 #include "smbios.h"
+#include "board.h"
 #include "vmm/cmos.h"
 #include "vmm/fw_cfg.h"
 
@@ -102,7 +103,7 @@ static int publish_splash(struct board *b, struct err *e)
 	size_t len;
 	if (!file)
 		return 0;
-	int ret = board_load_firmware(b, file, SPLASH_MAX, &data, &len, e);
+	int ret = board_load_file(b, file, SPLASH_MAX, &data, &len, e);
 	if (ret < 0)
 		return err_prefix(e, "-boot splash");
 	const uint8_t *p = data;
@@ -202,7 +203,7 @@ static int publish_user_file(struct board *b, struct opt_item *i, struct err *e)
 	if (text)
 		return fw_cfg_add_file(b, name, text, strlen(text), e);
 	char *path = strchr(file, '/') ? xstrdup(file) : xasprintf("./%s", file);
-	int ret = board_load_firmware(b, path, FW_FILE_MAX, &data, &len, e);
+	int ret = board_load_file(b, path, FW_FILE_MAX, &data, &len, e);
 	free(path);
 	if (ret < 0)
 		return err_prefix(e, "-fw_cfg %s", i->text);

@@ -8,6 +8,7 @@
  * Left out: types 7, 8, 9 and 41 and the 3.0 (64-bit) entry point.
  */
 #include "smbios.h"
+#include "board.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -397,7 +398,7 @@ static int add_file(struct board *board, struct blob *b, struct settings *c, con
 	void *data;
 	size_t len;
 	char *path = strchr(file, '/') ? xstrdup(file) : xasprintf("./%s", file);
-	int ret = board_load_firmware(board, path, FILE_MAX, &data, &len, e);
+	int ret = board_load_file(board, path, FILE_MAX, &data, &len, e);
 	free(path);
 	if (ret < 0)
 		return err_prefix(e, "-smbios");

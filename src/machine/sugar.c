@@ -1,7 +1,7 @@
 /*
- * Short options: -drive if=ide is a block back end plus an ide-hd or ide-cd, -serial a chardev plus an isa-serial, -vga std a VGA
- * adapter. What was not asked for but every PC has (a serial port, a parallel port, a CD-ROM drive, a screen) is added
- * unless -nodefaults is given.
+ * Short options: -drive if=ide is a block back end plus an ide-hd or ide-cd, -serial a chardev plus an isa-serial, -vga
+ * std a VGA adapter. What was not asked for but every PC has (a serial port, a parallel port, a CD-ROM drive, a screen)
+ * is added unless -nodefaults is given.
  */
 #include "sugar.h"
 
@@ -60,9 +60,9 @@ static int add_fd(struct opts *o, struct err *e)
 		char *opaque;
 	} v;
 	const struct prop table[] = {
-		{ .name = "fd", .type = PROP_I32, .offset = offsetof(__typeof__(v), fd), .def = (uint64_t)-1 },
-		{ .name = "set", .type = PROP_I32, .offset = offsetof(__typeof__(v), set), .def = (uint64_t)-1 },
-		{ .name = "opaque", .type = PROP_STR, .offset = offsetof(__typeof__(v), opaque) },
+		{.name = "fd", .type = PROP_I32, .offset = offsetof(__typeof__(v), fd), .def = (uint64_t)-1},
+		{.name = "set", .type = PROP_I32, .offset = offsetof(__typeof__(v), set), .def = (uint64_t)-1},
+		{.name = "opaque", .type = PROP_STR, .offset = offsetof(__typeof__(v), opaque)},
 		PROP_END,
 	};
 	int r, copy;
@@ -97,6 +97,31 @@ static int open_drive(struct board *b, struct opt_item *i, struct err *e)
 	return refuse("-drive", i->text, e);
 }
 
+/* A described machine has its ports; the command line only says where they lead. */
+static int open_described_ports(const struct opt_list *list, const char *kind, struct err *e)
+{
+	unsigned n = 0;
+
+	for (struct opt_item *i = list->first; i; i = i->next, n++) {
+		char id[16];
+		int r = 0;
+
+		snprintf(id, sizeof(id), strcmp(kind, "debugcon") ? "%s%u" : "%s", kind, n);
+		if (!strncmp(i->text, "chardev:", 8))
+			r = err_set(
+				e, EINVAL,
+				"a described machine's port keeps the chardev '%s': give -chardev ...,id=%s instead",
+				id, id);
+		else if (!chardev_open_legacy(id, strcmp(i->text, "none") ? i->text : "null", e))
+			r = code_of(e);
+		if (r) {
+			err_prefix(e, "-%s %s", kind, i->text);
+			return r;
+		}
+	}
+	return 0;
+}
+
 int sugar_open_backends(struct board *b, struct err *e)
 {
 	const struct config *c = b->config;
@@ -111,6 +136,12 @@ int sugar_open_backends(struct board *b, struct err *e)
 	for (struct opt_item *i = c->chardev.first; !r && i; i = i->next)
 		if (!chardev_open(&i->opts, e))
 			r = refuse("-chardev", i->text, e);
+	if (!r && c->described)
+		r = open_described_ports(&c->serial, "serial", e);
+	if (!r && c->described)
+		r = open_described_ports(&c->parallel, "parallel", e);
+	if (!r && c->described)
+		r = open_described_ports(&c->debugcon, "debugcon", e);
 	for (struct opt_item *i = c->blockdev.first; !r && i; i = i->next)
 		if (!block_open_blockdev(&i->opts, e))
 			r = refuse("-blockdev", i->text, e);
@@ -144,7 +175,7 @@ void sugar_fdc_options(struct board *b, struct opts *o)
 
 void sugar_rtc_options(struct board *b, struct opts *o)
 {
-	static const char *const clocks[] = { "host", "rt", "vm" };
+	static const char *const clocks[] = {"host", "rt", "vm"};
 	const struct rtc_opts *rtc = &b->config->rtc;
 
 	if (rtc->base)
@@ -172,8 +203,8 @@ static int create_ide(struct board *b, struct err *e)
 	for (int n = 0; n < 4; n++) {
 		struct block *blk = drive_at(BLOCK_IF_IDE, n / 2, n % 2);
 
-		if (blk && !create(b, block_is_cdrom(blk) ? "ide-cd" : "ide-hd", NULL, e, "bus=ide.%d,unit=%d,drive=%s", n / 2,
-				   n % 2, block_id(blk)))
+		if (blk && !create(b, block_is_cdrom(blk) ? "ide-cd" : "ide-hd", NULL, e, "bus=ide.%d,unit=%d,drive=%s",
+				   n / 2, n % 2, block_id(blk)))
 			return code_of(e);
 	}
 	if (b->config->nodefaults || drive_at(BLOCK_IF_IDE, 1, 0) || device_asked_for(b, "ide-cd") ||
@@ -183,7 +214,7 @@ static int create_ide(struct board *b, struct err *e)
 		if (block_is_cdrom(blk))
 			return 0;
 	/* A PC has a CD-ROM drive, so that media can be inserted later. */
-	struct opts o = { 0 };
+	struct opts o = {0};
 	struct block *blk;
 
 	opts_set(&o, "if", "ide");
@@ -197,10 +228,10 @@ static int create_ide(struct board *b, struct err *e)
 }
 
 /* One port per -serial (or -parallel); "none" leaves the position empty. */
-static int create_ports(struct board *b, const struct opt_list *list, const char *kind, unsigned max, const char *fallback,
-			struct err *e)
+static int create_ports(struct board *b, const struct opt_list *list, const char *kind, unsigned max,
+			const char *fallback, struct err *e)
 {
-	struct opt_item only = { .text = (char *)(uintptr_t)fallback };
+	struct opt_item only = {.text = (char *)(uintptr_t)fallback};
 	struct opt_item *first = list->first;
 	unsigned index = 0;
 

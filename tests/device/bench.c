@@ -61,16 +61,18 @@ static void release(void)
 	memset(&bench, 0, sizeof(bench));
 }
 
-static struct board *build(const char *options, struct err *e)
+static struct board *build_described(const char *options, const void *fdt, size_t fdt_len, struct err *e)
 {
 	char *save = NULL;
 	int argc = 0;
 	struct board *b;
 
-	bench.text = xasprintf("vmm -accel qtest -nodefaults %s", options ? options : "");
+	bench.text = xasprintf("vmm -accel qtest %s %s", fdt ? "" : "-nodefaults", options ? options : "");
 	for (char *w = strtok_r(bench.text, " ", &save); w && argc < MAX_ARGS - 1; w = strtok_r(NULL, " ", &save))
 		bench.argv[argc++] = w;
 	if (config_parse(&bench.config, argc, bench.argv, e))
+		return NULL;
+	if (fdt && machine_config_from_description(&bench.config, fdt, fdt_len, e))
 		return NULL;
 	if (loop_init_main(e))
 		return NULL;
@@ -84,6 +86,31 @@ static struct board *build(const char *options, struct err *e)
 		return NULL;
 	bench_idle(b);
 	return b;
+}
+
+static struct board *build(const char *options, struct err *e)
+{
+	return build_described(options, NULL, 0, e);
+}
+
+struct board *bench_new_described(const char *options, const void *fdt, size_t len)
+{
+	struct err e = ERR_INIT;
+	struct board *b = build_described(options, fdt, len, &e);
+
+	ck_assert_msg(b, "the described board cannot be built: %s", e.msg);
+	return b;
+}
+
+const char *bench_new_described_fails(const char *options, const void *fdt, size_t len)
+{
+	static struct err e;
+
+	e = ERR_INIT;
+	ck_assert_msg(!build_described(options, fdt, len, &e),
+		      "the described board was built, although it should be refused");
+	release();
+	return e.msg;
 }
 
 struct board *bench_new(const char *options)

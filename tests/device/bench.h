@@ -18,6 +18,9 @@
 struct board *bench_new(const char *options);
 /* The same, expecting failure: returns the message (static buffer). */
 const char *bench_new_fails(const char *options);
+/* A board from a machine description, with options for the host's side; and the same, expecting failure. */
+struct board *bench_new_described(const char *options, const void *fdt, size_t len);
+const char *bench_new_described_fails(const char *options, const void *fdt, size_t len);
 void bench_free(struct board *b);
 
 void bench_outb(struct board *b, uint16_t port, uint8_t v);
