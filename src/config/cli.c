@@ -690,10 +690,13 @@ static const struct row *find_row(const char *name)
 int config_add(struct config *c, const char *option, const char *arg, struct err *e)
 {
 	const struct row *row = find_row(option);
-	int r = row && row->kind == ROW_LIST && strcmp(option, "device")
-			? take(c, row, arg, e)
-			: err_set(e, EINVAL, "not an option with a list");
+	struct opt_list *list = config_list(c, option);
+	int r;
 
+	if (!row || !list || !strcmp(option, "device"))
+		return err_set(e, EINVAL, "-%s is not an option with a list", option);
+	/* -object's function looks for "help" as well, which prints. */
+	r = row->kind == ROW_LIST ? take(c, row, arg, e) : list_add(list, arg, "qom-type", e);
 	return r ? err_prefix(e, "-%s %s", option, arg) : 0;
 }
 
@@ -701,6 +704,8 @@ struct opt_list *config_list(struct config *c, const char *option)
 {
 	const struct row *row = find_row(option);
 
+	if (!strcmp(option, "object"))
+		return &c->object;
 	return row && row->kind == ROW_LIST ? (struct opt_list *)((uint8_t *)c + row->offset) : NULL;
 }
 

@@ -11,7 +11,7 @@
  *   /devices/ID/regions/NAME space, kind, reg <base size> or size and bar
  *   /configuration       the rest of what the guest can see: name, uuid, cpu, options as text; a node per typed group
  *   /files/file@N        host files that became part of the machine: name, size, data (not for ROMs: they are memory)
- *   /host                this host's side, defaults for another: block@N, chardev@N as option text, vnc, qmp, ...
+ *   /host                this host's side, defaults for another: block@N, chardev@N, object@N as option text, vnc, qmp, ...
  *
  * describe_load.c builds a configuration from it: the same machine, described again, gives the same bytes.
  */
@@ -19,6 +19,7 @@
 #include "vmm-config.h"
 #include "vmm/block.h"
 #include "vmm/chardev.h"
+#include "vmm/object.h"
 #include "vmm/pci.h"
 
 #include <errno.h>
@@ -348,6 +349,35 @@ static bool on_command_line(const struct config *c, const char *chardev)
 	return false;
 }
 
+/* Objects that devices refer to; not secrets and credentials, which are nobody else's. */
+static void describe_objects(struct writer *w)
+{
+	unsigned n = 0;
+
+	for (struct object *o = object_next(NULL); o; o = object_next(o)) {
+		struct opts opts = {0};
+		char *options;
+
+		if (!o->type->parent || strcmp(o->type->parent, "rng-backend"))
+			continue;
+		opts_set(&opts, "qom-type", o->type->name);
+		opts_set(&opts, "id", o->id);
+		for (const struct prop *p = o->type->props; p && p->name; p++) {
+			char *value = p->internal || is_unset(p, o) ? NULL : prop_format(p, o);
+
+			if (value)
+				opts_set(&opts, p->name, value);
+			free(value);
+		}
+		options = opts_format(&opts);
+		begin(w, "object@%x", n++);
+		text(w, "text", options);
+		end(w);
+		free(options);
+		opts_free(&opts);
+	}
+}
+
 static void describe_host(struct writer *w, struct board *b)
 {
 	static const char *const reboot[] = {"reset", "shutdown"}, *const shutdown[] = {"poweroff", "pause"},
@@ -379,6 +409,7 @@ static void describe_host(struct writer *w, struct board *b)
 		}
 		free(options);
 	}
+	describe_objects(w);
 	n = 0;
 	for (struct chardev *chr = chardev_next(NULL); chr; chr = chardev_next(chr))
 		if (on_command_line(c, chardev_id(chr)) || used_by_device(b, chardev_id(chr))) {

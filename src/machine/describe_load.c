@@ -513,7 +513,7 @@ static int leftover(struct override *o, struct err *e)
 {
 	int r = 0;
 
-	if (o->mine.first && strcmp(o->option, "chardev")) /* a chardev may be for -qmp or -mon */
+	if (o->mine.first && strcmp(o->option, "chardev")) /* a chardev may be for -mon */
 		r = err_set(e, EINVAL, "-%s %s: the described machine has nothing of this name or in this place",
 			    o->option, o->mine.first->text);
 	return r;
@@ -521,12 +521,13 @@ static int leftover(struct override *o, struct err *e)
 
 static int load_backends(struct reader *r, int host, struct err *e)
 {
-	struct override drive, blockdev, chardev;
+	struct override drive, blockdev, chardev, object;
 	int node, ret = 0;
 
 	detach_list(r->c, "drive", &drive);
 	detach_list(r->c, "blockdev", &blockdev);
 	detach_list(r->c, "chardev", &chardev);
+	detach_list(r->c, "object", &object);
 	fdt_for_each_subnode(node, r->fdt, host)
 	{
 		const char *name = fdt_get_name(r->fdt, node, NULL), *text = string_of(r->fdt, node, "text");
@@ -535,6 +536,8 @@ static int load_backends(struct reader *r, int host, struct err *e)
 
 		if (name && !strncmp(name, "block@", 6))
 			o = option && !strcmp(option, "drive") ? &drive : &blockdev;
+		else if (name && !strncmp(name, "object@", 7))
+			o = &object;
 		else if (!name || strncmp(name, "chardev@", 8))
 			text = NULL;
 		ret = text ? add_backend(r, o, text, e) : bad(e, "host node", name ? name : "?");
@@ -547,6 +550,9 @@ static int load_backends(struct reader *r, int host, struct err *e)
 		ret = leftover(&blockdev, e);
 	for (struct opt_item *i = chardev.mine.first; !ret && i; i = i->next)
 		ret = config_add(r->c, "chardev", i->text, e);
+	for (struct opt_item *i = object.mine.first; !ret && i; i = i->next)
+		ret = config_add(r->c, "object", i->text, e);
+	config_list_free(&object.mine);
 	config_list_free(&drive.mine);
 	config_list_free(&blockdev.mine);
 	config_list_free(&chardev.mine);
