@@ -3,18 +3,20 @@
  *
  * Command line: start=ADDRESS (default 64M) size=BYTES (default 64M) rate=PAGES/S (default as fast
  * as possible) tsc=HZ (TSC frequency, needed with rate).  Writes one word of every page of the
- * range, round after round; word 0 of each page is the round's number, word 1 the page's own index
- * ^ round, so that a page that was lost, stale or swapped shows.  After each round every page's
- * predecessor value is checked before it is overwritten: a mismatch prints "FAIL page".
+ * range, round after round; word 0 of each page is the round's number, word 1 and the last one the
+ * page's own index ^ round, so that a page that was lost, stale, torn or swapped shows.  Every
+ * page's predecessor value is checked before it is overwritten: a mismatch prints "FAIL page".
  *
  * Prints "ready", then "round N" after each; any received character makes it check all pages once
- * and print "PASS dirtier rounds=N".
+ * and print "PASS dirtier rounds=N gap=TICKS": the longest time between two pages, in TSC ticks, since
+ * it was last asked.  quiet=1: rounds are not printed.
  */
 #include "payload.h"
 
 static bool check(volatile uint64_t *page, uint64_t index, uint64_t round)
 {
-    if (page[0] == round && page[1] == (index ^ round * 0x9e3779b97f4a7c15ull))
+    uint64_t mark = index ^ round * 0x9e3779b97f4a7c15ull;
+    if (page[0] == round && page[1] == mark && page[511] == mark)
         return true;
     put_string("FAIL page ");
     put_dec(index);
@@ -22,6 +24,7 @@ static bool check(volatile uint64_t *page, uint64_t index, uint64_t round)
     put_dec(page[0]);
     put_string(" instead of ");
     put_dec(round);
+    put_string(page[1] == page[511] ? " whole" : " torn");
     put_string("\n");
     return false;
 }
@@ -45,29 +48,41 @@ int payload_main(void)
         volatile uint64_t *page = (uint64_t *)(start + i * 4096);
         page[0] = 0;
         page[1] = i;
+        page[511] = i;
     }
     put_string("ready\n");
-    uint64_t next = rdtsc();
+    uint64_t next = rdtsc(), last = next, gap = 0, quiet = option("quiet", 0);
     for (uint64_t round = 1;; round++) {
         for (uint64_t i = 0; i < pages; i++) {
             volatile uint64_t *page = (uint64_t *)(start + i * 4096);
             if (!check(page, i, round - 1))
                 return 0x11;
+            uint64_t now = rdtsc();
+            if (now - last > gap)
+                gap = now - last;
+            last = now;
             page[0] = round;
             page[1] = i ^ round * 0x9e3779b97f4a7c15ull;
+            page[511] = i ^ round * 0x9e3779b97f4a7c15ull;
             if (ticks && i % batch == batch - 1)
                 wait_until(next += ticks);
         }
-        put_string("round ");
-        put_dec(round);
-        put_string("\n");
+        if (!quiet) {
+            put_string("round ");
+            put_dec(round);
+            put_string("\n");
+        }
         if (get_char() >= 0) {
             for (uint64_t i = 0; i < pages; i++)
                 if (!check((uint64_t *)(start + i * 4096), i, round))
                     return 0x11;
             put_string("PASS dirtier rounds=");
             put_dec(round);
+            put_string(" gap=");
+            put_dec(gap);
             put_string("\n");
+            gap = 0;
         }
+        last = rdtsc(); /* the console is not the guest's memory: its exits do not count */
     }
 }

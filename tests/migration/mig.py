@@ -1,0 +1,125 @@
+"""Two vmm processes and a guest that checks its own memory: what the migration tests share.
+
+The guest is tests/payloads/dirtier.c: it writes page after page, each with its number and generation, and checks every one
+before it writes it again. A page that was lost, stale, torn or swapped makes it print FAIL and stop.
+"""
+
+import os
+import socket
+import sys
+import time
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "lib"))
+sys.path.insert(0, os.path.join(HERE, "..", "guest"))
+import assets  # noqa: E402
+import vmmtest  # noqa: E402
+
+ENDED = ("completed", "failed", "cancelled")
+
+
+def tsc_hz():
+    """The TSC's frequency as the payload needs it, measured once."""
+    if not hasattr(tsc_hz, "value"):
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as info:
+            mhz = [float(line.split(":")[1]) for line in info if line.startswith("cpu MHz")]
+        tsc_hz.value = int(mhz[0] * 1e6) if mhz else 2000000000
+    return tsc_hz.value
+
+
+class Dirtier(vmmtest.Guest):
+    """A guest that dirties `size` MiB from `start` on, `rate` pages a second (0: as fast as it can)."""
+
+    def __init__(self, *args, memory=64, size=16, start=32, rate=0, quiet=0, **options):
+        line = f"start={start}M size={size}M rate={rate} tsc={tsc_hz()} quiet={quiet}"
+        self.options = dict(memory=memory, size=size, start=start, rate=rate, quiet=quiet, **options)
+        super().__init__("-kernel", assets.payload("dirtier"), "-append", line, *args, memory=memory, **options)
+
+    def running(self):
+        """Wait until it dirties."""
+        self.serial.wait_for("round 2\r" if not self.options["quiet"] else "ready", 60)
+        return self
+
+    def check(self, timeout=60):
+        """Every page is as it was left: (rounds, longest gap in TSC ticks)."""
+        self.serial.send("x")
+        match = self.serial.wait_for(rb"(PASS dirtier rounds=(\d+) gap=(\d+)\r|FAIL.*\r)", timeout)
+        if not match[2]:
+            raise AssertionError(match[0].decode())
+        return int(match[2]), int(match[3])
+
+    def alive(self):
+        """It goes on: two more rounds, and all its memory is right."""
+        if not self.options["quiet"]:
+            self.serial.wait_for(r"round \d+\r", 60)
+            self.serial.wait_for(r"round \d+\r", 60)
+        return self.check()
+
+    def status(self):
+        """query-status' status."""
+        return self.qmp.command("query-status")["status"]
+
+    def caps(self, **caps):
+        """migrate-set-capabilities; `_` stands for `-`."""
+        self.qmp.execute("migrate-set-capabilities", {"capabilities": [
+            {"capability": name.replace("_", "-"), "state": on} for name, on in caps.items()]})
+
+    def params(self, **params):
+        """migrate-set-parameters."""
+        self.qmp.command("migrate-set-parameters", **params)
+
+    def info(self):
+        """query-migrate."""
+        return self.qmp.command("query-migrate")
+
+    def migration(self, *wanted, timeout=60):
+        """Wait until the migration has one of these states; query-migrate's answer."""
+        wanted = wanted or ENDED
+        return vmmtest.poll(lambda: (lambda i: i if i.get("status") in wanted else None)(self.info()), timeout,
+                            f"migration status {wanted}, it is {self.info()}")
+
+    def address(self):
+        """Where an incoming vmm listens, as migrate's uri."""
+        address = self.info()["socket-address"][0]
+        if address["type"] == "unix":
+            return "unix:" + address["path"]
+        return f"tcp:{address['host']}:{address['port']}"
+
+
+def twin(source, *args, incoming="tcp:127.0.0.1:0", **changes):
+    """A destination with the source's machine, but for changes."""
+    options = dict(source.options, **changes)
+    return Dirtier(*args, "-incoming", incoming, **options)
+
+
+def pass_fd(guest, name, fd):
+    """getfd."""
+    socket.send_fds(guest.qmp.sock, [b'{"execute": "getfd", "arguments": {"fdname": "%s"}, "id": "fd"}\n' % name.encode()],
+                    [fd])
+    reply = guest.qmp.receive()
+    assert "return" in reply, reply
+
+
+def moved(test, source, dest):
+    """After a migration: it completed, the guest runs at one place only and has all its memory."""
+    info = source.migration()
+    test.assertEqual(info["status"], "completed", info)
+    test.assertEqual(source.status(), "postmigrate")
+    vmmtest.poll(lambda: dest.status() == "running", 20, "the guest to run at the destination")
+    rounds, _ = dest.alive()
+    test.assertGreater(rounds, 2)
+    return info
+
+
+def stayed(test, source, status=("failed", "cancelled")):
+    """After a migration that did not happen: the guest runs at the source and has all its memory."""
+    info = source.migration()
+    test.assertIn(info["status"], status, info)
+    vmmtest.poll(lambda: source.status() == "running", 20, "the guest to run at the source")
+    source.alive()
+    return info
+
+
+def sleep_a_little(seconds):
+    """Let a random moment of the migration come."""
+    time.sleep(seconds)

@@ -1,0 +1,185 @@
+"""A running guest moves and loses nothing: channels, irqchips, vCPUs, rates, options."""
+
+import os
+import socket
+import tempfile
+import threading
+import unittest
+
+import mig
+import vmmtest
+
+LONG = bool(os.environ.get("VMM_TEST_LONG"))
+
+
+class Precopy(unittest.TestCase):
+    """The default way: memory while the guest runs, a short pause, and on it goes."""
+
+    def move(self, source_options, dest_options=None, caps=None, params=None, uri=None, incoming="tcp:127.0.0.1:0"):
+        """Migrate once; returns query-migrate's last answer."""
+        with mig.Dirtier(**source_options) as a:
+            a.running()
+            with mig.twin(a, incoming=incoming, **(dest_options or {})) as b:
+                a.caps(events=True, **(caps or {}))
+                b.caps(events=True, **(caps or {}))
+                if params:
+                    a.params(**params)
+                a.qmp.command("migrate", uri=uri or b.address())
+                info = mig.moved(self, a, b)
+                states = [e["data"]["status"] for e in a.qmp.take_events("MIGRATION")]
+                self.assertEqual(states, ["setup", "active", "device", "completed"])
+                self.assertTrue(a.qmp.take_events("MIGRATION_PASS"))
+                self.assertTrue(a.qmp.take_events("STOP"))
+                b.qmp.wait_event("RESUME", 10)
+                self.assertEqual([e["data"]["status"] for e in b.qmp.take_events("MIGRATION")][-1], "completed")
+                return info
+
+    def test_tcp(self):
+        """Over TCP; the answer has QEMU's fields and the pause's parts."""
+        info = self.move({"rate": 16000})
+        for field in ("transferred", "remaining", "total", "duplicate", "normal", "normal-bytes", "mbps", "dirty-sync-count",
+                      "page-size"):
+            self.assertIn(field, info["ram"])
+        self.assertGreaterEqual(info["ram"]["normal"], 16 * 256)
+        self.assertEqual(info["ram"]["remaining"], 0)
+        self.assertGreater(info["x-downtime"]["total-us"], 0)
+        self.assertLessEqual(info["x-downtime"]["load-us"], info["x-downtime"]["total-us"])
+
+    def test_unix_split_to_on_two_cpus(self):
+        """Over a unix socket, as fast as it writes, from our interrupt chips to KVM's."""
+        path = os.path.join(tempfile.mkdtemp(), "m")
+        self.move({"irqchip": "split", "cpus": 2}, {"irqchip": "on"}, incoming=f"unix:{path}")
+
+    def test_on_to_split(self):
+        """And from KVM's chips to ours."""
+        self.move({"irqchip": "on", "rate": 20000}, {"irqchip": "split"})
+
+    def test_channels_and_zstd(self):
+        """Several channels for pages, compressed."""
+        info = self.move({}, caps={"multifd": True}, params={"multifd-channels": 3, "multifd-compression": "zstd"})
+        self.assertLess(info["ram"]["transferred"], info["ram"]["normal-bytes"] / 2)
+
+    def test_channels(self):
+        """Several channels, not compressed."""
+        self.move({}, caps={"multifd": True}, params={"multifd-channels": 2})
+
+    def test_bandwidth_limit(self):
+        """max-bandwidth holds, and can be raised on the way."""
+        with mig.Dirtier(rate=16000) as a:
+            a.running()
+            with mig.twin(a) as b:
+                a.params(max_bandwidth=4 << 20)
+                a.qmp.command("migrate", uri=b.address())
+                info = vmmtest.poll(lambda: (lambda i: i if i.get("total-time", 0) > 1000 else None)(a.info()), 20)
+                self.assertEqual(info["status"], "active")
+                self.assertLess(info["ram"]["transferred"], (4 << 20) * (info["total-time"] / 1000 + 1) * 1.2)
+                a.params(max_bandwidth=0)
+                mig.moved(self, a, b)
+
+    def test_fd_socket(self):
+        """libvirt's way: it connects, we get the socket."""
+        with mig.Dirtier(rate=16000) as a:
+            a.running()
+            with mig.twin(a, incoming="defer") as b:
+                ours, theirs = socket.socketpair()
+                mig.pass_fd(a, "migrate", ours.fileno())
+                mig.pass_fd(b, "in", theirs.fileno())
+                ours.close()
+                theirs.close()
+                b.qmp.command("migrate-incoming", uri="fd:in")
+                a.qmp.command("migrate", uri="fd:migrate")
+                mig.moved(self, a, b)
+
+    def test_pipe(self):
+        """A pipe has no way back: the source cannot be told, the destination finds out by itself."""
+        with mig.Dirtier(rate=16000) as a:
+            a.running()
+            with mig.twin(a, incoming="defer") as b:
+                read, write = os.pipe()
+                mig.pass_fd(a, "migrate", write)
+                mig.pass_fd(b, "in", read)
+                os.close(read)
+                os.close(write)
+                b.qmp.command("migrate-incoming", uri="fd:in")
+                a.qmp.command("migrate", uri="fd:migrate")
+                mig.moved(self, a, b)
+
+    def test_save_and_restore_as_libvirt_does(self):
+        """Stopped, into a file through a pipe; then from the file, with -S and cont."""
+        with tempfile.TemporaryFile() as file:
+            with mig.Dirtier() as a:
+                a.running()
+                a.qmp.command("stop")
+                read, write = os.pipe()
+
+                def pump():
+                    while data := os.read(read, 1 << 20):
+                        file.write(data)
+                pump_thread = threading.Thread(target=pump)
+                pump_thread.start()
+                mig.pass_fd(a, "migrate", write)
+                os.close(write)
+                a.qmp.command("migrate", uri="fd:migrate")
+                self.assertEqual(a.migration()["status"], "completed")
+                pump_thread.join(60)
+                options = a.options
+            file.flush()
+            os.lseek(file.fileno(), 0, os.SEEK_SET)
+            with mig.Dirtier("-S", "-incoming", "defer", **options) as b:
+                mig.pass_fd(b, "in", file.fileno())
+                b.qmp.command("migrate-incoming", uri="fd:in")
+                b.migration("completed")
+                self.assertEqual(b.status(), "paused")
+                b.qmp.command("cont")
+                b.alive()
+
+    def test_pause_before_switchover(self):
+        """The guest stands still and waits for migrate-continue; a cancel there takes it back."""
+        with mig.Dirtier(rate=16000) as a:
+            a.running()
+            with mig.twin(a) as b:
+                a.caps(pause_before_switchover=True, events=True)
+                uri = b.address()
+                a.qmp.command("migrate", uri=uri)
+                a.migration("pre-switchover")
+                self.assertEqual(a.status(), "finish-migrate")
+                a.qmp.command("migrate_cancel")
+                mig.stayed(self, a, ["cancelled"])
+                self.assertEqual(b.wait_exit(), 1)
+            with mig.twin(a) as b:
+                a.qmp.command("migrate", uri=b.address())
+                a.migration("pre-switchover")
+                a.qmp.command("migrate-continue", state="pre-switchover")
+                mig.moved(self, a, b)
+
+    def test_exec(self):
+        """Through a command at both ends (which the sandbox forbids at the source)."""
+        path = os.path.join(tempfile.mkdtemp(), "stream")
+        with mig.Dirtier("-sandbox", "off", rate=16000) as a:
+            a.running()
+            a.qmp.command("stop")
+            a.qmp.command("migrate", uri=f"exec:gzip -1 > {path}.tmp && mv {path}.tmp {path}")
+            self.assertEqual(a.migration()["status"], "completed")
+            vmmtest.poll(lambda: os.path.exists(path), 60, "gzip to end")
+            with mig.twin(a, incoming=f"exec:gzip -dc {path}") as b:
+                vmmtest.poll(lambda: b.status() == "paused", 60, "the guest to arrive")
+                b.qmp.command("cont")
+                b.alive()
+        with mig.Dirtier(rate=16000) as a:
+            a.running()
+            with self.assertRaisesRegex(vmmtest.QMPError, "sandbox"):
+                a.qmp.command("migrate", uri="exec:cat")
+            a.alive()
+
+    @unittest.skipUnless(LONG, "VMM_TEST_LONG=1")
+    def test_sizes_and_rates(self):
+        """64 MiB to 4 GiB of RAM, working sets of 16 MiB to 1 GiB, idle to as fast as it goes."""
+        for memory, size, rate in ((64, 16, 100), (64, 16, 0), (512, 256, 0), (1536, 1024, 0), (4096, 512, 20000)):
+            for cpus in (1, 2):
+                with self.subTest(memory=memory, size=size, rate=rate, cpus=cpus):
+                    self.move({"memory": memory, "size": size, "rate": rate, "cpus": cpus},
+                              params={"downtime-limit": 3000} if not rate else None)
+
+
+if __name__ == "__main__":
+    vmmtest.main()
