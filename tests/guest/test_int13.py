@@ -73,13 +73,13 @@ class Int13(vmmtest.TestCase):
     def test_cd_rom_irqchip_split(self):
         self.cd_rom(irqchip="split")
 
-    def floppy(self, **options):
+    def floppy(self, *args, **options):
         base = self.asset(assets.int13_floppy)
         other = self.asset(assets.other_floppy)
         image = assets.copy(base, self.work.name)
         with self.guest("-drive", f"file={image},format=raw,if=floppy,id=floppy0", "-boot", "a",
-                        **options) as guest:
-            found = guest.serial.wait_for(r"CHANGE|FAIL.*\n|!", 120)[0]
+                        *args, **options) as guest:
+            found = guest.serial.wait_for(r"CHANGE|FAIL.*\n|!", 240)[0]
             self.assertEqual(found, b"CHANGE", guest.serial.text())
             guest.qmp.execute("blockdev-change-medium",
                               {"device": "floppy0", "filename": other, "format": "raw",
@@ -97,10 +97,12 @@ class Int13(vmmtest.TestCase):
         self.floppy(irqchip="split")
 
     def test_floppy_irqchip_on(self):
+        # Where KVM emulates CPL 0 the guest cannot keep up with the timer: KVM's PIT hands it the
+        # ticks it missed at once, IRQ 0 stays pending and IRQ 6 behind it never has its turn.
+        options = []
         if vmmtest.ACCEL == "kvm" and assets.kvm_emulates():
-            self.skipTest("a KVM that emulates CPL 0 code delivers IRQ 6 of its own PIC too late, "
-                          "under QEMU as under vmm")
-        self.floppy(irqchip="on")
+            options = ["-global", "kvm-pit.lost_tick_policy=discard"]
+        self.floppy(*options, irqchip="on")
 
 
 if __name__ == "__main__":
