@@ -27,6 +27,7 @@ struct run {
 	struct board *board;
 	int signal_fd;
 	struct watch *signal_watch;
+	struct migration_meeting *meeting; /* a guest that came before its machine */
 };
 
 static void on_signal(void *opaque, int fd, unsigned events)
@@ -108,9 +109,28 @@ static int start_migration(struct run *run, struct err *e)
 	migration_init(run->board);
 	if (c->migration_allow)
 		r = migration_allow(c->migration_allow, e);
-	if (!r && c->incoming && migration_incoming(c->incoming, e))
+	if (!r && run->meeting) {
+		r = migration_meeting_resume(run->meeting, e);
+		if (!r)
+			run->meeting = NULL;
+	} else if (!r && c->incoming && migration_incoming(c->incoming, e)) {
 		r = err_prefix(e, "-incoming %s", c->incoming);
+	}
 	return r;
+}
+
+/* -incoming and nothing that says what machine it is: that comes with the guest. */
+static int meet_guest(struct run *run, struct err *e)
+{
+	struct config *c = &run->config;
+	const void *fdt;
+	size_t len;
+	int r;
+
+	if (!c->incoming || c->guest_option || !strcmp(c->incoming, "defer"))
+		return 0;
+	r = migration_meet(c->incoming, c->migration_allow, run->signal_fd, process_ready, &run->meeting, &fdt, &len, e);
+	return r ? err_prefix(e, "-incoming %s", c->incoming) : machine_config_from_description(c, fdt, len, e);
 }
 
 static int start(struct run *run, struct err *e)
@@ -126,6 +146,8 @@ static int start(struct run *run, struct err *e)
 		clock_use_manual((uint64_t)time(NULL) * NS_PER_SEC);
 	if (!r)
 		r = take_signals(run, e);
+	if (!r)
+		r = meet_guest(run, e);
 	if (r)
 		return r;
 	block_set_thread_hook(sandbox_thread_io);
@@ -181,6 +203,7 @@ int main(int argc, char **argv)
 	}
 	if (!r)
 		r = start(&run, &e);
+	migration_meeting_end(run.meeting, e.msg); /* the guest is told why it cannot come */
 	if (r) {
 		chardev_restore_terminal();
 		fprintf(stderr, "vmm: %s\n", e.msg);

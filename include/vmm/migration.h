@@ -46,6 +46,16 @@ int migration_start_postcopy(struct err *e);
 int migration_pause(struct err *e);
 /* -incoming URI and migrate-incoming; "defer" waits for the latter. */
 int migration_incoming(const char *uri, struct err *e);
+/*
+ * The same when the command line does not say what machine it is. meet waits on the main thread until a guest has introduced
+ * itself, or signal_fd is readable; listening() is called when peers may connect. The description is valid until the meeting
+ * ends. Once the machine is there resume takes the meeting over; end (also after an error) tells the peer why not.
+ */
+struct migration_meeting;
+int migration_meet(const char *uri, const char *allow, int signal_fd, void (*listening)(void), struct migration_meeting **out,
+		   const void **fdt, size_t *len, struct err *e);
+int migration_meeting_resume(struct migration_meeting *m, struct err *e);
+void migration_meeting_end(struct migration_meeting *m, const char *why); /* NULL-safe */
 int migration_recover(const char *uri, struct err *e);
 /* -migration-allow: only peers from these networks ("10.0.0.0/8,192.168.1.7,fd00::/8"); unix and fd are always allowed. */
 int migration_allow(const char *list, struct err *e);

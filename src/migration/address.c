@@ -376,7 +376,7 @@ static int spawn(const char *command, bool incoming, struct err *e)
 	int p[2], ours, theirs;
 	pid_t pid;
 
-	if (machine_config(session.board)->sandbox && machine_run_state(session.board) != RUN_PRELAUNCH)
+	if (session.board && machine_config(session.board)->sandbox && machine_run_state(session.board) != RUN_PRELAUNCH)
 		return err_set(e, EPERM, "exec:%s: the sandbox forbids starting programs; use tcp, unix or fd, or run vmm with -sandbox off",
 			       command);
 	if (pipe2(p, O_CLOEXEC))

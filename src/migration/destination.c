@@ -20,6 +20,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "compress.h"
+#include "meet.h"
 #include "vmm/bytes.h"
 #include "vmm/clock.h"
 #include "vmm/log.h"
@@ -203,7 +204,7 @@ static void release_session(void)
 	pthread_mutex_unlock(&pages.lock);
 }
 
-static uint32_t offered_features(void)
+uint32_t destination_features(void)
 {
 	return WIRE_F_CHANNELS | (compress_available() ? WIRE_F_ZSTD : 0) |
 	       (cap_is_on(caps_now(), CAP_POSTCOPY_RAM) ? WIRE_F_POSTCOPY : 0);
@@ -224,6 +225,11 @@ static void refuse(struct channel *c, enum wire_type type, const char *why)
 	shutdown(c->fd, SHUT_WR);
 	while (mono_ns() < until && channel_wait(c, LINGER_MS, &ignored) > 0 && recv(c->fd, waste, sizeof(waste), 0) > 0)
 		;
+}
+
+void destination_refuse(struct channel *c, const char *why)
+{
+	refuse(c, WIRE_REFUSE, why);
 }
 
 struct introduction {
@@ -561,16 +567,21 @@ static void end_session(struct main_call *c)
 }
 
 /* The whole of an incoming migration on its main channel. Returns true if the wait for another goes on. */
-static bool serve_main(struct channel *c, const struct wire_preamble *p, struct err *e)
+static bool serve_main(struct channel *c, const struct wire_preamble *p, const struct migration_meeting *met, struct err *e)
 {
 	struct introduction in = { 0 };
 	struct wire_preamble answer = *p;
 	int r = 0;
 
 	c->one_way = p->flags & WIRE_ONE_WAY;
-	answer.features = session.features = p->features & (c->one_way ? WIRE_F_ZSTD : offered_features());
-	if (!c->one_way)
+	answer.features = session.features = p->features & (c->one_way ? WIRE_F_ZSTD : destination_features());
+	if (met) { /* it was answered, and its description read, before there was a machine */
+		session.features = met->features;
+		in.description = xmemdup(met->description, met->description_len);
+		in.description_len = met->description_len;
+	} else if (!c->one_way) {
 		r = channel_send_preamble(c, &answer, e);
+	}
 	if (!r)
 		r = read_introduction(c, &in, e);
 	c->deadline_ns = 0;
@@ -598,6 +609,7 @@ struct greeter {
 	int fd;
 	bool only; /* fd: or exec: nobody else will come */
 	char peer[320];
+	struct migration_meeting *met;
 };
 
 static void refused_for_good(void *opaque)
@@ -607,16 +619,18 @@ static void refused_for_good(void *opaque)
 
 static void greet(struct greeter *g)
 {
-	struct channel *c = channel_new(g->fd, session.cancel_fd, g->peer);
+	struct channel *c = g->met ? g->met->channel : channel_new(g->fd, session.cancel_fd, g->peer);
 	struct wire_preamble p;
 	struct err e = ERR_INIT;
 	int r = 0;
 
+	if (g->met)
+		p = g->met->preamble;
 	if (!g->only)
 		c->deadline_ns = mono_ns() + HANDSHAKE_MS * 1000000ull;
-	if (tls_wanted())
+	if (!g->met && tls_wanted())
 		r = tls_server(c, &e);
-	if (!r)
+	if (!r && !g->met)
 		r = channel_recv_preamble(c, &p, &e);
 	if (!r && p.kind == WIRE_PAGES) {
 		serve_pages(c, &p);
@@ -632,10 +646,14 @@ static void greet(struct greeter *g)
 		log_warn("migration", "%s: refused: %s", g->peer, e.msg);
 		refuse(c, WIRE_REFUSE, e.msg);
 	} else {
-		r = serve_main(c, &p, &e);
+		r = serve_main(c, &p, g->met, &e);
 		release_session();
 	}
 	channel_free(c);
+	if (g->met) {
+		g->met->channel = NULL;
+		migration_meeting_end(g->met, NULL);
+	}
 	if (r && g->only) {
 		err_prefix(&e, "incoming migration failed");
 		loop_post(loop_main(), NULL, refused_for_good, xmemdup(&e, sizeof(e)));
@@ -656,13 +674,13 @@ static void *greeter_thread(void *arg)
 }
 
 /* Takes fd. */
-static int start_greeter(int fd, const char *peer, bool only, struct err *e)
+static int start_greeter(int fd, const char *peer, bool only, struct migration_meeting *met, struct err *e)
 {
 	struct greeter *g = xzalloc(sizeof(*g));
 	pthread_t t;
 	int r;
 
-	*g = (struct greeter){ .fd = fd, .only = only };
+	*g = (struct greeter){ .fd = fd, .only = only, .met = met };
 	snprintf(g->peer, sizeof(g->peer), "%s", peer);
 	pthread_mutex_lock(&waiting.lock);
 	waiting.greeters++;
@@ -675,7 +693,8 @@ static int start_greeter(int fd, const char *peer, bool only, struct err *e)
 	pthread_mutex_lock(&waiting.lock);
 	waiting.greeters--;
 	pthread_mutex_unlock(&waiting.lock);
-	close(fd);
+	if (fd >= 0)
+		close(fd);
 	free(g);
 	return r;
 }
@@ -703,18 +722,13 @@ static void on_connection(void *opaque, int listen_fd, unsigned events)
 	} else {
 		if (!tls_wanted())
 			address_warn_plain(fd);
-		if (start_greeter(fd, peer, false, &e))
+		if (start_greeter(fd, peer, false, NULL, &e))
 			log_warn("migration", "%s: %s", peer, e.msg);
 	}
 }
 
-static int listen_on(struct err *e)
+static int watch_listeners(int n, const char *bound, struct err *e)
 {
-	char bound[320];
-	int n = address_listen(&waiting.address, waiting.listen_fd, MAX_LISTEN, bound, sizeof(bound), e);
-
-	if (n < 0)
-		return n;
 	for (int i = 0; i < n; i++) {
 		waiting.watch[i] = loop_watch(loop_main(), waiting.listen_fd[i], LOOP_READ, NULL, on_connection, NULL, e);
 		waiting.n_listen = (unsigned)i + 1;
@@ -727,6 +741,31 @@ static int listen_on(struct err *e)
 	snprintf(session.info.address, sizeof(session.info.address), "%s", bound);
 	pthread_mutex_unlock(&session.lock);
 	return 0;
+}
+
+static int listen_on(struct err *e)
+{
+	char bound[320];
+	int n = address_listen(&waiting.address, waiting.listen_fd, MAX_LISTEN, bound, sizeof(bound), e);
+
+	return n < 0 ? n : watch_listeners(n, bound, e);
+}
+
+int destination_resume(struct migration_meeting *m, struct err *e)
+{
+	int r = 0;
+
+	waiting.address = m->address;
+	memcpy(waiting.listen_fd, m->listen_fd, m->n_listen * sizeof(m->listen_fd[0]));
+	if (m->n_listen)
+		r = watch_listeners((int)m->n_listen, m->bound, e);
+	m->n_listen = 0;
+	m->channel->cancel_fd = session.cancel_fd;
+	waiting.waiting = !r;
+	if (r)
+		return r;
+	session_status(MIGRATION_SETUP);
+	return start_greeter(-1, m->channel->peer, m->only, m, e);
 }
 
 int destination_listen(const char *uri, struct err *e)
@@ -750,7 +789,7 @@ int destination_listen(const char *uri, struct err *e)
 	case ADDRESS_FD:
 	case ADDRESS_EXEC:
 		fd = address_take_fd(&waiting.address, true, e);
-		r = fd < 0 ? fd : start_greeter(fd, uri, true, e);
+		r = fd < 0 ? fd : start_greeter(fd, uri, true, NULL, e);
 		break;
 	case ADDRESS_FILE:
 		r = err_set(e, ENOTSUP, "%s: saved files are not offered by this version", uri);

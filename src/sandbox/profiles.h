@@ -145,6 +145,7 @@ static const struct rule rules[] = {
 	{ "dup", ROLE_MAIN, "descriptor sets", { 0 } },
 	{ "dup2", ROLE_MAIN, "detaching from the terminal", { 0 } },
 	{ "dup3", ROLE_MAIN, "descriptor sets", { 0 } },
+	{ "fadvise64", ROLE_MAIN, "an image that another process wrote: forget its cached pages", { 0 } },
 	{ "userfaultfd", ROLE_MAIN, "post-copy: pages that come when the guest touches them", { 0 } },
 	{ "pipe2", ROLE_MAIN, "libraries", { 0 } },
 	{ "memfd_create", ROLE_MAIN, "RAM of hot-plugged devices", { 0 } },

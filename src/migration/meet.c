@@ -1,0 +1,154 @@
+/*
+ * -incoming without a machine on the command line: wait for a guest, read its description, and let main build the
+ * machine from it; then the migration goes on where it stopped. Everything happens on the main thread before the
+ * machine, the control sockets and the sandbox exist; one peer at a time, each has HANDSHAKE_MS to introduce itself. A
+ * termination signal ends the wait: its descriptor is the channels' cancel descriptor here.
+ */
+#include "meet.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include "vmm/log.h"
+
+#define MAX_DESCRIPTION (64u << 20)
+
+static int introduce(struct migration_meeting *m, struct err *e)
+{
+	struct channel *c = m->channel;
+	struct wire_preamble answer;
+	struct wire_record rec;
+	uint8_t raw[WIRE_HEADER];
+	int r = channel_recv_preamble(c, &m->preamble, e);
+
+	if (!r && m->preamble.kind != WIRE_MAIN)
+		r = err_set(e, EBADMSG, "a stream of kind %u cannot be received here", m->preamble.kind);
+	if (r)
+		return r;
+	c->one_way = m->preamble.flags & WIRE_ONE_WAY;
+	answer = m->preamble;
+	answer.features = m->features =
+		m->preamble.features & (c->one_way ? (uint32_t)WIRE_F_ZSTD : destination_features());
+	if (!c->one_way)
+		r = channel_send_preamble(c, &answer, e);
+	if (!r)
+		r = channel_get_header(c, &rec, raw, e);
+	if (!r && rec.type != WIRE_DESCRIPTION)
+		r = err_set(e, EBADMSG, "%s: the stream begins with '%s' instead of the machine's description", c->peer,
+			    wire_type_name(rec.type));
+	if (!r)
+		r = channel_get_payload(c, &rec, raw, MAX_DESCRIPTION, &m->description, e);
+	if (!r)
+		m->description_len = rec.length;
+	return r;
+}
+
+/* A connection: keep it if it introduces itself as a guest. */
+static int try_peer(struct migration_meeting *m, int fd, const char *peer, int signal_fd, struct err *e)
+{
+	int r;
+
+	m->channel = channel_new(fd, signal_fd, peer);
+	if (!m->only)
+		m->channel->deadline_ns = mono_ns() + HANDSHAKE_MS * 1000000ull;
+	r = introduce(m, e);
+	if (!r)
+		return 0;
+	if (r != -ECANCELED) {
+		log_warn("migration", "%s: refused: %s", peer, e->msg);
+		destination_refuse(m->channel, e->msg);
+	}
+	channel_free(m->channel);
+	m->channel = NULL;
+	return r;
+}
+
+static int wait_for_peer(struct migration_meeting *m, int signal_fd, struct err *e)
+{
+	for (;;) {
+		struct pollfd p[MEET_LISTEN + 1] = {{.fd = signal_fd, .events = POLLIN}};
+		char peer[320];
+		int fd, r;
+
+		for (unsigned i = 0; i < m->n_listen; i++)
+			p[i + 1] = (struct pollfd){.fd = m->listen_fd[i], .events = POLLIN};
+		if (poll(p, m->n_listen + 1, -1) < 0 && errno != EINTR)
+			return err_errno(e, errno, "poll");
+		if (p[0].revents)
+			return err_set(e, EINTR, "ended by a signal while it waited for a guest");
+		for (unsigned i = 0; i < m->n_listen; i++) {
+			fd = p[i + 1].revents ? accept4(m->listen_fd[i], NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK) : -1;
+			if (fd < 0)
+				continue;
+			if (!address_allowed(fd, peer, sizeof(peer))) {
+				log_warn("migration", "%s: refused: -migration-allow does not list it", peer);
+				close(fd);
+				continue;
+			}
+			address_warn_plain(fd);
+			*e = ERR_INIT;
+			r = try_peer(m, fd, peer, signal_fd, e);
+			if (!r || r == -ECANCELED)
+				return r;
+		}
+	}
+}
+
+int migration_meet(const char *uri, const char *allow, int signal_fd, void (*listening)(void),
+		   struct migration_meeting **out, const void **fdt, size_t *len, struct err *e)
+{
+	struct migration_meeting *m = *out = xzalloc(sizeof(*m));
+	int r = allow ? migration_allow(allow, e) : 0, fd;
+
+	if (!r)
+		r = address_parse(uri, &m->address, e);
+	if (r)
+		return r;
+	switch (m->address.kind) {
+	case ADDRESS_TCP:
+	case ADDRESS_UNIX:
+		r = address_listen(&m->address, m->listen_fd, MEET_LISTEN, m->bound, sizeof(m->bound), e);
+		if (r < 0)
+			return r;
+		m->n_listen = (unsigned)r;
+		listening();
+		r = wait_for_peer(m, signal_fd, e);
+		break;
+	case ADDRESS_FD:
+	case ADDRESS_EXEC:
+		m->only = true;
+		fd = address_take_fd(&m->address, true, e);
+		r = fd < 0 ? fd : try_peer(m, fd, uri, signal_fd, e);
+		break;
+	case ADDRESS_FILE:
+		r = err_set(e, ENOTSUP, "%s: saved files are not offered by this version", uri);
+	}
+	*fdt = m->description;
+	*len = m->description_len;
+	return r;
+}
+
+void migration_meeting_end(struct migration_meeting *m, const char *why)
+{
+	if (!m)
+		return;
+	if (m->channel) {
+		if (why)
+			destination_refuse(m->channel, why);
+		channel_free(m->channel);
+	}
+	for (unsigned i = 0; i < m->n_listen; i++)
+		close(m->listen_fd[i]);
+	if (m->n_listen && m->address.kind == ADDRESS_UNIX)
+		unlink(m->address.path);
+	free(m->description);
+	free(m);
+}
+
+int migration_meeting_resume(struct migration_meeting *m, struct err *e)
+{
+	return destination_resume(m, e);
+}

@@ -1,0 +1,117 @@
+"""A destination that knows nothing but where to listen: its machine is built from the stream."""
+
+import os
+import tempfile
+import unittest
+
+import mig
+import vmmtest
+
+
+class Bare(mig.Dirtier):
+    """vmm -incoming URI, and where this host's sockets are; the machine comes with the guest."""
+
+    def __init__(self, uri, *args, like=None):
+        self.options = dict(like.options) if like else {"quiet": 0}
+        vmmtest.Guest.__init__(self, start=False)
+        self.argv = [vmmtest.VMM, "-incoming", uri, "-chardev", f"socket,id=com0,path={self.serial.path}", "-qmp",
+                     f"unix:{self.qmp_path},server=on,wait=off", "-display", "none", *args]
+        self.want_qmp = False
+        self.start()
+
+    def meet(self):
+        """The guest has introduced itself: the control socket is there."""
+        self.qmp = self.connect_qmp()
+        return self
+
+
+class Described(unittest.TestCase):
+    """The source's command line is enough for both."""
+
+    def setUp(self):
+        self.dir = tempfile.TemporaryDirectory()
+        self.addCleanup(self.dir.cleanup)
+        self.path = os.path.join(self.dir.name, "m")
+
+    def file(self, name, size):
+        """A file full of zeros."""
+        path = os.path.join(self.dir.name, name)
+        with open(path, "wb") as f:
+            f.truncate(size)
+        return path
+
+    def listening(self):
+        """Until a bare destination can be connected to."""
+        vmmtest.poll(lambda: os.path.exists(self.path), 20, "the destination to listen")
+
+    def test_same_machine(self):
+        """With disks, CPUs and devices of all kinds; the description of both is the same."""
+        disk, other = self.file("a.img", 1 << 20), self.file("b.img", 1 << 20)
+        args = ["-drive", f"file={disk},format=raw,if=ide,index=0", "-device", "pvpanic,id=panic", "-uuid",
+                "01234567-89ab-cdef-0123-456789abcdef", "-name", "wanderer", "-smbios", "type=1,product=Thing",
+                "-fw_cfg", f"opt/f,file={self.file('fw', 100)}", "-device", "VGA,id=screen,addr=0x6"]
+        with mig.Dirtier(*args, cpus=2, memory=96, rate=16000) as a:
+            a.running()
+            with Bare(f"unix:{self.path}", "-drive", f"id=ide0-hd0,file={other}", like=a) as b:
+                self.listening()
+                os.unlink(os.path.join(self.dir.name, "fw"))
+                a.qmp.command("migrate", uri=f"unix:{self.path}")
+                b.meet()
+                mig.moved(self, a, b)
+                self.assertEqual(b.qmp.command("query-name")["name"], "wanderer")
+                self.assertEqual(len(b.qmp.command("query-cpus-fast")), 2)
+                self.assertEqual(b.qmp.command("query-block")[0]["inserted"]["file"], other)
+                # It came without a kernel file, and can be reset all the same.
+                b.qmp.command("system_reset")
+                b.serial.wait_for("ready", 60)
+
+    def test_and_on(self):
+        """From a described machine to a described machine, a second time."""
+        with mig.Dirtier(rate=16000) as a:
+            a.running()
+            with Bare(f"unix:{self.path}", like=a) as b:
+                self.listening()
+                a.qmp.command("migrate", uri=f"unix:{self.path}")
+                mig.moved(self, a, b.meet())
+                self.path += "2"
+                with Bare(f"unix:{self.path}", "-accel", "kvm,kernel-irqchip=split", like=a) as c:
+                    self.listening()
+                    b.qmp.command("migrate", uri=f"unix:{self.path}")
+                    mig.moved(self, b, c.meet())
+
+    def test_impossible(self):
+        """A disk that is not there: the destination says so at both ends, the guest stays."""
+        disk = self.file("a.img", 1 << 20)
+        with mig.Dirtier("-drive", f"file={disk},format=raw,if=ide,index=0", rate=16000) as a:
+            a.running()
+            with Bare(f"unix:{self.path}", "-drive", f"id=ide0-hd0,file={disk}.gone", like=a) as b:
+                self.listening()
+                a.qmp.command("migrate", uri=f"unix:{self.path}")
+                info = mig.stayed(self, a)
+                self.assertIn(".gone", info["error-desc"])
+                self.assertEqual(b.wait_exit(), 1)
+                self.assertIn(".gone", b.stderr())
+
+    def test_strangers(self):
+        """What is no guest is turned away, and the wait goes on; a signal ends it."""
+        with Bare(f"unix:{self.path}") as b:
+            self.listening()
+            for greeting in (b"", b"GET / HTTP/1.0\r\n\r\n" + b"x" * 100, b"\x89VMM\r\n\x1a\n"):
+                with vmmtest.socket.socket(vmmtest.socket.AF_UNIX) as s:
+                    s.connect(self.path)
+                    s.sendall(greeting)
+                    s.shutdown(vmmtest.socket.SHUT_WR)
+                    s.settimeout(20)
+                    try:
+                        while s.recv(4096):
+                            pass
+                    except ConnectionError:
+                        pass
+            self.assertIsNone(b.process.poll())
+            b.process.terminate()
+            self.assertEqual(b.wait_exit(), 1)
+            self.assertIn("magic", b.stderr())
+
+
+if __name__ == "__main__":
+    vmmtest.main()
