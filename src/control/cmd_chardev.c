@@ -2,7 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include "base64.h"
+#include "vmm/base64.h"
 #include "commands.h"
 #include "vmm/chardev.h"
 

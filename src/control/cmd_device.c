@@ -7,6 +7,7 @@
 #include "vmm/config.h"
 #include "vmm/device.h"
 #include "vmm/kvm.h"
+#include "vmm/object.h"
 
 static const struct qmp_type type_info = QMP_OBJECT("ObjectTypeInfo", QMP_REQ("name", qmp_str),
 						    QMP_OPT("abstract", qmp_bool), QMP_OPT("parent", qmp_str));
@@ -42,6 +43,9 @@ static const struct {
 	{"x86_64-cpu", "cpu"},
 	{"accel", "object"},
 	{"machine", "object"},
+	{"memory-backend", "object"},
+	{"rng-backend", "object"},
+	{"secret_common", "object"},
 	{"container", "object"},
 };
 
@@ -82,6 +86,7 @@ static void add_type(json_t *list, struct qmp_call *call, const char *name, cons
 static json_t *qom_list_types(struct qmp_call *call, struct err *e)
 {
 	json_t *list = json_array();
+	const struct object_type *type;
 	const char *model, *summary;
 	char name[128];
 
@@ -91,6 +96,8 @@ static json_t *qom_list_types(struct qmp_call *call, struct err *e)
 		snprintf(name, sizeof(name), "%s-x86_64-cpu", model);
 		add_type(list, call, name, "x86_64-cpu", false);
 	}
+	for (size_t i = 0; (type = object_type_at(i)); i++)
+		add_type(list, call, type->name, type->parent, false);
 	add_type(list, call, "kvm-accel", "accel", false);
 	add_type(list, call, "pc-i440fx-7.2-machine", "machine", false);
 	add_type(list, call, "none-machine", "machine", false);
@@ -214,7 +221,7 @@ static void add_cpu_properties(json_t *list)
 /* libvirt takes a type it asks for unconditionally as known, and dies of an error: these have no properties here. */
 static bool is_asked_anyway(const char *name)
 {
-	return !strncmp(name, "memory-backend-", 15) || parent_of_abstract(name) || !strcmp(name, "object") ||
+	return parent_of_abstract(name) || !strcmp(name, "object") ||
 	       !strcmp(name, "kvm-accel");
 }
 
@@ -237,6 +244,8 @@ static json_t *qom_list_properties(struct qmp_call *call, struct err *e)
 		for (size_t i = 0; (d = config_option(i)); i++)
 			if (!strcmp(d->name, "machine"))
 				add_options(list, d->props);
+	} else if (object_type_find(name)) {
+		add_options(list, object_type_find(name)->props);
 	} else if (!is_asked_anyway(name)) {
 		json_decref(list);
 		err_set_class(e, ERR_DEVICE_NOT_FOUND, ENODEV, "Class '%.200s' not found", name);

@@ -13,7 +13,7 @@ const struct qmp_command *const qmp_command_tables[] = {
 	qmp_cpu_commands,
 	qmp_qom_commands,
 	qmp_pci_commands,
-	qmp_hotplug_commands,
+	qmp_hotplug_commands, qmp_object_commands,
 	qmp_job_commands,
 	qmp_create_commands,
 	qmp_migration_commands,

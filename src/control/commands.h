@@ -14,7 +14,7 @@ extern const struct qmp_command qmp_ui_commands[];
 extern const struct qmp_command qmp_cpu_commands[];
 extern const struct qmp_command qmp_qom_commands[];
 extern const struct qmp_command qmp_pci_commands[];
-extern const struct qmp_command qmp_hotplug_commands[];
+extern const struct qmp_command qmp_hotplug_commands[], qmp_object_commands[];
 extern const struct qmp_command qmp_job_commands[];
 extern const struct qmp_command qmp_create_commands[];
 extern const struct qmp_command qmp_migration_commands[];

@@ -27,7 +27,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include "base64.h"
+#include "vmm/base64.h"
 #include "vmm/chardev.h"
 #include "vmm/clock.h"
 

@@ -24,6 +24,7 @@
 #include "vmm/log.h"
 #include "vmm/loop.h"
 #include "vmm/sandbox.h"
+#include "vmm/secret.h"
 
 #define CLIENTS_MAX    16
 #define RECTS_MAX      64
@@ -594,6 +595,27 @@ static void begin_thread(void *opaque)
 		log_error("display", "the VNC server does not run: cannot create its thread: %s", strerror(rc));
 }
 
+static int vnc_module_set_password(const char *password, struct err *e)
+{
+	if (!vnc.options.password)
+		return err_set(e, EINVAL, "this VNC server has no password authentication: start it with password=on");
+	pthread_mutex_lock(&vnc.lock);
+	memset(vnc.password, 0, sizeof(vnc.password));
+	/* VNC authentication knows 8 characters; clients cut theirs as well. */
+	memcpy(vnc.password, password, MIN(strlen(password), sizeof(vnc.password) - 1));
+	vnc.has_password = *password != 0;
+	pthread_mutex_unlock(&vnc.lock);
+	return 0;
+}
+
+/* password-secret=ID */
+static int take_password(struct err *e)
+{
+	const char *text = secret_text(vnc.options.password_secret, e);
+
+	return text ? vnc_module_set_password(text, e) : -EINVAL;
+}
+
 static int vnc_module_start(struct console *console, const char *spec, bool announce, struct err *e)
 {
 	int rc;
@@ -607,6 +629,8 @@ static int vnc_module_start(struct console *console, const char *spec, bool anno
 	vnc.expires = INT64_MAX;
 	vnc.loop = loop_new(e);
 	rc = vnc.loop ? make_screen(e) : -e->code;
+	if (!rc && vnc.options.password_secret)
+		rc = take_password(e);
 	for (unsigned i = 0; !rc && i < vnc.options.n_fds; i++)
 		if (!loop_watch(vnc.loop, vnc.options.fd[i], LOOP_READ, NULL, on_connection, NULL, e))
 			rc = -e->code;
@@ -659,19 +683,6 @@ static void vnc_module_stop(void)
 }
 
 /* ---- main thread: QMP ---- */
-
-static int vnc_module_set_password(const char *password, struct err *e)
-{
-	if (!vnc.options.password)
-		return err_set(e, EINVAL, "this VNC server has no password authentication: start it with password=on");
-	pthread_mutex_lock(&vnc.lock);
-	memset(vnc.password, 0, sizeof(vnc.password));
-	/* VNC authentication knows 8 characters; clients cut theirs as well. */
-	memcpy(vnc.password, password, MIN(strlen(password), sizeof(vnc.password) - 1));
-	vnc.has_password = *password != 0;
-	pthread_mutex_unlock(&vnc.lock);
-	return 0;
-}
 
 static int vnc_module_expire_password(const char *text, struct err *e)
 {

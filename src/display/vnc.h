@@ -22,7 +22,7 @@ struct vnc_options {
 	bool password;
 	int fd[VNC_LISTEN_MAX]; /* listening */
 	unsigned n_fds;
-	char *unix_path;
+	char *unix_path, *password_secret; /* NULL: none */
 	char host[64], service[16];
 	const char *family; /* "ipv4", "ipv6", "unix" */
 };

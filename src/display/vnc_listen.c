@@ -154,9 +154,8 @@ static bool is_on(const char *text)
 static int check_rest(struct opts *opts, struct err *e)
 {
 	static const char *const ignored[] = {"id",   "lossy",   "non-adaptive", "key-delay-ms", "power-control",
-					      "head", "display", "connections"};
-	static const char *const refused[] = {"websocket",  "reverse", "tls-creds", "tls-authz",      "sasl",
-					      "sasl-authz", "acl",     "audiodev",  "password-secret"};
+					      "head", "display", "connections",  "audiodev"};
+	static const char *const refused[] = {"websocket", "reverse", "tls-creds", "tls-authz", "sasl", "sasl-authz", "acl"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(ignored); i++)
 		opts_get(opts, ignored[i]);
@@ -169,7 +168,7 @@ static int check_rest(struct opts *opts, struct err *e)
 	for (size_t i = 0; i < opts->n; i++)
 		if (!opts->v[i].used)
 			return err_set(e, EINVAL,
-				       "the option '%s' is not known; use password=, share=, to=, ipv4=, ipv6=",
+				       "the option '%s' is not known; use password=, password-secret=, share=, to=, ipv4=, ipv6=",
 				       opts->v[i].key);
 	return 0;
 }
@@ -188,6 +187,8 @@ int vnc_listen(struct vnc_options *o, const char *spec, struct err *e)
 	v4 = opts_get(&opts, "ipv4");
 	v6 = opts_get(&opts, "ipv6");
 	o->password = is_on(opts_get(&opts, "password"));
+	o->password_secret = xstrdup(opts_get(&opts, "password-secret"));
+	o->password |= o->password_secret != NULL;
 	rc = parse_share(o, opts_get(&opts, "share"), e);
 	if (!rc)
 		rc = check_rest(&opts, e);
@@ -214,5 +215,6 @@ void vnc_unlisten(struct vnc_options *o)
 	if (o->unix_path)
 		unlink(o->unix_path);
 	free(o->unix_path);
-	o->unix_path = NULL;
+	free(o->password_secret);
+	o->unix_path = o->password_secret = NULL;
 }

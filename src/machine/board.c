@@ -210,9 +210,11 @@ static int create_memory_and_chips(struct board *b, struct err *e)
 int board_build(struct board *b, struct err *e)
 {
 	struct cmos_disk disks[4] = {0};
-	int r = ram_create(b, e);
+	int r = sugar_create_objects(b, e); /* one may be the RAM */
 
 	b->building_described = b->config->described != NULL;
+	if (!r)
+		r = ram_create(b, e);
 	if (!r)
 		r = load_firmware(b, e);
 	if (!r)
@@ -355,13 +357,13 @@ void machine_free(struct board *b)
 			last = last->next;
 		device_destroy(last);
 	}
-	object_del_all();
 	boot_direct_free(b);
 	board_files_free(b);
 	if (b->kvm)
 		kvm_vm_free(b->kvm);
 	while (b->blocks)
 		ram_block_free(b->blocks);
+	object_del_all();
 	map_free(b);
 	hotplug_free(b);
 	cpus_free(b);

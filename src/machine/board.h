@@ -54,6 +54,7 @@ struct ram_block {
 	struct ram_block *next;
 	struct board *board;
 	struct device *owner; /* it goes with this device; NULL: with the machine */
+	struct memory_backend *backend; /* whose memory it is, or NULL: its own */
 	char name[64];
 	int fd;
 	uint8_t *host;

@@ -5,11 +5,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-extern const struct object_type rng_builtin_type, rng_random_type;
+extern const struct object_type memory_backend_file_type, memory_backend_memfd_type, memory_backend_ram_type, rng_builtin_type,
+	rng_random_type, secret_type;
 
 static const struct object_type *const types[] = {
+	&memory_backend_file_type,
+	&memory_backend_memfd_type,
+	&memory_backend_ram_type,
 	&rng_builtin_type,
 	&rng_random_type,
+	&secret_type,
 };
 
 static struct object *objects, **objects_tail = &objects;

@@ -4,6 +4,7 @@
  * keep 3 GiB there (so that both parts are gigabyte-aligned) and the rest starts at 4 GiB.
  */
 #include "board.h"
+#include "vmm/memory_backend.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -20,6 +21,28 @@ static uint64_t host_memory(void)
 	if (sysinfo(&si))
 		return UINT64_MAX;
 	return ((uint64_t)si.totalram + si.totalswap) * si.mem_unit;
+}
+
+/* Guest RAM in memory that an object holds (-machine memory-backend=ID). */
+static struct ram_block *ram_block_of_backend(struct board *b, const char *id, uint64_t size, struct err *e)
+{
+	struct memory_backend *m = memory_backend_claim(id, "memory-backend", e);
+	struct ram_block *rb;
+
+	if (!m)
+		return NULL;
+	if (memory_backend_size(m) != size) {
+		err_set(e, EINVAL, "-machine memory-backend=%s: the object has %llu bytes, -m asks for %llu: they must be the same", id,
+			(unsigned long long)memory_backend_size(m), (unsigned long long)size);
+		memory_backend_release(m);
+		return NULL;
+	}
+	rb = xzalloc(sizeof(*rb));
+	*rb = (struct ram_block){.board = b, .backend = m, .fd = memory_backend_fd(m), .host = memory_backend_host(m), .size = size};
+	snprintf(rb->name, sizeof(rb->name), "pc.ram"); /* the same whatever it lies in: streams know it by this name */
+	rb->next = b->blocks;
+	b->blocks = rb;
+	return rb;
 }
 
 struct ram_block *ram_block_create(struct board *b, const char *name, uint64_t size, struct err *e)
@@ -61,10 +84,14 @@ void ram_block_free(struct ram_block *rb)
 			*p = rb->next;
 			break;
 		}
-	if (rb->host)
-		munmap(rb->host, rb->size);
-	if (rb->fd >= 0)
-		close(rb->fd);
+	if (rb->backend) {
+		memory_backend_release(rb->backend);
+	} else {
+		if (rb->host)
+			munmap(rb->host, rb->size);
+		if (rb->fd >= 0)
+			close(rb->fd);
+	}
 	free(rb->dirty);
 	free(rb->migrate_dirty);
 	free(rb);
@@ -109,8 +136,11 @@ int ram_create(struct board *b, struct err *e)
 	if (b->kvm && b->ram_high && 4 * GIB + b->ram_high > kvm_max_gpa(b->kvm))
 		return err_set(e, EINVAL, "-m: %llu MiB do not fit into the physical address space KVM offers (%llu GiB); ask for less",
 			       (unsigned long long)(size / MIB), (unsigned long long)(kvm_max_gpa(b->kvm) / GIB));
-	b->ram = ram_block_create(b, "pc.ram", size, e);
-	return b->ram ? 0 : -ENOMEM;
+	if (b->config->machine.memory_backend)
+		b->ram = ram_block_of_backend(b, b->config->machine.memory_backend, size, e);
+	else
+		b->ram = ram_block_create(b, "pc.ram", size, e);
+	return b->ram ? 0 : e && e->code ? -e->code : -ENOMEM;
 }
 
 uint64_t board_ram_below_4g(const struct board *board)

@@ -122,6 +122,14 @@ static int open_described_ports(const struct opt_list *list, const char *kind, s
 	return 0;
 }
 
+int sugar_create_objects(struct board *b, struct err *e)
+{
+	for (struct opt_item *i = b->config->object.first; i; i = i->next)
+		if (object_add(&i->opts, e))
+			return refuse("-object", i->text, e);
+	return 0;
+}
+
 int sugar_open_backends(struct board *b, struct err *e)
 {
 	const struct config *c = b->config;
@@ -130,9 +138,6 @@ int sugar_open_backends(struct board *b, struct err *e)
 	for (struct opt_item *i = c->add_fd.first; !r && i; i = i->next)
 		if (add_fd(&i->opts, e))
 			r = refuse("-add-fd", i->text, e);
-	for (struct opt_item *i = c->object.first; !r && i; i = i->next)
-		if (object_add(&i->opts, e))
-			r = refuse("-object", i->text, e);
 	for (struct opt_item *i = c->chardev.first; !r && i; i = i->next)
 		if (!chardev_open(&i->opts, e))
 			r = refuse("-chardev", i->text, e);

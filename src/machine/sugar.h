@@ -5,6 +5,8 @@
 #include "board.h"
 
 /* Open what devices will claim: -add-fd, -chardev, -blockdev, -drive. */
+/* -object: before anything that may refer to one. */
+int sugar_create_objects(struct board *b, struct err *e);
 int sugar_open_backends(struct board *b, struct err *e);
 /* Options of the floppy controller: its drives. */
 void sugar_fdc_options(struct board *b, struct opts *o);

@@ -1,5 +1,5 @@
-/* See base64.h. */
-#include "base64.h"
+/* See vmm/base64.h. */
+#include "vmm/base64.h"
 
 #include <stdbool.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /* base64 of RFC 4648, section 4. */
-#ifndef VMM_CONTROL_BASE64_H
-#define VMM_CONTROL_BASE64_H
+#ifndef VMM_BASE64_H
+#define VMM_BASE64_H
 
 #include <stdint.h>
 #include <sys/types.h>

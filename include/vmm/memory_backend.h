@@ -1,0 +1,27 @@
+/*
+ * Memory that objects hold: memory-backend-ram, -memfd and -file (src/machine/memory_backend.c). Guest RAM lies in one
+ * with -machine memory-backend=ID. Main thread.
+ */
+#ifndef VMM_MEMORY_BACKEND_H
+#define VMM_MEMORY_BACKEND_H
+
+#include "vmm/object.h"
+
+struct memory_backend;
+
+/* For the user `owner_property`; NULL with a message. A back end has one user. */
+struct memory_backend *memory_backend_claim(const char *id, const char *owner_property, struct err *e);
+void memory_backend_release(struct memory_backend *m);
+void *memory_backend_host(const struct memory_backend *m);
+uint64_t memory_backend_size(const struct memory_backend *m); /* bytes, whole pages */
+int memory_backend_fd(const struct memory_backend *m);        /* mapped shared from offset 0 */
+
+/* For query-memdev. */
+struct memory_backend_info {
+	uint64_t size;
+	bool merge, dump, prealloc, share, reserve;
+};
+/* False: o is no memory back end. */
+bool memory_backend_info(const struct object *o, struct memory_backend_info *out);
+
+#endif

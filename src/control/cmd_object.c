@@ -1,0 +1,81 @@
+/* QMP: objects that devices refer to, and what there is of memory. */
+#include <errno.h>
+#include "commands.h"
+#include "json_opts.h"
+#include "vmm/memory_backend.h"
+#include "vmm/object.h"
+
+static const char *type_name_at(size_t i)
+{
+	const struct object_type *t = object_type_at(i);
+
+	return t ? t->name : NULL;
+}
+
+static const struct qmp_type object_type = {.name = "ObjectType", .kind = QMP_KIND_ENUM, .value_at = type_name_at};
+static const struct qmp_type policy = QMP_ENUM("HostMemPolicy", "default", "preferred", "bind", "interleave");
+static const struct qmp_type memdev = QMP_OBJECT(
+	"Memdev", QMP_OPT("id", qmp_str), QMP_REQ("size", qmp_size), QMP_REQ("merge", qmp_bool),
+	QMP_REQ("dump", qmp_bool), QMP_REQ("prealloc", qmp_bool), QMP_REQ("share", qmp_bool),
+	QMP_OPT("reserve", qmp_bool), QMP_REQ("host-nodes", QMP_LIST_OF(qmp_int)), QMP_REQ("policy", policy));
+static const struct qmp_type iothread_info =
+	QMP_OBJECT("IOThreadInfo", QMP_REQ("id", qmp_str), QMP_REQ("thread-id", qmp_int));
+
+static json_t *run_object_add(struct qmp_call *call, struct err *e)
+{
+	struct opts o;
+	int r = json_to_opts(call->args, &o, e);
+
+	if (r)
+		return NULL;
+	r = object_add(&o, e);
+	opts_free(&o);
+	return r ? NULL : json_object();
+}
+
+static json_t *run_object_del(struct qmp_call *call, struct err *e)
+{
+	return object_del(qmp_arg_str(call, "id"), e) ? NULL : json_object();
+}
+
+static json_t *describe_memdev(const char *id, const struct memory_backend_info *m)
+{
+	return json_pack("{s:s, s:I, s:b, s:b, s:b, s:b, s:b, s:[], s:s}", "id", id, "size", (json_int_t)m->size,
+			 "merge", m->merge, "dump", m->dump, "prealloc", m->prealloc, "share", m->share, "reserve",
+			 m->reserve, "host-nodes", "policy", "default");
+}
+
+static json_t *query_memdev(struct qmp_call *call, struct err *e)
+{
+	const struct config *c = machine_config(call->board);
+	struct memory_backend_info m;
+	json_t *list = json_array();
+
+	for (struct object *o = object_next(NULL); o; o = object_next(o))
+		if (memory_backend_info(o, &m))
+			json_array_append_new(list, describe_memdev(o->id, &m));
+	if (c->machine.memory_backend || !strcmp(c->machine.type, "none"))
+		return list;
+	/* Guest RAM without an object of its own, as QEMU shows it. */
+	m = (struct memory_backend_info){
+		.size = c->memory.size, .merge = c->machine.mem_merge, .dump = c->machine.dump_guest_core};
+	json_array_append_new(list, describe_memdev("pc.ram", &m));
+	return list;
+}
+
+/* Disks have no thread of their own choosing: see aio= of -drive. */
+static json_t *query_iothreads(struct qmp_call *call, struct err *e)
+{
+	return json_array();
+}
+
+const struct qmp_command qmp_object_commands[] = {
+	{"object-add", "Create an object; its properties follow.", "0.2",
+	 QMP_MEMBERS(QMP_REQ("qom-type", object_type), QMP_REQ("id", qmp_str)), NULL, 0, QMP_OPEN_ARGS, run_object_add},
+	{"object-del", "Delete an object that nothing uses.", "0.2", QMP_MEMBERS(QMP_REQ("id", qmp_str)), NULL, 0, 0,
+	 run_object_del},
+	{"query-memdev", "Memory back ends.", "0.2", NULL, &QMP_LIST_OF(memdev), 0, 0, query_memdev},
+	{"query-iothreads", "I/O threads: none, there is no such object.", "0.2", NULL, &QMP_LIST_OF(iothread_info), 0,
+	 0, query_iothreads},
+	{NULL},
+};
