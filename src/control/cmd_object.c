@@ -18,8 +18,6 @@ static const struct qmp_type memdev = QMP_OBJECT(
 	"Memdev", QMP_OPT("id", qmp_str), QMP_REQ("size", qmp_size), QMP_REQ("merge", qmp_bool),
 	QMP_REQ("dump", qmp_bool), QMP_REQ("prealloc", qmp_bool), QMP_REQ("share", qmp_bool),
 	QMP_OPT("reserve", qmp_bool), QMP_REQ("host-nodes", QMP_LIST_OF(qmp_int)), QMP_REQ("policy", policy));
-static const struct qmp_type iothread_info =
-	QMP_OBJECT("IOThreadInfo", QMP_REQ("id", qmp_str), QMP_REQ("thread-id", qmp_int));
 
 static json_t *run_object_add(struct qmp_call *call, struct err *e)
 {
@@ -63,19 +61,11 @@ static json_t *query_memdev(struct qmp_call *call, struct err *e)
 	return list;
 }
 
-/* Disks have no thread of their own choosing: see aio= of -drive. */
-static json_t *query_iothreads(struct qmp_call *call, struct err *e)
-{
-	return json_array();
-}
-
 const struct qmp_command qmp_object_commands[] = {
 	{"object-add", "Create an object; its properties follow.", "0.2",
 	 QMP_MEMBERS(QMP_REQ("qom-type", object_type), QMP_REQ("id", qmp_str)), NULL, 0, QMP_OPEN_ARGS, run_object_add},
 	{"object-del", "Delete an object that nothing uses.", "0.2", QMP_MEMBERS(QMP_REQ("id", qmp_str)), NULL, 0, 0,
 	 run_object_del},
 	{"query-memdev", "Memory back ends.", "0.2", NULL, &QMP_LIST_OF(memdev), 0, 0, query_memdev},
-	{"query-iothreads", "I/O threads: none, there is no such object.", "0.2", NULL, &QMP_LIST_OF(iothread_info), 0,
-	 0, query_iothreads},
 	{NULL},
 };

@@ -9,11 +9,12 @@
 #include "vmm/chardev.h"
 #include "vmm/config.h"
 #include "vmm/kvm.h"
+#include "vmm/object.h"
 #include "vmm/pci.h"
 
 /* ---- nodes ---- */
 
-enum node_kind { NODE_ROOT, NODE_MACHINE, NODE_FOLDER, NODE_DEVICE, NODE_BACKEND, NODE_CPU, NODE_CHARDEV };
+enum node_kind { NODE_ROOT, NODE_MACHINE, NODE_FOLDER, NODE_DEVICE, NODE_BACKEND, NODE_CPU, NODE_OBJECT, NODE_CHARDEV };
 enum folder { FOLDER_PERIPHERAL, FOLDER_ANON, FOLDER_UNATTACHED, FOLDER_OBJECTS, FOLDER_CHARDEVS };
 
 struct node {
@@ -21,6 +22,7 @@ struct node {
 	enum folder folder;
 	struct device *dev;
 	struct cpu_info cpu;
+	struct object *object;
 	struct chardev *chardev;
 };
 
@@ -83,6 +85,15 @@ static bool find_cpu(struct board *board, const char *path, struct node *n)
 	return false;
 }
 
+static bool find_object(const char *path, struct node *n)
+{
+	static const char folder[] = "/objects/";
+
+	n->kind = NODE_OBJECT;
+	n->object = strncmp(path, folder, sizeof(folder) - 1) ? NULL : object_find(path + sizeof(folder) - 1);
+	return n->object != NULL;
+}
+
 static bool find_chardev(const char *path, struct node *n)
 {
 	static const char folder[] = "/chardevs/";
@@ -114,7 +125,8 @@ static bool find_node(struct board *board, const char *path, struct node *n, str
 		if (n->dev)
 			return true;
 	}
-	found = find_device(board, path, n) || find_cpu(board, path, n) || find_chardev(path, n);
+	found = find_device(board, path, n) || find_cpu(board, path, n) || find_chardev(path, n) ||
+		find_object(path, n);
 	if (!found)
 		err_set_class(e, ERR_DEVICE_NOT_FOUND, ENODEV, "Device '%.200s' not found", path);
 	return found;
@@ -331,6 +343,10 @@ static void visit_folder(struct visit *v, struct board *board, enum folder folde
 			continue;
 		visit_child(v, strrchr(cpu.path, '/') + 1, machine_cpu_type(board), cpu.path);
 	}
+	for (struct object *o = object_next(NULL); folder == FOLDER_OBJECTS && o; o = object_next(o)) {
+		snprintf(path, sizeof(path), "/objects/%.100s", o->id);
+		visit_child(v, o->id, o->type->name, path);
+	}
 	for (struct chardev *c = chardev_next(NULL); folder == FOLDER_CHARDEVS && c; c = chardev_next(c)) {
 		snprintf(path, sizeof(path), "/chardevs/%.100s", chardev_id(c));
 		snprintf(name, sizeof(name), "chardev-%.60s", chardev_backend_name(c));
@@ -359,6 +375,11 @@ static void visit_node(struct visit *v, struct board *board, const struct node *
 		break;
 	case NODE_CPU:
 		visit_cpu(v, board, &n->cpu);
+		break;
+	case NODE_OBJECT:
+		visit_type(v, n->object->type->name);
+		if (n->object->type->props)
+			visit_props(v, n->object->type->props, n->object);
 		break;
 	case NODE_CHARDEV:
 		visit_type(v, chardev_backend_name(n->chardev));

@@ -83,6 +83,10 @@ class Objects(unittest.TestCase):
         self.refused("attempt to add duplicate property 'm1'", "memory-backend-ram", "m1", size=MIB)
         self.add("memory-backend-memfd", "m2", size="5M", **{"x-use-canonical-path-for-ramblock-id": False})
         self.add("memory-backend-file", "m3", size=5000, mem_path=self.vmm.path("store"), share=True)
+        self.assertEqual({(o["name"], o["type"]) for o in self.qmp.execute("qom-list", {"path": "/objects"}) if o["name"][0] == "m"},
+                         {("m1", "child<memory-backend-ram>"), ("m2", "child<memory-backend-memfd>"),
+                          ("m3", "child<memory-backend-file>")})
+        self.assertEqual(self.qmp.execute("qom-get", {"path": "/objects/m2", "property": "size"}), 5 * MIB)
         self.add("memory-backend-file", "m4", size=MIB, mem_path=self.vmm.dir)
         self.assertEqual((self.memdev("m1")["size"], self.memdev("m1")["prealloc"], self.memdev("m1")["share"]), (3 * MIB, True, False))
         self.assertEqual((self.memdev("m2")["size"], self.memdev("m2")["share"]), (5 * MIB, True))
@@ -91,6 +95,10 @@ class Objects(unittest.TestCase):
         for name in ("m1", "m2", "m3", "m4"):
             self.delete(name)
         self.assertEqual(self.vmm.fds(), fds)
+
+    def test_secrets_stay_secret(self):
+        self.add("secret", "s", data="correct horse")
+        self.assertNotIn("horse", str(self.qmp.execute("qom-get", {"path": "/objects/s", "property": "data"})))
 
     def test_names_are_free_again(self):
         for _ in range(100):

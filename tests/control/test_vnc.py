@@ -21,8 +21,8 @@ MS = 1000000
 class Machine:
     """A vmm with a VGA, a VNC server and the test in the guest's place."""
 
-    def __init__(self, options=""):
-        self.vmm = Vmm("-vga", "std", "-vnc", "unix:@DIR@/vnc" + options, "-qtest", "unix:@DIR@/qtest,server=on,wait=off")
+    def __init__(self, options="", *more):
+        self.vmm = Vmm(*more, "-vga", "std", "-vnc", "unix:@DIR@/vnc" + options, "-qtest", "unix:@DIR@/qtest,server=on,wait=off")
         self.board = self.vmm.qtest()
 
     def __enter__(self):
@@ -250,6 +250,16 @@ class Access(unittest.TestCase):
             machine.client(password="longer t").close()
             with self.assertRaises(vmmtest.QMPError):
                 qmp.command("expire_password", protocol="vnc", time="soon")
+
+    def test_password_of_a_secret(self):
+        secret = ["-object", '{"qom-type":"secret","id":"pw","data":"b3BlbiBzZXNhbWU=","format":"base64"}']
+        with Machine(",password-secret=pw", *secret) as machine:
+            self.refused(machine, "wrong")
+            machine.client(password="open ses").close()
+            self.assertEqual(machine.vmm.qmp.command("query-vnc")["auth"], "vnc")
+        with self.assertRaises(ConnectionError) as caught:
+            Machine(",password-secret=nope", *secret)
+        self.assertIn("No secret with id 'nope'", str(caught.exception))
 
     def test_without_password(self):
         with Machine() as machine:
