@@ -76,6 +76,9 @@ enum block_on_error block_on_write_error(const struct block *b);
 void block_set_on_error(struct block *b, enum block_on_error read, enum block_on_error write);
 /* What the device does with a failed request (err_no > 0): STOP means keep the request, ask
    machine_request_stop_on_io_error(), retry in resume(). Emits the BLOCK_IO_ERROR event. Leaf. */
+/* What the last failed request that stopped the guest left behind: 0 ok, 1 failed, 2 no space; cleared when it goes on. */
+unsigned block_io_status(const struct block *b);
+void block_reset_io_status(void);
 enum block_error_action block_error_action(struct block *b, enum block_op op, int err_no);
 
 /*
@@ -88,6 +91,8 @@ struct block_media_ops {
 	bool (*tray_locked)(void *opaque);
 	bool (*tray_open)(void *opaque);
 	void (*set_tray)(void *opaque, bool open); /* operator moves the tray; NULL for all three: no tray (floppy) */
+	/* The image has another size now (block_resize). Optional; a device with `changed` NULL is not removable. */
+	void (*resized)(void *opaque);
 };
 void block_set_media_ops(struct block *b, const struct block_media_ops *ops, void *opaque, pthread_mutex_t *lock,
 			 const char *qdev_id);
@@ -127,12 +132,21 @@ char *block_describe(const struct block *b, bool *drive);
 /* A CD-ROM drive without name or medium, for a device that was given none (-device ide-cd): claimed by `owner`, whose
    id names it in QMP; the device closes it. Main thread. */
 struct block *block_open_empty_cdrom(const char *owner);
+/* What device_claim_block() does: a drive for `owner`'s use. A -blockdev node gets a drive of its own, which block_release()
+   closes; the node stays the operator's. */
+struct block *block_attach(const char *id, const char *owner, struct err *e);
+/* QMP blockdev-del: close a -blockdev node that nobody uses. QEMU's texts. */
+int block_delete_node(const char *name, struct err *e);
+bool block_is_node(const struct block *b); /* a -blockdev node, not a drive */
+/* QMP block_resize: a regular file grows or shrinks, a block device must have the size already. A multiple of 512. */
+int block_resize(struct block *b, uint64_t size, struct err *e);
 /* An empty file for a new image: its fd, locked against other users of the image; one that exists is cut to nothing.
    Path as fdset_open(). */
 int block_create_file(const char *path, struct err *e);
 void block_close(struct block *b);            /* waits for what is in flight, releases locks; NULL-safe */
 int block_drain(struct block *b);             /* main thread: run the loop until nothing is in flight */
 struct block *block_find(const char *id);     /* by drive id or node name; NULL */
+struct block *block_find_node(const char *name); /* also by the name of the node in it */
 struct block *block_next(struct block *prev); /* iterate over all in order of opening; NULL starts */
 void block_close_all(void);                   /* at exit, after the machine has gone; ends the worker threads */
 
@@ -169,9 +183,12 @@ struct block_info {
 	const char *aio;           /* "threads" | "native" | "io_uring" */
 	bool readonly, direct, no_flush, writeback, snapshot;
 	bool is_drive; /* from -drive; false: -blockdev */
+	const char *parent_name; /* nodes: the one below; NULL: none */
 	uint64_t size;
+	uint64_t written_end; /* nodes and drives: end of the highest write so far */
 };
 void block_get_info(const struct block *b, struct block_info *info);
+bool block_node_at(size_t i, struct block_info *info); /* every node, also those without a name of their own */
 
 /*
  * Handing images over to another process (migration). Inactive images are open but not locked, and writes to them fail

@@ -44,6 +44,18 @@ static void account(struct block *b, const struct block_req *req)
 		__atomic_store_n(&b->stats.max_ns[req->op], ns, __ATOMIC_RELAXED);
 }
 
+static void note_written(const struct block_req *req)
+{
+	uint64_t end = req->offset + req->len, old;
+
+	if (!req->node || req->ret || (req->op != BLOCK_WRITE && req->op != BLOCK_WRITE_ZEROES))
+		return;
+	old = __atomic_load_n(&req->node->written_end, __ATOMIC_RELAXED);
+	while (old < end && !__atomic_compare_exchange_n(&req->node->written_end, &old, end, true, __ATOMIC_RELAXED,
+							  __ATOMIC_RELAXED))
+		continue;
+}
+
 void block_req_finish(struct block_req *req, int ret)
 {
 	struct block *b = req->block;
@@ -54,6 +66,7 @@ void block_req_finish(struct block_req *req, int ret)
 		__atomic_fetch_add(&req->node->write_gen, 1, __ATOMIC_ACQ_REL);
 	if (b) {
 		account(b, req);
+		note_written(req);
 		__atomic_fetch_sub(&b->inflight, 1, __ATOMIC_ACQ_REL);
 	}
 	if (lock)
@@ -319,6 +332,8 @@ void block_get_info(const struct block *b, struct block_info *info)
 	info->direct = bottom->direct;
 	info->no_flush = bottom->no_flush;
 	info->snapshot = snapshot;
+	info->parent_name = n->file ? n->file->name : NULL;
+	info->written_end = __atomic_load_n(&bottom->written_end, __ATOMIC_RELAXED);
 }
 
 /* ---- errors and events ---- */
@@ -362,6 +377,8 @@ enum block_error_action block_error_action(struct block *b, enum block_op op, in
 		action = BLOCK_ACTION_IGNORE;
 	else if (policy == BLOCK_ERR_STOP || (policy == BLOCK_ERR_ENOSPC && err_no == ENOSPC))
 		action = BLOCK_ACTION_STOP;
+	if (action == BLOCK_ACTION_STOP)
+		__atomic_store_n(&b->io_status, err_no == ENOSPC ? 2 : 1, __ATOMIC_RELAXED);
 	snprintf(json, sizeof(json),
 		 "{\"device\": \"%s\", \"node-name\": \"%s\", \"operation\": \"%s\", \"action\": \"%s\", "
 		 "\"nospace\": %s, \"reason\": \"%s\"}",
@@ -369,6 +386,17 @@ enum block_error_action block_error_action(struct block *b, enum block_op op, in
 		 err_no == ENOSPC ? "true" : "false", strerror(err_no));
 	block_emit("BLOCK_IO_ERROR", json);
 	return action;
+}
+
+unsigned block_io_status(const struct block *b)
+{
+	return __atomic_load_n(&b->io_status, __ATOMIC_RELAXED);
+}
+
+void block_reset_io_status(void)
+{
+	for (struct block *b = blocks; b; b = b->next)
+		__atomic_store_n(&b->io_status, 0, __ATOMIC_RELAXED);
 }
 
 /* ---- names, lists, owners ---- */
@@ -403,8 +431,9 @@ struct block *block_find(const char *id)
 
 int block_claim(struct block *b, const char *owner, struct err *e)
 {
-	if (b->owner)
-		return err_set(e, EBUSY, "Drive '%s' is already in use by '%s'", block_id(b), b->owner);
+	if (b->owner || b->user)
+		return err_set(e, EBUSY, "Drive '%s' is already in use by '%s'", block_id(b),
+			       b->owner ? b->owner : b->user);
 	b->owner = xstrdup(owner);
 	return 0;
 }
@@ -417,6 +446,8 @@ void block_release(struct block *b)
 	b->owner = NULL;
 	b->media = NULL;
 	b->qdev_id[0] = '\0';
+	if (b->anonymous)
+		block_close(b);
 }
 
 const char *block_owner(const struct block *b)
@@ -495,6 +526,7 @@ static void free_block(struct block *b)
 	options_free(&b->opts);
 	free(b->options);
 	free(b->owner);
+	free(b->user);
 	free(b);
 }
 
@@ -536,16 +568,16 @@ static int open_on_node(struct block *b, const struct node_config *c, struct err
 
 	if (!below || !below->root)
 		return err_set(e, ENOENT, "Cannot find node '%s' for 'file' of '%s'", b->opts.file, b->opts.node_name);
-	r = block_claim(below, b->opts.node_name, e);
+	r = block_use_node(below, b->opts.node_name, e);
 	if (r)
 		return r;
 	if (b->opts.read_only == TRI_OFF && below->root->readonly && !c->auto_readonly) {
-		block_release(below);
+		block_unuse_node(below);
 		return err_set(e, EPERM, "Block node '%s' is read-only", b->opts.file);
 	}
 	b->root = raw_open(node_ref(below->root), b->opts.node_name, false, e);
 	if (!b->root) {
-		block_release(below);
+		block_unuse_node(below);
 		return -1;
 	}
 	b->root->readonly |= c->readonly;
@@ -631,16 +663,27 @@ struct block *block_open_blockdev(struct opts *o, struct err *e)
 	return open_any(o, open_blockdev, e);
 }
 
-struct block *block_open_empty_cdrom(const char *owner)
+struct block *block_new_anonymous(const char *owner)
 {
 	struct block *b = xzalloc(sizeof(*b));
 
 	completions_init();
 	props_default(block_drive_props, &b->opts);
-	b->opts.media = 1;
+	b->anonymous = true;
 	b->write_cache = true;
+	b->place.interface = BLOCK_IF_NONE;
 	b->owner = xstrdup(owner);
 	add_to_list(b);
+	return b;
+}
+
+struct block *block_open_empty_cdrom(const char *owner)
+{
+	struct block *b = block_new_anonymous(owner);
+
+	b->anonymous = false; /* its device closes it */
+	b->device_owned = true;
+	b->opts.media = 1;
 	return b;
 }
 
@@ -657,9 +700,11 @@ void block_close(struct block *b)
 	if (!b->from_drive && b->opts.file && b->opts.node_name) {
 		struct block *below = block_find(b->opts.file);
 
-		if (below && below->owner && !strcmp(below->owner, b->opts.node_name))
-			block_release(below);
+		if (below && below->user && !strcmp(below->user, b->opts.node_name))
+			block_unuse_node(below);
 	}
+	block_set_medium(b, NULL);
+	block_forget_medium(b);
 	node_unref(b->root);
 	free_block(b);
 }

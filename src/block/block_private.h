@@ -56,6 +56,8 @@ struct block_driver {
 	void (*submit)(struct block_node *n, struct block_req *req);
 	/* Nothing is in flight. */
 	void (*close)(struct block_node *n);
+	/* Nothing is in flight; node sizes follow. Optional. */
+	int (*resize)(struct block_node *n, uint64_t size, struct err *e);
 	/* Take what excludes other processes, and forget what they may have changed; or release it. Optional. */
 	int (*activate)(struct block_node *n, struct err *e);
 	void (*inactivate)(struct block_node *n);
@@ -71,6 +73,7 @@ struct block_node {
 	bool readonly, probed, no_flush, unmap, direct;
 	int aio, detect_zeroes;
 	uint32_t physical_sector;
+	uint64_t written_end; /* atomic: end of the highest write, of the requests this node's engine carried out */
 	uint64_t write_gen; /* atomic: completed writes of the requests this node's engine carried out */
 	void *priv;
 	struct block_node *next; /* list of all nodes, for names */
@@ -107,6 +110,14 @@ void block_req_finish(struct block_req *req, int ret);
 void completions_init(void);
 /* "letters, digits, '-', '.', '_', first a letter", as QEMU's ids. */
 bool block_id_wellformed(const char *id);
+
+struct block *block_new_anonymous(const char *owner);
+
+/* attach.c */
+int block_use_node(struct block *node, const char *user, struct err *e); /* -EBUSY: somebody else does */
+void block_unuse_node(struct block *node);
+void block_set_medium(struct block *b, struct block *node); /* the node's user is this drive; NULL: none, or no node */
+void block_forget_medium(struct block *node);		    /* it is about to be closed */
 
 /* engine_threads.c: run work(node, req) on a worker; its result completes the request. Any thread. */
 typedef int block_work_fn(struct block_node *n, struct block_req *req);
@@ -149,6 +160,11 @@ struct block {
 	struct block_opts opts;
 	char *options; /* as given; NULL: a device made it for itself */
 	bool from_drive, removable_hint;
+	unsigned io_status;   /* atomic */
+	bool device_owned;    /* as anonymous, but its device closes it */
+	bool anonymous;       /* a device's own drive, without name: on a -blockdev node, or empty */
+	struct block *medium; /* whose node root is, if a -blockdev's */
+	char *user;           /* of a -blockdev node: the node above or the device; NULL: free */
 	struct block_place place;
 	char *owner;
 	bool write_cache; /* changed under the device's lock */

@@ -95,8 +95,33 @@ static void file_close(struct block_node *n)
 static int file_activate(struct block_node *n, struct err *e);
 static void file_inactivate(struct block_node *n);
 
+static int file_resize(struct block_node *n, uint64_t size, struct err *e)
+{
+	struct image_file *f = n->priv;
+
+	if (ftruncate(f->fd, (off_t)size))
+		return err_errno(e, errno, "Failed to resize '%s'", n->filename);
+	f->bytes = size;
+	return 0;
+}
+
+/* A block device is as large as it is; the operator tells when it has changed. */
+static int device_resize(struct block_node *n, uint64_t size, struct err *e)
+{
+	struct image_file *f = n->priv;
+	uint64_t now;
+
+	if (ioctl(f->fd, BLKGETSIZE64, &now))
+		return err_errno(e, errno, "Could not get the size of '%s'", n->filename);
+	if (size > now)
+		return err_set(e, EINVAL, "Cannot grow device files");
+	f->bytes = size;
+	return 0;
+}
+
 static const struct block_driver driver_file = {
 	.name = "file",
+	.resize = file_resize,
 	.submit = file_submit,
 	.close = file_close,
 	.activate = file_activate,
@@ -104,6 +129,7 @@ static const struct block_driver driver_file = {
 };
 static const struct block_driver driver_host_device = {
 	.name = "host_device",
+	.resize = device_resize,
 	.submit = file_submit,
 	.close = file_close,
 	.activate = file_activate,

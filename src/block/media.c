@@ -30,7 +30,7 @@ static void unlock(struct block *b)
 
 bool block_is_removable(const struct block *b)
 {
-	return b->media || (!b->owner && (b->opts.media == 1 || !b->root));
+	return (b->media && b->media->changed) || (!b->owner && (b->opts.media == 1 || !b->root));
 }
 
 bool block_has_tray(const struct block *b)
@@ -107,8 +107,8 @@ static int open_tray(struct block *b, bool force, struct err *e)
 	return 0;
 }
 
-/* With the device looking away, take the old medium out (new_root NULL) or put another one in. */
-static void swap_medium(struct block *b, struct block_node *new_root)
+/* With the device looking away, take the old medium out (new_root NULL) or put another one in; node: whose it is. */
+static void swap_medium(struct block *b, struct block_node *new_root, struct block *node)
 {
 	struct block_node *old;
 
@@ -118,6 +118,7 @@ static void swap_medium(struct block *b, struct block_node *new_root)
 	unlock(b);
 	block_drain(b);
 	node_unref(old);
+	block_set_medium(b, node);
 	lock(b);
 	b->root = new_root;
 	if (b->media && b->media->changed && (old || new_root))
@@ -156,18 +157,19 @@ int block_remove_medium(struct block *b, struct err *e)
 	if (block_has_tray(b) && !block_tray_is_open(b))
 		return err_set(e, EINVAL, "Tray of device '%s' is not open", shown_name(b));
 	if (b->root)
-		swap_medium(b, NULL);
+		swap_medium(b, NULL, NULL);
 	return 0;
 }
 
 int block_insert_medium(struct block *b, const char *node_name, struct err *e)
 {
 	struct block_node *n = node_find(node_name);
-	const struct block *holder = n ? block_find(node_name) : NULL;
+	struct block *holder = n ? block_find(node_name) : NULL;
+	int r;
 
 	if (!n)
 		return err_set(e, ENOENT, "Node '%.200s' not found", node_name);
-	if (holder && holder->owner)
+	if (holder && (holder->owner || holder->user || !block_is_node(holder)))
 		return err_set(e, EBUSY, "Node '%s' is already in use", node_name);
 	if (!block_is_removable(b))
 		return err_set(e, ENOTSUP, "Device '%s' is not removable", shown_name(b));
@@ -175,7 +177,10 @@ int block_insert_medium(struct block *b, const char *node_name, struct err *e)
 		return err_set(e, EINVAL, "Tray of device '%s' is not open", shown_name(b));
 	if (b->root)
 		return err_set(e, EBUSY, "There already is a medium in device '%s'", shown_name(b));
-	swap_medium(b, node_ref(n));
+	r = holder ? block_use_node(holder, shown_name(b), e) : 0;
+	if (r)
+		return r;
+	swap_medium(b, node_ref(n), holder);
 	return 0;
 }
 
@@ -237,7 +242,7 @@ int block_change_medium(struct block *b, const char *filename, const char *forma
 		return r;
 	}
 	if (b->root)
-		swap_medium(b, NULL);
-	swap_medium(b, n);
+		swap_medium(b, NULL, NULL);
+	swap_medium(b, n, NULL);
 	return block_close_tray(b, e);
 }

@@ -3,11 +3,14 @@
 #include <string.h>
 #include <sys/stat.h>
 #include "commands.h"
+#include "json_opts.h"
+#include "qom.h"
+#include "types.h"
 #include "vmm/block.h"
 
 static const struct qmp_type image_info =
 	QMP_OBJECT("ImageInfo", QMP_REQ("filename", qmp_str), QMP_REQ("format", qmp_str),
-		   QMP_REQ("virtual-size", qmp_int), QMP_OPT("actual-size", qmp_int));
+		   QMP_REQ("virtual-size", qmp_int), QMP_OPT("actual-size", qmp_int), QMP_OPT("dirty-flag", qmp_bool));
 static const struct qmp_type cache_info = QMP_OBJECT("BlockdevCacheInfo", QMP_REQ("writeback", qmp_bool),
 						     QMP_REQ("direct", qmp_bool), QMP_REQ("no-flush", qmp_bool));
 static const struct qmp_type detect_zeroes = QMP_ENUM("BlockdevDetectZeroesOptions", "off", "on", "unmap");
@@ -17,17 +20,18 @@ static const struct qmp_type device_info = QMP_OBJECT(
 	QMP_REQ("detect_zeroes", detect_zeroes), QMP_REQ("bps", qmp_int), QMP_REQ("bps_rd", qmp_int),
 	QMP_REQ("bps_wr", qmp_int), QMP_REQ("iops", qmp_int), QMP_REQ("iops_rd", qmp_int), QMP_REQ("iops_wr", qmp_int),
 	QMP_REQ("cache", cache_info), QMP_REQ("write_threshold", qmp_int), QMP_REQ("image", image_info));
+static const struct qmp_type io_status = QMP_ENUM("BlockDeviceIoStatus", "ok", "failed", "nospace");
 static const struct qmp_type block_info =
 	QMP_OBJECT("BlockInfo", QMP_REQ("device", qmp_str), QMP_OPT("qdev", qmp_str), QMP_REQ("type", qmp_str),
 		   QMP_REQ("removable", qmp_bool), QMP_REQ("locked", qmp_bool), QMP_OPT("inserted", device_info),
-		   QMP_OPT("tray_open", qmp_bool));
+		   QMP_OPT("tray_open", qmp_bool), QMP_OPT("io-status", io_status));
 
 /* ---- query-block ---- */
 
 static json_t *describe_image(const struct block_info *info)
 {
-	json_t *o = json_pack("{s:o, s:s, s:I}", "filename", qmp_text(info->filename), "format", info->driver,
-			      "virtual-size", (json_int_t)info->size);
+	json_t *o = json_pack("{s:o, s:s, s:I, s:b}", "filename", qmp_text(info->filename), "format", info->driver,
+			      "virtual-size", (json_int_t)info->size, "dirty-flag", 0);
 	struct stat st;
 
 	if (!stat(info->filename, &st) && S_ISREG(st.st_mode))
@@ -50,24 +54,47 @@ static json_t *describe_inserted(const struct block_info *info)
 	return o;
 }
 
-static const char *attached_to(const struct block *b)
+static const struct device *device_of(struct board *board, const struct block *b)
 {
-	const char *qdev = block_qdev_id(b);
+	const char *id = *block_qdev_id(b) ? block_qdev_id(b) : block_owner(b);
 
-	return *qdev ? qdev : block_owner(b);
+	return id && board ? device_find(board, id) : NULL;
 }
 
-static json_t *describe_block(const struct block *b)
+/* Who uses a drive, as QEMU names it: an id, or a path where there is none or the user is a part of the device. */
+static bool attached_to(struct board *board, const struct block *b, char name[QOM_PATH_MAX])
 {
-	const char *qdev = attached_to(b);
+	const struct device *dev = device_of(board, b);
+
+	if (!dev)
+		return false;
+	if (dev->user_id && dev->class->bus != BUS_PCI) {
+		snprintf(name, QOM_PATH_MAX, "%s", dev->id);
+		return true;
+	}
+	if (dev->class->bus != BUS_PCI && !dev->user_made) { /* what -drive made: by the name it has everywhere else */
+		snprintf(name, QOM_PATH_MAX, "%s", dev->id);
+		return true;
+	}
+	qom_device_path(dev, name);
+	if (!strncmp(dev->class->name, "virtio-", 7))
+		strncat(name, "/virtio-backend", QOM_PATH_MAX - strlen(name) - 1);
+	return true;
+}
+
+static json_t *describe_block(struct board *board, const struct block *b)
+{
+	char qdev[QOM_PATH_MAX];
 	struct block_info info;
 	json_t *o;
 
 	block_get_info(b, &info);
 	o = json_pack("{s:o, s:s, s:b, s:b}", "device", qmp_text(info.is_drive ? block_id(b) : ""), "type", "unknown",
 		      "removable", block_is_removable(b), "locked", block_is_locked(b));
-	if (qdev)
+	if (attached_to(board, b, qdev))
 		json_object_set_new(o, "qdev", qmp_text(qdev));
+	if (block_owner(b))
+		json_object_set_new(o, "io-status", json_string(io_status.values[block_io_status(b)]));
 	if (block_has_tray(b))
 		json_object_set_new(o, "tray_open", json_boolean(block_tray_is_open(b)));
 	if (block_inserted(b))
@@ -75,17 +102,14 @@ static json_t *describe_block(const struct block *b)
 	return o;
 }
 
-/* As QEMU: drives, and nodes that a device uses. */
+/* Drives; nodes are in query-named-block-nodes. */
 static json_t *query_block(struct qmp_call *call, struct err *e)
 {
 	json_t *list = json_array();
-	struct block_info info;
 
-	for (struct block *b = block_next(NULL); b; b = block_next(b)) {
-		block_get_info(b, &info);
-		if (info.is_drive || block_owner(b))
-			json_array_append_new(list, describe_block(b));
-	}
+	for (struct block *b = block_next(NULL); b; b = block_next(b))
+		if (!block_is_node(b))
+			json_array_append_new(list, describe_block(call->board, b));
 	return list;
 }
 
@@ -94,11 +118,8 @@ static json_t *query_named_block_nodes(struct qmp_call *call, struct err *e)
 	json_t *list = json_array();
 	struct block_info info;
 
-	for (struct block *b = block_next(NULL); b; b = block_next(b)) {
-		block_get_info(b, &info);
-		if (block_inserted(b))
-			json_array_append_new(list, describe_inserted(&info));
-	}
+	for (size_t i = 0; block_node_at(i, &info); i++)
+		json_array_append_new(list, describe_inserted(&info));
 	return list;
 }
 
@@ -116,7 +137,7 @@ static const struct {
 };
 
 static const struct qmp_type device_stats = QMP_OBJECT(
-	"BlockDeviceStats", QMP_REQ("rd_bytes", qmp_int), QMP_REQ("wr_bytes", qmp_int), QMP_REQ("unmap_bytes", qmp_int),
+	"BlockDeviceStats", QMP_REQ("wr_highest_offset", qmp_int), QMP_REQ("rd_bytes", qmp_int), QMP_REQ("wr_bytes", qmp_int), QMP_REQ("unmap_bytes", qmp_int),
 	QMP_REQ("rd_operations", qmp_int), QMP_REQ("wr_operations", qmp_int), QMP_REQ("flush_operations", qmp_int),
 	QMP_REQ("unmap_operations", qmp_int), QMP_REQ("rd_total_time_ns", qmp_int),
 	QMP_REQ("wr_total_time_ns", qmp_int), QMP_REQ("flush_total_time_ns", qmp_int),
@@ -140,9 +161,10 @@ static void set_stat(json_t *o, const char *format, const char *prefix, uint64_t
 static json_t *describe_stats(const struct block *b)
 {
 	json_t *o = json_object();
-	struct block_stats s;
+	struct block_stats s = {0};
 
-	block_get_stats(b, &s);
+	if (b)
+		block_get_stats(b, &s);
 	for (size_t i = 0; i < ARRAY_SIZE(stat_rows); i++) {
 		const char *prefix = stat_rows[i].prefix;
 		enum block_op op = stat_rows[i].op;
@@ -160,31 +182,66 @@ static json_t *describe_stats(const struct block *b)
 	return o;
 }
 
-static json_t *query_blockstats(struct qmp_call *call, struct err *e)
+/* A node's own numbers: how far it was written. Operations are counted where the device's requests come in. */
+static json_t *node_stats(const struct block_info *info)
 {
-	bool nodes = qmp_arg_bool(call, "query-nodes", false);
+	json_t *o = describe_stats(NULL);
+
+	set_stat(o, "wr_highest_%s", "offset", info->written_end);
+	return json_pack("{s:o, s:s}", "stats", o, "node-name", info->node_name);
+}
+
+static json_t *query_node_stats(void)
+{
 	json_t *list = json_array();
 	struct block_info info;
 
-	for (struct block *b = block_next(NULL); b; b = block_next(b)) {
-		json_t *o = json_pack("{s:o}", "stats", describe_stats(b));
+	for (size_t i = 0; block_node_at(i, &info); i++)
+		json_array_append_new(list, node_stats(&info));
+	return list;
+}
 
+static json_t *query_blockstats(struct qmp_call *call, struct err *e)
+{
+	json_t *list;
+	char qdev[QOM_PATH_MAX];
+	struct block_info info;
+
+	if (qmp_arg_bool(call, "query-nodes", false))
+		return query_node_stats();
+	list = json_array();
+	for (struct block *b = block_next(NULL); b; b = block_next(b)) {
+		json_t *o, *stats;
+
+		if (block_is_node(b))
+			continue;
 		block_get_info(b, &info);
+		stats = describe_stats(b);
+		set_stat(stats, "wr_highest_%s", "offset", info.written_end);
+		o = json_pack("{s:o, s:o}", "stats", stats, "device", qmp_text(info.is_drive ? block_id(b) : ""));
 		if (*info.node_name)
 			json_object_set_new(o, "node-name", qmp_text(info.node_name));
-		if (!nodes)
-			json_object_set_new(o, "device", qmp_text(info.is_drive ? block_id(b) : ""));
-		if (!nodes && attached_to(b))
-			json_object_set_new(o, "qdev", qmp_text(attached_to(b)));
-		if (nodes ? block_inserted(b) : info.is_drive || block_owner(b))
-			json_array_append_new(list, o);
-		else
-			json_decref(o);
+		if (attached_to(call->board, b, qdev))
+			json_object_set_new(o, "qdev", qmp_text(qdev));
+		json_array_append_new(list, o);
 	}
 	return list;
 }
 
 /* ---- removable media ---- */
+
+/* Clients name a device by its id or its path. */
+static bool is_at(struct board *board, const struct block *b, const char *id, char qdev[QOM_PATH_MAX])
+{
+	const struct device *dev = device_of(board, b);
+
+	if (!dev || block_is_node(b))
+		return false;
+	if (!strcmp(dev->id, id) || (attached_to(board, b, qdev) && !strcmp(qdev, id)))
+		return true;
+	qom_device_path(dev, qdev);
+	return !strcmp(qdev, id);
+}
 
 /* The drive a command means: device= its name, or id= the device it is attached to. */
 static struct block *find_drive(struct qmp_call *call, struct err *e)
@@ -196,18 +253,14 @@ static struct block *find_drive(struct qmp_call *call, struct err *e)
 		err_set(e, EINVAL, "Need exactly one of 'device' and 'id'");
 		return NULL;
 	}
-	if (device) {
+	for (struct block *i = block_next(NULL); i && !b; i = block_next(i)) {
+		char qdev[QOM_PATH_MAX];
 		struct block_info info;
 
-		b = block_find(device);
-		if (b)
-			block_get_info(b, &info);
-		if (b && !info.is_drive)
-			b = NULL;
-	}
-	for (struct block *i = block_next(NULL); id && !b && i; i = block_next(i))
-		if (attached_to(i) && !strcmp(attached_to(i), id))
+		block_get_info(i, &info);
+		if (device ? info.is_drive && !strcmp(block_id(i), device) : is_at(call->board, i, id, qdev))
 			b = i;
+	}
 	if (!b)
 		err_set_class(e, ERR_DEVICE_NOT_FOUND, ENODEV, "Device '%.200s' not found", device ? device : id);
 	return b;
@@ -262,6 +315,42 @@ static json_t *insert_medium(struct qmp_call *call, struct err *e)
 	return b ? done(block_insert_medium(b, qmp_arg_str(call, "node-name"), e)) : NULL;
 }
 
+/* ---- nodes ---- */
+
+static json_t *blockdev_add(struct qmp_call *call, struct err *e)
+{
+	struct opts o = {0};
+	struct block *b = NULL;
+
+	if (!json_to_opts(call->args, &o, e))
+		b = block_open_blockdev(&o, e);
+	opts_free(&o);
+	return b ? json_object() : NULL;
+}
+
+static json_t *blockdev_del(struct qmp_call *call, struct err *e)
+{
+	return done(block_delete_node(qmp_arg_str(call, "node-name"), e));
+}
+
+static json_t *resize(struct qmp_call *call, struct err *e)
+{
+	const char *device = qmp_arg_str(call, "device"), *node = qmp_arg_str(call, "node-name");
+	struct block *b;
+
+	if (!device == !node) {
+		err_set(e, EINVAL, "Need exactly one of 'device' and 'node-name'");
+		return NULL;
+	}
+	b = block_find_node(device ? device : node);
+	if (!b) {
+		err_set_class(e, ERR_DEVICE_NOT_FOUND, ENODEV, "Cannot find device='%.200s' nor node-name='%.200s'",
+			      device ? device : "", node ? node : "");
+		return NULL;
+	}
+	return done(block_resize(b, (uint64_t)qmp_arg_int(call, "size", 0), e));
+}
+
 static const struct qmp_type change_mode = QMP_ENUM("BlockdevChangeReadOnlyMode", "retain", "read-only", "read-write");
 
 #define DRIVE_ARGS QMP_OPT("device", qmp_str), QMP_OPT("id", qmp_str)
@@ -272,6 +361,14 @@ const struct qmp_command qmp_block_commands[] = {
 	 &QMP_LIST_OF(device_info), 0, 0, query_named_block_nodes},
 	{"query-blockstats", "Operations, bytes and times of drives.", "0.1",
 	 QMP_MEMBERS(QMP_OPT("query-nodes", qmp_bool)), &QMP_LIST_OF(block_stats), 0, 0, query_blockstats},
+	{"blockdev-add", "Open an image as a node, with -blockdev's options.", "0.2",
+	 QMP_MEMBERS(QMP_REQ("driver", qmp_blockdev_driver), QMP_REQ("node-name", qmp_str)), NULL, 0, QMP_OPEN_ARGS,
+	 blockdev_add},
+	{"blockdev-del", "Close a node that nothing uses.", "0.2", QMP_MEMBERS(QMP_REQ("node-name", qmp_str)), NULL, 0, 0,
+	 blockdev_del},
+	{"block_resize", "Give an image another size; the guest is told where its device can.", "0.2",
+	 QMP_MEMBERS(QMP_OPT("device", qmp_str), QMP_OPT("node-name", qmp_str), QMP_REQ("size", qmp_size)), NULL, 0, 0,
+	 resize},
 	{"eject", "Take the medium out; force: also when the guest locked the tray.", "0.1",
 	 QMP_MEMBERS(DRIVE_ARGS, QMP_OPT("force", qmp_bool)), NULL, 0, 0, eject},
 	{"blockdev-change-medium", "Replace the medium by another image.", "0.1",

@@ -6,14 +6,15 @@
 #include <unistd.h>
 #include "commands.h"
 #include "job.h"
+#include "types.h"
 #include "vmm/block.h"
 
-static const struct qmp_type create_driver = QMP_ENUM("BlockdevDriver", "file", "host_device", "raw");
+const struct qmp_type qmp_blockdev_driver = QMP_ENUM("BlockdevDriver", "file", "host_device", "raw");
 static const struct qmp_type prealloc = QMP_ENUM("PreallocMode", "off", "metadata", "falloc", "full");
 static const struct qmp_type create_options = {
 	.name = "BlockdevCreateOptions",
 	.kind = QMP_KIND_OBJECT,
-	.members = QMP_MEMBERS(QMP_REQ("driver", create_driver)),
+	.members = QMP_MEMBERS(QMP_REQ("driver", qmp_blockdev_driver)),
 	.tag = "driver",
 	.variants =
 		(const struct qmp_variant[]){

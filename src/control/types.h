@@ -8,4 +8,6 @@ extern const struct qmp_type qmp_version_info, qmp_run_state, qmp_keycode, qmp_p
 extern const struct qmp_type qmp_job_status, qmp_migration_status;
 extern const struct qmp_type qmp_dump_result;
 
+extern const struct qmp_type qmp_blockdev_driver;
+
 #endif

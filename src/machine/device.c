@@ -526,13 +526,14 @@ static struct claim *add_claim(struct device *dev)
 
 struct block *device_claim_block(struct device *dev, const char *id, struct err *e)
 {
-	struct block *blk = block_find(id);
+	struct block *blk;
 
-	if (!blk) {
+	if (!block_find(id)) {
 		err_set(e, ENOENT, "Property '%s.drive' can't find value '%s'", dev->class->name, id);
 		return NULL;
 	}
-	if (block_claim(blk, dev->id, e))
+	blk = block_attach(id, dev->id, e);
+	if (!blk)
 		return NULL;
 	add_claim(dev)->block = blk;
 	return blk;

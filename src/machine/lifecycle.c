@@ -216,6 +216,7 @@ int machine_cont(struct board *b, struct err *e)
 		b->run_after_reset = true;
 		return 0;
 	}
+	block_reset_io_status();
 	b->state = RUN_RUNNING;
 	emit("RESUME", NULL);
 	machine_unquiesce(b);
