@@ -312,7 +312,7 @@ void machine_quiesce(struct board *b, void (*done)(void *opaque), void *opaque)
 	b->quiesced = true;
 	__atomic_store_n(&b->quiesce_pending, 1, __ATOMIC_RELEASE); /* our own, until all were asked */
 	for (struct device *d = b->devices; d; d = d->next) {
-		if (!d->class->quiesce && !d->leaving)
+		if (d->leaving ? b->quitting : !d->class->quiesce) /* when all ends, removals are not finished any more */
 			continue;
 		__atomic_add_fetch(&b->quiesce_pending, 1, __ATOMIC_ACQ_REL);
 		pthread_mutex_lock(d->lock);

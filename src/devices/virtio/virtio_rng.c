@@ -9,6 +9,8 @@
 #include <errno.h>
 #include "vmm/rng.h"
 
+#define MAX_FILL (64 * KIB) /* per request */
+
 struct virtio_rng {
 	struct virtio v;
 	struct virtq vq[1];
@@ -29,11 +31,12 @@ static struct virtio_rng *rng_of(struct virtio *v)
 	return container_of(v, struct virtio_rng, v);
 }
 
-/* Bytes for one chain: 0 if the source has none now. */
+/* Bytes for one chain: 0 if the source has none now. A device may fill less than all of a buffer (5.4.6.1); nobody may keep the
+   main loop busy with gigabytes. */
 static uint32_t fill(struct virtio_rng *s, struct virtq_elem *el)
 {
 	uint8_t buf[4096];
-	uint64_t want = MIN((uint64_t)el->in_len, s->quota);
+	uint64_t want = MIN(MIN((uint64_t)el->in_len, s->quota), MAX_FILL);
 	uint32_t done = 0;
 
 	while (done < want) {
