@@ -132,6 +132,7 @@ void switchover_take_back(struct main_call *c)
 {
 	struct switchover *s = c->arg;
 	struct err e = ERR_INIT;
+	int r = 0;
 
 	if (!take_back_until)
 		take_back_until = mono_ns() + TAKE_BACK_MS * NS_PER_MS;
@@ -149,11 +150,10 @@ void switchover_take_back(struct main_call *c)
 	}
 	take_back_until = 0;
 	s->released = false;
-	if (!s->stopped)
-		main_call_done(c, 0);
-	else
-		main_call_done(c, machine_migration_return(session.board, s->before, &c->err));
+	if (s->stopped)
+		r = machine_migration_return(session.board, s->before, &c->err);
 	s->stopped = false;
+	main_call_done(c, r); /* s is gone from here on */
 }
 
 void switchover_done(struct main_call *c)

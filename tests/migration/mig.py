@@ -6,7 +6,9 @@ before it writes it again. A page that was lost, stale, torn or swapped makes it
 
 import os
 import socket
+import struct
 import sys
+import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -123,3 +125,88 @@ def stayed(test, source, status=("failed", "cancelled")):
 def sleep_a_little(seconds):
     """Let a random moment of the migration come."""
     time.sleep(seconds)
+
+
+class Proxy:
+    """Between source and destination: counts what goes forward and can cut, damage or hold it at a given byte."""
+
+    def __init__(self, target, cut_at=None, flip_at=None, hold_at=None, cut_back_at=None):
+        self.cut_at, self.flip_at, self.hold_at, self.cut_back_at = cut_at, flip_at, hold_at, cut_back_at
+        host, port = target[len("tcp:"):].rsplit(":", 1)
+        self.target = (host.strip("[]"), int(port))
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.uri = f"tcp:127.0.0.1:{self.listener.getsockname()[1]}"
+        self.forwarded = 0
+        self.sockets = []
+        self.holding = threading.Event()
+        self.release = threading.Event()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                inner, _ = self.listener.accept()
+                outer = socket.create_connection(self.target)
+            except OSError:
+                return
+            self.sockets += [inner, outer]
+            threading.Thread(target=self._forward, args=(inner, outer), daemon=True).start()
+            threading.Thread(target=self._back, args=(outer, inner), daemon=True).start()
+
+    def _forward(self, source, sink):
+        try:
+            while data := source.recv(65536):
+                start, end = self.forwarded, self.forwarded + len(data)
+                if self.flip_at is not None and start <= self.flip_at < end:
+                    data = bytearray(data)
+                    data[self.flip_at - start] ^= 0x10
+                if self.cut_at is not None and end > self.cut_at:
+                    sink.sendall(data[:max(0, self.cut_at - start)])
+                    self.cut()
+                    return
+                if self.hold_at is not None and end > self.hold_at and not self.release.is_set():
+                    sink.sendall(data[:max(0, self.hold_at - start)])
+                    data = data[max(0, self.hold_at - start):]
+                    self.holding.set()
+                    self.release.wait()
+                sink.sendall(data)
+                self.forwarded = end
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.cut()
+
+    def _back(self, source, sink):
+        seen = 0
+        try:
+            while data := source.recv(65536):
+                if self.cut_back_at is not None and seen + len(data) > self.cut_back_at:
+                    self.cut()
+                    return
+                seen += len(data)
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.cut()
+
+    def cut(self):
+        """End every connection, as a firewall that was told to."""
+        for sock in self.sockets:
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def close(self):
+        """No more connections."""
+        self.release.set()
+        self.listener.close()
+        self.cut()
+        for sock in self.sockets:
+            sock.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()

@@ -174,7 +174,7 @@ class Precopy(unittest.TestCase):
     @unittest.skipUnless(LONG, "VMM_TEST_LONG=1")
     def test_sizes_and_rates(self):
         """64 MiB to 4 GiB of RAM, working sets of 16 MiB to 1 GiB, idle to as fast as it goes."""
-        for memory, size, rate in ((64, 16, 100), (64, 16, 0), (512, 256, 0), (1536, 1024, 0), (4096, 512, 20000)):
+        for memory, size, rate in ((64, 16, 4000), (64, 16, 0), (512, 256, 0), (1536, 1024, 0), (4096, 512, 20000)):
             for cpus in (1, 2):
                 with self.subTest(memory=memory, size=size, rate=rate, cpus=cpus):
                     self.move({"memory": memory, "size": size, "rate": rate, "cpus": cpus},

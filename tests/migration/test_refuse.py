@@ -1,0 +1,185 @@
+"""What does not fit is refused with one clear reason at both ends, and the guest is unharmed."""
+
+import os
+import re
+import socket
+import struct
+import tempfile
+import unittest
+
+import mig
+import vmmtest
+
+MAGIC = b"\x89VMM\r\n\x1a\n"
+
+
+def disk(directory, name, size=1 << 20):
+    """A raw image."""
+    path = os.path.join(directory, name)
+    with open(path, "wb") as file:
+        file.truncate(size)
+    return path
+
+
+class Refuse(unittest.TestCase):
+    """One source for all: a refusal must not hurt it."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.dir = tempfile.mkdtemp()
+        cls.disk = disk(cls.dir, "disk")
+        cls.source = mig.Dirtier("-drive", f"file={cls.disk},format=raw", rate=16000).running()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.source.close()
+
+    def refused(self, pattern, *args, drive=True, goes=False, **changes):
+        """The destination with these changes says no; both ends say why; it still waits for another (unless `goes`)."""
+        a = self.source
+        if drive:
+            args += ("-drive", f"file={self.disk},format=raw")
+        with mig.twin(a, *args, **changes) as b:
+            a.qmp.command("migrate", uri=b.address())
+            info = mig.stayed(self, a, ["failed"])
+            self.assertRegex(info["error-desc"], pattern)
+            vmmtest.poll(lambda: re.search(pattern, b.stderr()), 10, f"{pattern} in {b.stderr()}")
+            if goes:
+                self.assertEqual(b.wait_exit(), 1)
+            else:
+                self.assertEqual(b.status(), "inmigrate")
+
+    def test_memory(self):
+        """Less and more RAM."""
+        self.refused(r"64 MiB of memory at the source and 48 MiB here", memory=48)
+        self.refused(r"64 MiB of memory at the source and 80 MiB here", memory=80)
+
+    def test_processors(self):
+        """Another number of vCPUs, another model, a feature more or less."""
+        self.refused(r"1 vCPUs, this machine has 2|maximum", cpus=2)
+        self.refused(r"vmm,model|CPU", cpu="Westmere")
+        self.refused(r"features that it has not here: .*cx16", cpu="qemu64,-cx16")
+
+    def test_devices(self):
+        """A device more, a device less, a device with other properties."""
+        self.refused(r"this machine has a device '.*' \(isa-debug-exit\), the source has not", "-device", "isa-debug-exit")
+        self.refused(r"the source has a device '.*' \(ide-hd\), this machine has not", drive=False)
+        self.refused(r"property|serial", "-drive", f"file={self.disk},format=raw,if=none,id=d", "-device",
+                     "ide-hd,drive=d,serial=other", drive=False)
+
+    def test_disk(self):
+        """Another size; read-only; in use by somebody else."""
+        small = disk(self.dir, "small", 1 << 19)
+        self.refused(r"has 524288 bytes, at the source it has 1048576", "-drive", f"file={small},format=raw", drive=False)
+        copy = disk(self.dir, "copy")
+        with mig.vmmtest.Guest("-drive", f"file={copy},format=raw", "-S", memory=16):
+            self.refused(r"Is another process using the image", "-drive", f"file={copy},format=raw", drive=False, goes=True)
+
+    def test_addresses(self):
+        """Nobody there, no such host, no such protocol, a path too long."""
+        a = self.source
+        with socket.create_server(("127.0.0.1", 0)) as s:
+            port = s.getsockname()[1]
+        for uri, pattern in ((f"tcp:127.0.0.1:{port}", "Connection refused"), ("unix:/nonexistent/x", "No such file"),
+                             ("tcp:host.invalid:1", "not known|resol|failure")):
+            a.qmp.command("migrate", uri=uri)
+            self.assertRegex(mig.stayed(self, a, ["failed"])["error-desc"], pattern)
+        for uri, pattern in (("rdma:x:1", "unknown migration protocol"), ("tcp:1234", "HOST:PORT"), ("fd:nothing", "not found"),
+                             ("tcp:::1:80", "brackets")):
+            with self.assertRaisesRegex(vmmtest.QMPError, pattern):
+                a.qmp.command("migrate", uri=uri)
+        a.alive()
+
+    def test_garbage(self):
+        """A peer that is none of ours is told so, and the next one is served."""
+        a = self.source
+        future = MAGIC + struct.pack("<HHBBHQI", 9, 8, 0, 0, 0, 1, 0)
+        with mig.twin(a, "-drive", f"file={self.disk},format=raw") as b:
+            port = int(b.address().rsplit(":", 1)[1])
+            for data, reason in ((b"GET / HTTP/1.0\r\n\r\n" + b"x" * 64, "magic number"), (MAGIC + b"\0" * 24, "checksum"),
+                                 (future + b"\0\0\0\0", "checksum")):
+                with socket.create_connection(("127.0.0.1", port)) as s:
+                    s.sendall(data)
+                    vmmtest.poll(lambda: reason in b.stderr(), 10, reason)
+            self.assertEqual(b.status(), "inmigrate")
+            a.caps(events=False)
+
+    def test_dawdlers(self):
+        """Half-open and dribbling connections keep nobody out."""
+        with mig.Dirtier(rate=16000) as a:
+            a.running()
+            with mig.twin(a) as b:
+                port = int(b.address().rsplit(":", 1)[1])
+                slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(10)]
+                for s in slow[5:]:
+                    s.sendall(MAGIC[:3])
+                a.qmp.command("migrate", uri=b.address())
+                mig.moved(self, a, b)
+                for s in slow:
+                    s.close()
+
+    def test_allow(self):
+        """-migration-allow keeps strangers out and lets the listed in."""
+        a = self.source
+        args = ("-drive", f"file={self.disk},format=raw")
+        with mig.twin(a, *args, "-migration-allow", "10.0.0.0/8,fd00::/8") as b:
+            a.qmp.command("migrate", uri=b.address())
+            mig.stayed(self, a, ["failed"])
+            self.assertIn("-migration-allow does not list it", b.stderr())
+        for networks in ("127.0.0.0/8", "::1,127.0.0.1/32", "0.0.0.0/0"):
+            with mig.twin(a, *args, "-migration-allow", networks) as b:
+                a.caps(pause_before_switchover=True)
+                a.qmp.command("migrate", uri=b.address())
+                a.migration("pre-switchover")
+                a.qmp.command("migrate_cancel")
+                mig.stayed(self, a, ["cancelled"])
+                a.caps(pause_before_switchover=False)
+
+    def test_two_at_once(self):
+        """A second migrate, a second source, migrate while incoming, commands in the wrong state."""
+        a = self.source
+        with mig.twin(a, "-drive", f"file={self.disk},format=raw") as b, mig.Dirtier(rate=8000, size=4) as c:
+            with self.assertRaisesRegex(vmmtest.QMPError, "waiting for an incoming"):
+                b.qmp.command("migrate", uri="tcp:127.0.0.1:1")
+            with self.assertRaisesRegex(vmmtest.QMPError, "already been started"):
+                b.qmp.command("migrate-incoming", uri="tcp:127.0.0.1:0")
+            with self.assertRaisesRegex(vmmtest.QMPError, "incoming"):
+                b.qmp.command("cont")
+            a.params(max_bandwidth=1 << 20)
+            a.qmp.command("migrate", uri=b.address())
+            a.migration("active")
+            with self.assertRaisesRegex(vmmtest.QMPError, "in progress"):
+                a.qmp.command("migrate", uri=b.address())
+            with self.assertRaisesRegex(vmmtest.QMPError, "in progress"):
+                a.caps(multifd=True)
+            with self.assertRaisesRegex(vmmtest.QMPError, "while migrating"):
+                a.qmp.command("device_add", driver="isa-debug-exit")
+            c.running()
+            c.qmp.command("migrate", uri=b.address())
+            self.assertRegex(mig.stayed(self, c, ["failed"])["error-desc"], "another migration is coming in")
+            a.qmp.command("migrate_cancel")
+            a.params(max_bandwidth=0)
+            mig.stayed(self, a, ["cancelled"])
+            with self.assertRaisesRegex(vmmtest.QMPError, "-incoming"):
+                a.qmp.command("migrate-incoming", uri="tcp:127.0.0.1:0")
+            with self.assertRaisesRegex(vmmtest.QMPError, "expected state"):
+                a.qmp.command("migrate-continue", state="pre-switchover")
+
+    def test_capabilities(self):
+        """What we have not is refused by name, what QEMU has not is unknown."""
+        a = self.source
+        with self.assertRaisesRegex(vmmtest.QMPError, "'xbzrle' is not offered: "):
+            a.caps(xbzrle=True)
+        a.caps(xbzrle=False)
+        listed = {c["capability"] for c in a.qmp.command("query-migrate-capabilities")}
+        self.assertLessEqual({"events", "pause-before-switchover", "late-block-activate", "return-path", "auto-converge",
+                              "multifd", "postcopy-ram"}, listed)
+        params = a.qmp.command("query-migrate-parameters")
+        self.assertEqual(params["downtime-limit"], 300)
+        a.params(**params)
+        with self.assertRaises(vmmtest.QMPError):
+            a.params(max_cpu_throttle=100)
+
+
+if __name__ == "__main__":
+    vmmtest.main()
