@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/signalfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -156,6 +157,8 @@ static int start(struct run *run, struct err *e)
 	run->board = machine_new(c, e);
 	if (!run->board)
 		return e->code ? -e->code : -EINVAL;
+	if (c->mem_lock && mlockall(MCL_CURRENT | MCL_FUTURE))
+		return err_errno(e, errno, "-overcommit mem-lock=on: cannot lock memory (ulimit -l, or CAP_IPC_LOCK)");
 	if (c->machine.dumpdtb)
 		return write_description(run->board, c->machine.dumpdtb, e);
 	r = start_displays(c, e);

@@ -97,7 +97,7 @@ struct config {
 	char *kernel, *initrd, *append;
 	char *vga;     /* std | none | cirrus refused ... */
 	char *display; /* none | curses | NULL: default */
-	bool nographic, nodefaults, no_user_config;
+	bool nographic, nodefaults, no_user_config, mem_lock;
 	struct opt_list vnc, serial, parallel, debugcon, monitor, qmp, qmp_pretty, mon, chardev, drive, blockdev, netdev, device,
 		global, object, smbios, fw_cfg, add_fd, acpitable, msg, audiodev;
 	char *incoming, *loadvm, *migration_allow;

@@ -455,12 +455,12 @@ static int opt_overcommit(struct config *c, const char *arg, struct err *e)
 	const char *v;
 	int r = opts_parse(&o, arg, NULL, e);
 
-	(void)c;
 	if (r)
 		return r;
 	v = opts_get(&o, "mem-lock");
-	if (v && strcmp(v, "off"))
-		r = err_set(e, EINVAL, "mem-lock=%s: locking guest memory is not offered", v);
+	if (v && strcmp(v, "off") && strcmp(v, "on"))
+		r = err_set(e, EINVAL, "Parameter 'mem-lock' expects 'on' or 'off'");
+	c->mem_lock = v && !strcmp(v, "on");
 	v = opts_get(&o, "cpu-pm");
 	if (!r && v && strcmp(v, "off"))
 		r = err_set(e, EINVAL, "cpu-pm=%s: CPU power management pass-through is not offered", v);
@@ -469,6 +469,21 @@ static int opt_overcommit(struct config *c, const char *arg, struct err *e)
 			r = err_set(e, EINVAL, "Invalid parameter '%s'", o.v[i].key);
 	opts_free(&o);
 	return r;
+}
+
+static int opt_no_network(struct config *c, const char *arg, struct err *e)
+{
+	(void)c;
+	return strcmp(arg, "none") ? err_set(e, ENOTSUP, "network adapters are not offered by this version; only none")
+				   : 0;
+}
+
+/* VNC clients send key symbols, which we take for those of this layout. */
+static int opt_k(struct config *c, const char *arg, struct err *e)
+{
+	(void)c;
+	return strcmp(arg, "en-us") ? err_set(e, ENOTSUP, "keyboard layout '%s' is not offered; vmm has en-us", arg)
+				    : 0;
 }
 
 static int opt_help(struct config *c, const char *arg, struct err *e)
@@ -489,7 +504,7 @@ static int opt_version(struct config *c, const char *arg, struct err *e)
 
 /* ---- the table ---- */
 
-enum row_kind { ROW_FN, ROW_FLAG, ROW_STRING, ROW_LIST };
+enum row_kind { ROW_FN, ROW_FLAG, ROW_STRING, ROW_LIST, ROW_REFUSED };
 
 struct row {
 	struct option_desc d;
@@ -524,6 +539,12 @@ struct row {
 		.implied = imp                                                                                    \
 	}
 
+/* Options of QEMU's that ask for what is not there: the help does not list them, who uses them is told. */
+#define REFUSED(nm, why)                                                     \
+	{                                                                    \
+		.d = {nm, true, "...", why, NULL, NULL}, .kind = ROW_REFUSED \
+	}
+
 static const struct row rows[] = {
 	FN("h", NULL, STD, "print this help and exit", opt_help, NULL),
 	FN("help", NULL, STD, "print this help and exit", opt_help, NULL),
@@ -548,8 +569,10 @@ static const struct row rows[] = {
 	FN("object", "TYPE,id=ID[,PROP=VALUE...]", STD,
 	   "create an object that devices refer to; -object help lists the types, -object TYPE,help their properties",
 	   opt_object, NULL),
-	FN("overcommit", "mem-lock=off|cpu-pm=off", STD, "accepted for compatibility when it asks for nothing",
-	   opt_overcommit, NULL),
+	FN("overcommit", "[mem-lock=on|off][,cpu-pm=off]", STD,
+	   "mem-lock=on: keep all memory of vmm and guest out of swap", opt_overcommit, NULL),
+	FN("nic", "none", STD, "network adapter (only none)", opt_no_network, NULL),
+	FN("net", "none", STD, "network adapter (only none)", opt_no_network, NULL),
 
 	FN("disk", "FILE", BLK, "hard disk on the next free IDE position", opt_disk, NULL),
 	FN("cdrom", "FILE", BLK, "CD-ROM image (second IDE channel, master)", opt_cdrom, NULL),
@@ -571,6 +594,7 @@ static const struct row rows[] = {
 	STRING("display", "none|curses|vnc=SPEC", DSP, "the screen; default: VNC on 127.0.0.1:0 if built in", display),
 	FLAG("nographic", DSP, "no screen; serial port and monitor keys on the terminal", nographic),
 	LIST("vnc", "HOST:N|unix:PATH|none[,password=on][,to=N]...", DSP, "serve the screen over VNC", vnc, "vnc"),
+	FN("k", "en-us", DSP, "keyboard layout of VNC clients (only en-us)", opt_k, NULL),
 	STRING("vga", "std|none", DSP, "graphics adapter", vga),
 	LIST("audiodev", "none,id=ID", DSP, "audio back end (only none)", audiodev, "driver"),
 
@@ -605,9 +629,10 @@ static const struct row rows[] = {
 	FN("no-shutdown", NULL, RUN, "stop instead of exiting when the guest powers off", opt_no_shutdown, NULL),
 	FN("action", "reboot=reset|shutdown,shutdown=poweroff|pause,panic=shutdown|pause|exit-failure|none", RUN,
 	   "what to do when the guest reboots, powers off or panics", opt_action, action_props),
-	STRING("incoming", "defer|tcp:[HOST]:PORT|unix:PATH|fd:N|exec:COMMAND", RUN, "wait for a guest that migrates here", incoming),
-	STRING("migration-allow", "NETWORK[,NETWORK...]", RUN, "only these networks may send guests (10.0.0.0/8,fd00::/8)",
-	       migration_allow),
+	STRING("incoming", "defer|tcp:[HOST]:PORT|unix:PATH|fd:N|exec:COMMAND", RUN,
+	       "wait for a guest that migrates here", incoming),
+	STRING("migration-allow", "NETWORK[,NETWORK...]", RUN,
+	       "only these networks may send guests (10.0.0.0/8,fd00::/8)", migration_allow),
 	STRING("loadvm", "NAME", RUN, "start from an internal snapshot", loadvm),
 	STRING("watchdog-action", "reset|shutdown|poweroff|pause|debug|none|inject-nmi", RUN, "when the watchdog fires",
 	       watchdog_action),
@@ -626,11 +651,19 @@ static const struct row rows[] = {
 	STRING("qtest-log", "FILE", DBG, "log the qtest protocol", qtest_log),
 	STRING("gdb", "DEV", DBG, "serve the gdb remote protocol", gdb),
 	FN("s", NULL, DBG, "same as -gdb tcp::1234", opt_gdb_short, NULL),
+
+	/* last: config_option() ends here */
+	REFUSED("netdev", "network back ends are not offered by this version: there is no network adapter to use them"),
+	REFUSED("numa", "NUMA nodes are not offered: guest memory is one node"),
+	REFUSED("spice", "SPICE is not offered: use -vnc"),
+	REFUSED("fsdev", "shared folders are not offered"),
+	REFUSED("virtfs", "shared folders are not offered"),
+	REFUSED("tpmdev", "TPMs are not offered"),
 };
 
 const struct option_desc *config_option(size_t i)
 {
-	return i < ARRAY_SIZE(rows) ? &rows[i].d : NULL;
+	return i < ARRAY_SIZE(rows) && rows[i].kind != ROW_REFUSED ? &rows[i].d : NULL;
 }
 
 static int unknown_option(const char *arg, struct err *e)
@@ -652,6 +685,8 @@ static int take(struct config *c, const struct row *row, const char *arg, struct
 	void *member = (uint8_t *)c + row->offset;
 
 	switch (row->kind) {
+	case ROW_REFUSED:
+		return err_set(e, ENOTSUP, "%s", row->d.help);
 	case ROW_FLAG:
 		*(bool *)member = true;
 		return 0;

@@ -79,7 +79,7 @@ int vnc_start(const char *spec, struct err *e)
 {
 	int rc;
 
-	if (!strcmp(spec, "none"))
+	if (!strncmp(spec, "none", 4) && (!spec[4] || spec[4] == ',')) /* "none,audiodev=..." as libvirt has it */
 		return 0;
 	if (!vnc)
 		vnc = module_load("vnc", "vmm_module_vnc", e);
