@@ -16,11 +16,17 @@ struct ram_view {
 	const char *name; /* unique, the same in every process that has this machine: "pc.ram", "VGA/vram" */
 	uint8_t *host;	  /* a shared mapping of fd from offset 0 */
 	uint64_t size;	  /* bytes, a multiple of RAM_PAGE */
-	int fd;		  /* memfd; the board's */
+	int fd;		  /* memfd; the board's; -1: a private mapping, see machine_ram_map_private() */
 	bool main;	  /* guest RAM proper */
 };
 /* Block i in order of creation; false past the end. Any thread while no device comes or goes. */
 bool machine_ram(struct board *b, unsigned i, struct ram_view *out);
+
+/* Let block `name` be a private mapping of fd from offset on: what is written stays here. fd of its view is -1 from then on.
+   Before the guest runs. Main thread. */
+int machine_ram_map_private(struct board *b, const char *name, int fd, uint64_t offset, struct err *e);
+/* Let block `name` be this memfd, which is taken: what another process had as its memory. Before the guest runs. Main thread. */
+int machine_ram_adopt(struct board *b, const char *name, int fd, struct err *e);
 
 /*
  * Which pages were written: by vCPUs (KVM's log), by devices and by ourselves. While it is on each block has a bitmap that

@@ -9,7 +9,7 @@
 static const struct qmp_type capability =
 	QMP_ENUM("MigrationCapability", "xbzrle", "rdma-pin-all", "auto-converge", "zero-blocks", "compress", "events",
 		 "postcopy-ram", "x-colo", "release-ram", "block", "return-path", "pause-before-switchover", "multifd",
-		 "dirty-bitmaps", "postcopy-blocktime", "late-block-activate", "x-ignore-shared", "validate-uuid",
+		 "dirty-bitmaps", "postcopy-blocktime", "late-block-activate", "x-ignore-shared", "validate-uuid", "mapped-ram",
 		 "background-snapshot", "zero-copy-send", "postcopy-preempt");
 static const struct qmp_type capability_status =
 	QMP_OBJECT("MigrationCapabilityStatus", QMP_REQ("capability", capability), QMP_REQ("state", qmp_bool));

@@ -9,8 +9,10 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/sysinfo.h>
 #include <unistd.h>
+#include "vmm/ram.h"
 
 #define PAGE 4096ull
 
@@ -95,6 +97,53 @@ void ram_block_free(struct ram_block *rb)
 	free(rb->dirty);
 	free(rb->migrate_dirty);
 	free(rb);
+}
+
+/* ---- memory from elsewhere ---- */
+
+static struct ram_block *find_block(struct board *b, const char *name, struct err *e)
+{
+	for (struct ram_block *rb = b->blocks; rb; rb = rb->next)
+		if (!strcmp(rb->name, name))
+			return rb;
+	err_set(e, ENOENT, "there is no memory block '%s'", name);
+	return NULL;
+}
+
+/* In place: KVM's slots and everybody's pointers stay right. */
+static int replace(struct ram_block *rb, int flags, int fd, uint64_t offset, struct err *e)
+{
+	if (mmap(rb->host, rb->size, PROT_READ | PROT_WRITE, flags | MAP_FIXED | MAP_NORESERVE, fd, (off_t)offset) == MAP_FAILED)
+		return err_errno(e, errno, "cannot map memory block '%s'", rb->name);
+	if (!rb->board->config->machine.dump_guest_core)
+		madvise(rb->host, rb->size, MADV_DONTDUMP);
+	if (rb->fd >= 0)
+		close(rb->fd);
+	rb->fd = -1;
+	return 0;
+}
+
+int machine_ram_map_private(struct board *b, const char *name, int fd, uint64_t offset, struct err *e)
+{
+	struct ram_block *rb = find_block(b, name, e);
+
+	return rb ? replace(rb, MAP_PRIVATE, fd, offset, e) : -ENOENT;
+}
+
+int machine_ram_adopt(struct board *b, const char *name, int fd, struct err *e)
+{
+	struct ram_block *rb = find_block(b, name, e);
+	struct stat st;
+	int r;
+
+	if (!rb)
+		return -ENOENT;
+	if (fstat(fd, &st) || (uint64_t)st.st_size != rb->size)
+		return err_set(e, EINVAL, "memory block '%s' has another size", name);
+	r = replace(rb, MAP_SHARED, fd, 0, e);
+	if (!r)
+		rb->fd = fd;
+	return r;
 }
 
 struct ram_block *ram_block_new(struct device *dev, const char *name, uint64_t size, struct err *e)

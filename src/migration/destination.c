@@ -20,7 +20,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "compress.h"
-#include "meet.h"
+#include "save.h"
 #include "vmm/bytes.h"
 #include "vmm/clock.h"
 #include "vmm/log.h"
@@ -202,6 +202,11 @@ static void release_session(void)
 	pages.claimed = false;
 	session.main = NULL;
 	pthread_mutex_unlock(&pages.lock);
+}
+
+void destination_over(void)
+{
+	waiting.waiting = false;
 }
 
 uint32_t destination_features(void)
@@ -755,6 +760,13 @@ int destination_resume(struct migration_meeting *m, struct err *e)
 {
 	int r = 0;
 
+	if (!m->channel) { /* a saved file */
+		waiting.waiting = true;
+		r = restore_start(e);
+		if (!r)
+			migration_meeting_end(m, NULL);
+		return r;
+	}
 	waiting.address = m->address;
 	memcpy(waiting.listen_fd, m->listen_fd, m->n_listen * sizeof(m->listen_fd[0]));
 	if (m->n_listen)
@@ -792,7 +804,8 @@ int destination_listen(const char *uri, struct err *e)
 		r = fd < 0 ? fd : start_greeter(fd, uri, true, NULL, e);
 		break;
 	case ADDRESS_FILE:
-		r = err_set(e, ENOTSUP, "%s: saved files are not offered by this version", uri);
+		r = restore_open(waiting.address.path, &fd, e);
+		r = r > 0 ? start_greeter(fd, uri, true, NULL, e) : r ? r : restore_start(e);
 	}
 	if (r)
 		return r;

@@ -4,7 +4,7 @@
  * machine, the control sockets and the sandbox exist; one peer at a time, each has HANDSHAKE_MS to introduce itself. A
  * termination signal ends the wait: its descriptor is the channels' cancel descriptor here.
  */
-#include "meet.h"
+#include "save.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -124,10 +124,17 @@ int migration_meet(const char *uri, const char *allow, int signal_fd, void (*lis
 		r = fd < 0 ? fd : try_peer(m, fd, uri, signal_fd, e);
 		break;
 	case ADDRESS_FILE:
-		r = err_set(e, ENOTSUP, "%s: saved files are not offered by this version", uri);
+		r = restore_open(m->address.path, &fd, e);
+		m->only = true;
+		if (r > 0)
+			r = try_peer(m, fd, uri, signal_fd, e);
+		else if (!r)
+			restore_description(fdt, len);
 	}
-	*fdt = m->description;
-	*len = m->description_len;
+	if (m->description) {
+		*fdt = m->description;
+		*len = m->description_len;
+	}
 	return r;
 }
 

@@ -8,6 +8,7 @@
 #include <sys/random.h>
 #include <unistd.h>
 #include "ram_send.h"
+#include "save.h"
 #include "session.h"
 #include "source.h"
 #include "vmm/clock.h"
@@ -36,6 +37,7 @@ void migration_shutdown(void)
 	if (session.running && session.outgoing)
 		pthread_join(session.thread, NULL);
 	destination_stop();
+	restore_stop();
 	announce_stop();
 	session_free_blocks();
 	props_free(migration_parameter_props, &session.params);
@@ -88,6 +90,14 @@ static void reset_session(void)
 		session.id = mono_ns();
 }
 
+void session_begin_outgoing(void)
+{
+	pthread_mutex_lock(&session.lock);
+	reset_session();
+	pthread_mutex_unlock(&session.lock);
+	session_status(MIGRATION_SETUP);
+}
+
 int migration_start(const char *uri, bool resume, struct err *e)
 {
 	struct source_start *st;
@@ -100,8 +110,13 @@ int migration_start(const char *uri, bool resume, struct err *e)
 	st = xzalloc(sizeof(*st));
 	st->fd = -1;
 	r = address_parse(uri, &st->address, e);
-	if (!r && st->address.kind == ADDRESS_FILE)
-		r = err_set(e, ENOTSUP, "%s: saved files are not offered by this version", uri);
+	if (!r && st->address.kind == ADDRESS_FILE) {
+		r = save_start(st->address.path, cap_is_on(caps_now(), CAP_BACKGROUND_SNAPSHOT), e);
+		free(st);
+		return r;
+	}
+	if (!r && cap_is_on(caps_now(), CAP_BACKGROUND_SNAPSHOT))
+		r = err_set(e, EINVAL, "%.40s: background-snapshot needs file:PATH", uri);
 	if (!r && (st->address.kind == ADDRESS_FD || st->address.kind == ADDRESS_EXEC)) {
 		if (cap_is_on(caps_now(), CAP_MULTIFD))
 			r = err_set(e, EINVAL, "%.40s: multifd needs tcp or unix", uri);
@@ -113,10 +128,7 @@ int migration_start(const char *uri, bool resume, struct err *e)
 	if (r >= 0)
 		r = describe_drives(&st->drives, &st->drives_len, e);
 	if (r >= 0) {
-		pthread_mutex_lock(&session.lock);
-		reset_session();
-		pthread_mutex_unlock(&session.lock);
-		session_status(MIGRATION_SETUP);
+		session_begin_outgoing();
 		r = session_thread(&session.thread, "migration", source_thread, st, e);
 		session.running = r >= 0;
 	}

@@ -16,6 +16,8 @@ static const struct {
 	{ "multifd", CAP_MULTIFD },
 	{ "late-block-activate", CAP_LATE_BLOCK_ACTIVATE },
 	{ "validate-uuid", CAP_VALIDATE_UUID },
+	{ "background-snapshot", CAP_BACKGROUND_SNAPSHOT },
+	{ "mapped-ram", CAP_MAPPED_RAM },
 };
 static uint32_t caps;
 
@@ -33,7 +35,6 @@ static const struct {
 	{ "dirty-bitmaps", "there are no persistent bitmaps" },
 	{ "postcopy-blocktime", "it is not measured" },
 	{ "x-ignore-shared", "use a live upgrade" },
-	{ "background-snapshot", "use a checkpoint" },
 	{ "zero-copy-send", "pages go out without a copy anyway, where the channel can" },
 	{ "postcopy-preempt", "urgent pages overtake others anyway" },
 };

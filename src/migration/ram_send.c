@@ -169,7 +169,7 @@ static int send_data(struct sender *s, const struct wire_batch *wb, int n, struc
 
 		for (len = 1; i + len < wb->data_pages && b->page[s->data[i + len]] == first + len; len++)
 			;
-		if (len < SENDFILE_PAGES || !by_reference(s->channel)) {
+		if (len < SENDFILE_PAGES || blk->v.fd < 0 || !by_reference(s->channel)) {
 			s->iov[n++] = (struct iovec){ blk->v.host + first * WIRE_PAGE, (size_t)len * WIRE_PAGE };
 			continue;
 		}

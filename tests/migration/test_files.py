@@ -1,0 +1,160 @@
+"""Saved guests: to a file and back, while the guest runs, many from one; and files that were damaged."""
+
+import os
+import tempfile
+import unittest
+
+import mig
+import vmmtest
+from test_described import Bare
+
+
+class Files(unittest.TestCase):
+    """migrate file:PATH and -incoming file:PATH."""
+
+    def setUp(self):
+        self.dir = tempfile.TemporaryDirectory()
+        self.addCleanup(self.dir.cleanup)
+        self.path = os.path.join(self.dir.name, "guest.vmm")
+
+    def saved(self, **options):
+        """Save a dirtier; its options."""
+        with mig.Dirtier(**options) as a:
+            a.running()
+            a.qmp.command("migrate", uri=f"file:{self.path}")
+            self.assertEqual(a.migration()["status"], "completed")
+            self.assertEqual(a.status(), "postmigrate")
+            self.assertEqual(os.listdir(self.dir.name), ["guest.vmm"])
+            return a
+
+    def restored(self, uri, *args, like):
+        """A bare vmm from the file."""
+        b = Bare(uri, *args, like=like)
+        try:
+            b.meet()
+            vmmtest.poll(lambda: b.status() == "running", 20, "the guest to run")
+        except BaseException:
+            b.close()
+            raise
+        return b
+
+    def test_save_and_restore(self):
+        """Every way of mapping; zero pages take no room in the file."""
+        like = self.saved(memory=256, size=16)
+        stat = os.stat(self.path)
+        self.assertGreater(stat.st_size, 256 << 20)
+        self.assertLess(stat.st_blocks * 512, 40 << 20)
+        for way in ("", ",map=eager", ",map=lazy", ",map=private"):
+            with self.subTest(way=way), self.restored(f"file:{self.path}{way}", like=like) as b:
+                b.alive()
+                self.assertEqual(b.migration("completed")["status"], "completed")
+                b.alive()
+
+    def test_command_line_and_lazily(self):
+        """With the machine on the command line, deferred, mapped-ram for pages on demand; and saved once more."""
+        like = self.saved(cpus=2)
+        with mig.twin(like, incoming="defer", irqchip="split") as b:
+            b.caps(mapped_ram=True)
+            b.qmp.command("migrate-incoming", uri=f"file:{self.path}")
+            b.migration("completed")
+            b.alive()
+            b.qmp.command("migrate", uri=f"file:{self.path}2")
+            self.assertEqual(b.migration()["status"], "completed")
+        with self.restored(f"file:{self.path}2", like=like) as c:
+            c.alive()
+
+    def test_other_machine(self):
+        """Another machine is refused by name."""
+        like = self.saved()
+        with mig.twin(like, incoming="defer", memory=96) as b:
+            b.qmp.command("migrate-incoming", uri=f"file:{self.path}")
+            self.assertEqual(b.wait_exit(), 1)
+            self.assertIn("64 MiB", b.stderr())
+
+    def test_checkpoint(self):
+        """The guest goes on; each file holds its moment, whole."""
+        with mig.Dirtier(cpus=2, memory=96, size=32) as a:
+            a.running()
+            a.caps(background_snapshot=True, events=True)
+            for n in range(3):
+                a.qmp.command("migrate", uri=f"file:{self.path}{n}")
+                info = a.migration()
+                self.assertEqual(info["status"], "completed", info)
+                self.assertEqual(a.status(), "running")
+            a.alive()
+            last = 0
+            for n in range(3):
+                with self.restored(f"file:{self.path}{n}", like=a) as b:
+                    rounds = int(b.serial.wait_for(r"round (\d+)\r", 60)[1])
+                    self.assertGreaterEqual(rounds, last)
+                    last = rounds
+                    b.check()
+
+    def test_template(self):
+        """Two at a time from one file, each with memory of its own."""
+        like = self.saved(memory=128, size=16)
+        with self.restored(f"file:{self.path},map=private", "-name", "one", like=like) as b, \
+                self.restored(f"file:{self.path},map=private", "-name", "two", "-uuid",
+                              "11111111-2222-3333-4444-555555555555", like=like) as c:
+            self.assertEqual(b.qmp.command("query-name")["name"], "one")
+            self.assertEqual(c.qmp.command("query-uuid")["UUID"], "11111111-2222-3333-4444-555555555555")
+            b.alive()
+            c.alive()
+            self.assertEqual(b.migration("completed")["status"], "completed")
+            # And one moves on.
+            listen = os.path.join(self.dir.name, "m")
+            with Bare(f"unix:{listen}", like=like) as d:
+                vmmtest.poll(lambda: os.path.exists(listen), 20)
+                b.qmp.command("migrate", uri=f"unix:{listen}")
+                mig.moved(self, b, d.meet())
+            c.alive()
+
+    def test_damaged(self):
+        """A cut file and flipped bits: refused, or (lazily) the guest stops before it sees them."""
+        like = self.saved(memory=32, size=8, start=16)
+        size = os.path.getsize(self.path)
+        with open(self.path, "rb") as f:
+            whole = f.read()
+        bad = self.path + ".bad"
+        memory = next(at for at in range(20 << 20, size) if whole[at])  # zero pages may hold anything
+        for name, change in (
+                ("empty", lambda d: b""),
+                ("no guest", lambda d: b"\x7fELF" + d[4:]),
+                ("head cut", lambda d: d[:1000]),
+                ("cut", lambda d: d[:-1]),
+                ("longer", lambda d: d + b"x"),
+                ("description", lambda d: d[:200] + bytes([d[200] ^ 1]) + d[201:]),
+                ("memory", lambda d: d[:memory] + bytes([d[memory] ^ 1]) + d[memory + 1:]),
+                ("state", lambda d: d[:-50] + bytes([d[-50] ^ 4]) + d[-49:])):
+            with self.subTest(name=name):
+                with open(bad, "wb") as f:
+                    f.write(change(whole))
+                with Bare(f"file:{bad}", like=like) as b:
+                    self.assertEqual(b.wait_exit(), 1)
+                    self.assertRegex(b.stderr(), "damaged|cut off|magic")
+        with open(bad, "wb") as f:
+            f.write(whole[:memory] + bytes([whole[memory] ^ 1]) + whole[memory + 1:])
+        for way in ("lazy", "private"):
+            with self.subTest(name=way), Bare(f"file:{bad},map={way}", like=like) as b:
+                b.meet()
+                vmmtest.poll(lambda: b.status() == "internal-error", 20, "the guest to stop")
+                self.assertIn("damaged", b.info()["error-desc"])
+
+    def test_nowhere(self):
+        """A file that cannot be written: the guest stays, nothing is left behind."""
+        with mig.Dirtier(rate=16000) as a:
+            a.running()
+            with self.assertRaisesRegex(vmmtest.QMPError, "cannot create"):
+                a.qmp.command("migrate", uri=f"file:{self.dir.name}/no/where")
+            for live in (False, True):
+                a.caps(background_snapshot=live)
+                os.mkdir(self.path)
+                a.qmp.command("migrate", uri=f"file:{self.path}")
+                info = mig.stayed(self, a)
+                self.assertIn("rename", info["error-desc"])
+                os.rmdir(self.path)
+            self.assertEqual(os.listdir(self.dir.name), [])
+
+
+if __name__ == "__main__":
+    vmmtest.main()
