@@ -10,7 +10,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 
 # What a room may include besides its own folder and include/vmm/. Kernel and library headers that belong to one room only.
 PRIVATE = {
-    r"linux/kvm\.h": {"kvm", "sandbox"},
+    r"linux/kvm\.h": {"kvm", "sandbox", "ctl"},
     r"sys/epoll\.h": {"base"},
     r"libaio\.h|liburing\.h": {"block"},
     r"libfdt\.h": {"machine"},
@@ -18,7 +18,7 @@ PRIVATE = {
     r"rfb/.*": {"display"},
     r"(n?curses|ncursesw/.*)\.h": {"display"},
     r"png\.h": {"display"},
-    r"jansson\.h": {"config", "control", "migration"},
+    r"jansson\.h": {"config", "control", "migration", "ctl"},
 }
 # Public headers by the room that implements them, in the order of dependency.
 ORDER = ["base", "config", "kvm", "block", "chardev", "display", "devices", "machine", "migration", "control", "main"]

@@ -1,0 +1,15 @@
+/* What the verbs that show something share. */
+#ifndef VMM_CTL_LOOK_H
+#define VMM_CTL_LOOK_H
+
+#include "ctl.h"
+
+/* Connect to a socket in the guest's directory, waiting for room; -1 with the reason. */
+int guest_socket(const struct guest *g, const char *file, struct err *e);
+/* Be the terminal of serial port `port` of a connected guest. */
+int console_attach(struct ctl *c, struct guest *g, long port);
+/* top.c */
+extern const struct verb_option top_options[];
+int do_top(struct ctl *c);
+
+#endif
