@@ -46,6 +46,17 @@ static bool forbidden(const char *name)
 	return false;
 }
 
+/* Objects that are files, or all of the host's memory. */
+static bool forbidden_object(const char *name, const json_t *arguments)
+{
+	static const char *const members[] = {"file", "filename", "mem-path", "prealloc"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(members); i++)
+		if (!strcmp(name, "object-add") && json_object_get(arguments, members[i]))
+			return true;
+	return false;
+}
+
 static void check_response(const char *name, const json_t *response)
 {
 	const struct qmp_command *c = name ? qmp_command_find(name) : NULL;
@@ -69,7 +80,7 @@ static void on_value(void *opaque, json_t *v)
 
 	if (!name)
 		name = json_string_value(json_object_get(v, "exec-oob"));
-	if (name && forbidden(name))
+	if (name && (forbidden(name) || forbidden_object(name, json_object_get(v, "arguments"))))
 		return;
 	response = qmp_dispatch(board, NULL, &client, v);
 	if (response) /* else it comes later */
