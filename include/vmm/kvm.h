@@ -214,6 +214,22 @@ int kvm_vcpu_set_debug(struct kvm_vcpu *c, const struct kvm_debug *d);
 bool kvm_can_block_irqs(struct kvm_vm *vm);
 /* A frozen vCPU stays parked when the others are resumed. Paused. */
 void kvm_vcpu_freeze(struct kvm_vcpu *c, bool frozen);
+
+/* ---- KVM's own counters (src/kvm/stats.c) ---- */
+enum kvm_stat_type { KVM_STAT_CUMULATIVE, KVM_STAT_INSTANT, KVM_STAT_PEAK, KVM_STAT_LINEAR_HISTOGRAM, KVM_STAT_LOG2_HISTOGRAM };
+enum kvm_stat_unit { KVM_STAT_NO_UNIT, KVM_STAT_BYTES, KVM_STAT_SECONDS, KVM_STAT_CYCLES, KVM_STAT_BOOLEAN };
+struct kvm_stat {
+	char name[64];
+	enum kvm_stat_type type;
+	enum kvm_stat_unit unit;
+	unsigned base; /* a value counts units of base^exponent */
+	int exponent;
+	unsigned size, bucket_size; /* numbers, and of a linear histogram their width */
+	uint32_t offset;            /* private */
+};
+/* Those of a vCPU, or of the VM with -1: their number, or -errno (-ENOTSUP: this kernel has none). *stats belongs to the
+   VM. values, unless NULL: `size` numbers of each, one after the other; free() it. Main thread; vCPUs may run. */
+int kvm_stats_get(struct kvm_vm *vm, int vcpu, const struct kvm_stat **stats, uint64_t **values);
 /* Exits by reason, for metrics; returns number of reasons filled. */
 size_t kvm_exit_counts(struct kvm_vcpu *c, const char **names, uint64_t *counts, size_t max);
 

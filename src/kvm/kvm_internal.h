@@ -126,6 +126,13 @@ struct setup {
 	struct err err;   /* of the first job that failed */
 };
 
+/* stats.c: what a statistics file holds; read on first use */
+struct stats_layout {
+	struct kvm_stat *stat;
+	size_t n;
+	uint64_t data_offset, data_size;
+};
+
 struct kvm_vm {
 	int sys_fd, fd;
 	const struct kvm_exit_ops *ops;
@@ -165,6 +172,9 @@ struct kvm_vm {
 	bool paused, stopping, held;
 	void (*thread_hook)(void); /* called on each vCPU thread before its first KVM_RUN */
 
+	int stats_fd; /* KVM's statistics; -1: none */
+	struct stats_layout stats[2]; /* of the VM, of its vCPUs; main thread */
+
 	pthread_mutex_t grace_lock;
 	struct grace *graces;
 };
@@ -176,6 +186,8 @@ int vm_check_extension(struct kvm_vm *vm, int cap);
 int setup_submit(struct kvm_vm *vm, int (*fn)(struct kvm_vm *, void *, struct err *), void *arg, bool replaces,
 		 struct err *e);
 int setup_wait(struct kvm_vm *vm, struct err *e); /* until the queue is empty; its first error */
+int stats_open(int fd); /* of a VM or vCPU; -1: not offered */
+void stats_free(struct kvm_vm *vm);
 void slots_free(struct kvm_vm *vm);
 /* Host address of guest physical RAM/ROM, for diagnostics; NULL if there is none or fewer than len bytes. */
 void *slots_host(struct kvm_vm *vm, uint64_t gpa, size_t len);
@@ -245,6 +257,7 @@ struct kvm_vcpu {
 	uint32_t apic_id;
 	int fd;
 	struct kvm_run *run;
+	int stats_fd;
 	atomic_uint word;
 	pthread_t thread;
 	atomic_int tid;

@@ -497,6 +497,7 @@ static int open_vcpu(struct kvm_vcpu *c, struct err *e)
 		close(c->fd);
 		return err_errno(e, errno, "cannot map CPU %u", c->index);
 	}
+	c->stats_fd = stats_open(c->fd);
 	return 0;
 }
 
@@ -586,6 +587,8 @@ fail_withdraw:
 	withdraw(c);
 fail_unmap:
 	munmap(c->run, vm->run_size);
+	if (c->stats_fd >= 0)
+		close(c->stats_fd);
 	close(c->fd);
 fail_free:
 	free(c);

@@ -316,7 +316,7 @@ struct kvm_vm *kvm_vm_new(const struct config *c, const struct kvm_exit_ops *ops
 	vm->opaque = opaque;
 	vm->ram_end = 4 * GIB + c->memory.size;
 	vm->paused = true;
-	vm->fd = -1;
+	vm->fd = vm->stats_fd = -1;
 	init_locks(vm);
 	routing_init(vm);
 	vm->sys_fd = open_kvm(e);
@@ -331,6 +331,7 @@ struct kvm_vm *kvm_vm_new(const struct config *c, const struct kvm_exit_ops *ops
 	}
 	vm->run_size = (size_t)r;
 	enable_caps(vm);
+	vm->stats_fd = stats_open(vm->fd);
 	return vm;
 fail:
 	kvm_vm_free(vm);
@@ -349,6 +350,8 @@ void kvm_vm_free(struct kvm_vm *vm)
 		if (!v)
 			continue;
 		munmap(v->run, vm->run_size);
+		if (v->stats_fd >= 0)
+			close(v->stats_fd);
 		close(v->fd);
 		free(v->poweron);
 		free(v);
@@ -357,6 +360,7 @@ void kvm_vm_free(struct kvm_vm *vm)
 	routing_free(vm);
 	free(vm->supported);
 	free(vm->msr_list);
+	stats_free(vm);
 	if (vm->fd >= 0)
 		close(vm->fd);
 	if (vm->sys_fd >= 0)
