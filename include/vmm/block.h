@@ -38,7 +38,8 @@ struct block_req {
 	struct block_node *node; /* whose engine holds it */
 	struct block_req *next;
 	int ret;
-	bool stable; /* durable when done: fua, or the write cache is off */
+	bool invalid; /* refused before it was tried */
+	bool stable;  /* durable when done: fua, or the write cache is off */
 	uint64_t submit_ns;
 	uint64_t scratch[8]; /* an engine's control block */
 };
@@ -207,11 +208,29 @@ void block_set_event_handler(void (*fn)(void *opaque, const char *name, const ch
 /* Called first on every worker thread: the sandbox applies the io profile. Set before the first request. */
 void block_set_thread_hook(void (*fn)(void));
 
-/* Indexed by enum block_op; time_ns is the sum of latencies from submit to done. */
+/* Bin i holds latencies up to 2^(10 + i) ns, the last one the rest. */
+#define BLOCK_LATENCY_BINS 24
+/*
+ * Indexed by enum block_op. ops: that succeeded; errors: that failed on the medium; invalid: refused before they were tried.
+ * time_ns is the sum of latencies from submit to done, of the successful and, with account_failed, the failed ones.
+ */
 struct block_stats {
-	uint64_t ops[5], bytes[5], errors[5], time_ns[5], max_ns[5];
+	uint64_t ops[5], bytes[5], errors[5], invalid[5], time_ns[5], max_ns[5];
+	uint64_t latency[5][BLOCK_LATENCY_BINS];
+	uint64_t last_access_ns; /* CLOCK_MONOTONIC; 0: never used */
+	bool account_failed, account_invalid;
 };
 /* Any thread; each number is consistent in itself. */
 void block_get_stats(const struct block *b, struct block_stats *s);
+
+/* The histogram an operator asked for (QMP block-latency-histogram-set): bin i counts what took less than boundary[i] ns and
+   not less than the one before. Only reads, writes and flushes have one. Main thread. */
+struct block_histogram {
+	size_t n; /* boundaries; n + 1 bins. 0: not asked for */
+	const uint64_t *boundary, *bin;
+};
+struct block_histogram block_get_histogram(const struct block *b, enum block_op op);
+/* n rising boundaries above 0; 0 takes it away. Counts start again. */
+void block_set_histogram(struct block *b, enum block_op op, const uint64_t *boundary, size_t n);
 
 #endif

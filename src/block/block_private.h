@@ -30,6 +30,7 @@ struct block_opts {
 	char *filename;                                     /* -blockdev driver=file|host_device */
 	char *file_driver, *file_filename, *file_node_name; /* file.* */
 	char *cache, *serial;
+	bool account_invalid, account_failed;
 	int interface, media, aio, file_aio, werror, rerror, discard, detect_zeroes;
 	int32_t index, bus, unit;
 	int direct, no_flush, writeback;                                /* cache.*: off, on, unset */
@@ -170,12 +171,19 @@ struct block {
 	bool write_cache; /* changed under the device's lock */
 	unsigned inflight;
 	struct block_stats stats;
+	struct { /* completions are on the main loop, as are those who ask */
+		size_t n;
+		uint64_t *boundary, *bin;
+	} histogram[BLOCK_FLUSH + 1];
 	const struct block_media_ops *media;
 	void *media_opaque;
 	pthread_mutex_t *media_lock;
 	char qdev_id[64];
 	struct block *next;
 };
+/* latency.c */
+void latency_account(struct block *b, enum block_op op, uint64_t ns);
+void latency_free(struct block *b);
 void block_emit(const char *name, const char *json);
 
 #endif
