@@ -52,6 +52,8 @@ size_t chardev_write(struct chardev *c, const void *buf, size_t len);
 /* Push queued output to the peer as far as it takes it without blocking. Main thread. */
 void chardev_flush(struct chardev *c);
 size_t chardev_queued(struct chardev *c); /* bytes of output still queued */
+/* Have writable() called after the next attempt to send what is queued, although nothing was refused. Main thread. */
+void chardev_ask_writable(struct chardev *c);
 /* can_receive() grew: resume reading. Any thread, front end's lock held. */
 void chardev_accept_input(struct chardev *c);
 /* Line settings reach real serial ports; others ignore them. Any thread. */

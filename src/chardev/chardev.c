@@ -389,6 +389,15 @@ void chardev_flush(struct chardev *c)
 	tell_all_writable(c);
 }
 
+void chardev_ask_writable(struct chardev *c)
+{
+	struct chardev *base = c->mux_base ? c->mux_base : c;
+
+	pthread_mutex_lock(&base->out_lock);
+	c->want_writable = true;
+	pthread_mutex_unlock(&base->out_lock);
+}
+
 size_t chardev_queued(struct chardev *c)
 {
 	size_t n;

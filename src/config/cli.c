@@ -607,6 +607,8 @@ static const struct row rows[] = {
 	LIST("qmp", "CHARDEV", CHR, "QMP control socket: unix:PATH,server=on,wait=off or tcp:...", qmp, NULL),
 	LIST("qmp-pretty", "CHARDEV", CHR, "as -qmp, with indented replies", qmp_pretty, NULL),
 	LIST("mon", "[chardev=]ID[,mode=control][,pretty=on]", CHR, "QMP on a chardev", mon, "chardev"),
+	STRING("metrics", "unix:PATH|tcp:HOST:PORT", CHR, "serve the guest's metrics over HTTP at /metrics (OpenMetrics)",
+	       metrics),
 	LIST("monitor", "none", CHR, "the readline monitor is not offered: use -qmp", monitor, NULL),
 
 	STRING("bios", "FILE", BOOT, "firmware image (default: SeaBIOS of the distribution)", bios),

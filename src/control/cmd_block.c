@@ -1,5 +1,6 @@
 /* QMP: drives, their statistics, removable media. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include "commands.h"
@@ -7,6 +8,7 @@
 #include "qom.h"
 #include "types.h"
 #include "vmm/block.h"
+#include "vmm/clock.h"
 
 static const struct qmp_type image_info =
 	QMP_OBJECT("ImageInfo", QMP_REQ("filename", qmp_str), QMP_REQ("format", qmp_str),
@@ -136,6 +138,8 @@ static const struct {
 	{"unmap", BLOCK_DISCARD, true},
 };
 
+static const struct qmp_type latency_histogram = QMP_OBJECT(
+	"BlockLatencyHistogramInfo", QMP_REQ("boundaries", QMP_LIST_OF(qmp_size)), QMP_REQ("bins", QMP_LIST_OF(qmp_size)));
 static const struct qmp_type device_stats = QMP_OBJECT(
 	"BlockDeviceStats", QMP_REQ("wr_highest_offset", qmp_int), QMP_REQ("rd_bytes", qmp_int), QMP_REQ("wr_bytes", qmp_int), QMP_REQ("unmap_bytes", qmp_int),
 	QMP_REQ("rd_operations", qmp_int), QMP_REQ("wr_operations", qmp_int), QMP_REQ("flush_operations", qmp_int),
@@ -144,8 +148,12 @@ static const struct qmp_type device_stats = QMP_OBJECT(
 	QMP_REQ("unmap_total_time_ns", qmp_int), QMP_REQ("rd_merged", qmp_int), QMP_REQ("wr_merged", qmp_int),
 	QMP_REQ("unmap_merged", qmp_int), QMP_REQ("failed_rd_operations", qmp_int),
 	QMP_REQ("failed_wr_operations", qmp_int), QMP_REQ("failed_flush_operations", qmp_int),
-	QMP_REQ("failed_unmap_operations", qmp_int), QMP_REQ("account_invalid", qmp_bool),
-	QMP_REQ("account_failed", qmp_bool));
+	QMP_REQ("failed_unmap_operations", qmp_int), QMP_REQ("invalid_rd_operations", qmp_int),
+	QMP_REQ("invalid_wr_operations", qmp_int), QMP_REQ("invalid_flush_operations", qmp_int),
+	QMP_REQ("invalid_unmap_operations", qmp_int), QMP_OPT("idle_time_ns", qmp_int),
+	QMP_REQ("account_invalid", qmp_bool), QMP_REQ("account_failed", qmp_bool),
+	QMP_REQ("timed_stats", QMP_LIST_OF(qmp_any)), QMP_OPT("rd_latency_histogram", latency_histogram),
+	QMP_OPT("wr_latency_histogram", latency_histogram), QMP_OPT("flush_latency_histogram", latency_histogram));
 static const struct qmp_type block_stats =
 	QMP_OBJECT("BlockStats", QMP_OPT("device", qmp_str), QMP_OPT("qdev", qmp_str), QMP_OPT("node-name", qmp_str),
 		   QMP_REQ("stats", device_stats));
@@ -156,6 +164,28 @@ static void set_stat(json_t *o, const char *format, const char *prefix, uint64_t
 
 	snprintf(key, sizeof(key), format, prefix);
 	json_object_set_new(o, key, json_integer((json_int_t)value));
+}
+
+static json_t *number_list(const uint64_t *v, size_t n)
+{
+	json_t *list = json_array();
+
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(list, json_integer((json_int_t)v[i]));
+	return list;
+}
+
+static void add_histogram(json_t *o, const struct block *b, const char *prefix, enum block_op op)
+{
+	struct block_histogram h = block_get_histogram(b, op);
+	char key[64];
+
+	if (!h.n)
+		return;
+	snprintf(key, sizeof(key), "%s_latency_histogram", prefix);
+	json_object_set_new(o, key,
+			    json_pack("{s:o, s:o}", "boundaries", number_list(h.boundary, h.n), "bins",
+				      number_list(h.bin, h.n + 1)));
 }
 
 static json_t *describe_stats(const struct block *b)
@@ -174,11 +204,17 @@ static json_t *describe_stats(const struct block *b)
 		set_stat(o, "%s_operations", prefix, s.ops[op]);
 		set_stat(o, "%s_total_time_ns", prefix, s.time_ns[op]);
 		set_stat(o, "failed_%s_operations", prefix, s.errors[op]);
+		set_stat(o, "invalid_%s_operations", prefix, s.invalid[op]);
+		if (b)
+			add_histogram(o, b, prefix, op);
 		if (op != BLOCK_FLUSH)
 			set_stat(o, "%s_merged", prefix, 0); /* requests are never merged */
 	}
-	json_object_set_new(o, "account_invalid", json_false());
-	json_object_set_new(o, "account_failed", json_true());
+	json_object_set_new(o, "account_invalid", json_boolean(s.account_invalid));
+	json_object_set_new(o, "account_failed", json_boolean(s.account_failed));
+	json_object_set_new(o, "timed_stats", json_array()); /* no intervals: see the metrics */
+	if (s.last_access_ns && !clock_is_manual())
+		set_stat(o, "idle_time_%s", "ns", clock_ns(VCLOCK_REAL) - s.last_access_ns);
 	return o;
 }
 
@@ -241,6 +277,55 @@ static bool is_at(struct board *board, const struct block *b, const char *id, ch
 		return true;
 	qom_device_path(dev, qdev);
 	return !strcmp(qdev, id);
+}
+
+/* block-latency-histogram-set: boundaries for all three, each replaced by its own if given; none at all: away. */
+static int set_histogram(struct block *b, enum block_op op, const json_t *list, struct err *e)
+{
+	size_t n = json_array_size(list);
+	uint64_t *boundary = xcalloc(n + 1, sizeof(*boundary)), last = 0;
+	int r = 0;
+
+	for (size_t i = 0; i < n && !r; i++) {
+		boundary[i] = (uint64_t)json_integer_value(json_array_get(list, i));
+		if (boundary[i] <= last)
+			r = err_set(e, EINVAL, "Device '%s' set %s boundaries fail: they must rise from above 0",
+				    block_id(b), op == BLOCK_READ ? "read" : op == BLOCK_WRITE ? "write" : "flush");
+		last = boundary[i];
+	}
+	if (!r)
+		block_set_histogram(b, op, boundary, n);
+	free(boundary);
+	return r;
+}
+
+static json_t *latency_histogram_set(struct qmp_call *call, struct err *e)
+{
+	static const char *const own[] = {
+		[BLOCK_READ] = "boundaries-read", [BLOCK_WRITE] = "boundaries-write", [BLOCK_FLUSH] = "boundaries-flush"};
+	const char *id = qmp_arg_str(call, "id");
+	const json_t *all = json_object_get(call->args, "boundaries");
+	bool none = !all;
+	struct block *b = block_next(NULL);
+	char qdev[QOM_PATH_MAX];
+
+	while (b && !is_at(call->board, b, id, qdev) && strcmp(block_id(b), id))
+		b = block_next(b);
+	if (!b) {
+		err_set_class(e, ERR_DEVICE_NOT_FOUND, ENODEV, "Device '%.200s' not found", id);
+		return NULL;
+	}
+	for (int op = 0; op <= BLOCK_FLUSH; op++)
+		none &= !qmp_has_arg(call, own[op]);
+	for (int op = 0; op <= BLOCK_FLUSH; op++) {
+		const json_t *list = json_object_get(call->args, own[op]);
+
+		if (none)
+			block_set_histogram(b, (enum block_op)op, NULL, 0);
+		else if ((list || all) && set_histogram(b, (enum block_op)op, list ? list : all, e))
+			return NULL;
+	}
+	return json_object();
 }
 
 /* The drive a command means: device= its name, or id= the device it is attached to. */
@@ -369,6 +454,12 @@ const struct qmp_command qmp_block_commands[] = {
 	{"block_resize", "Give an image another size; the guest is told where its device can.", "0.2",
 	 QMP_MEMBERS(QMP_OPT("device", qmp_str), QMP_OPT("node-name", qmp_str), QMP_REQ("size", qmp_size)), NULL, 0, 0,
 	 resize},
+	{"block-latency-histogram-set", "Count latencies between these boundaries (ns); without any: stop that.", "0.2",
+	 QMP_MEMBERS(QMP_REQ("id", qmp_str), QMP_OPT("boundaries", QMP_LIST_OF(qmp_size)),
+		     QMP_OPT("boundaries-read", QMP_LIST_OF(qmp_size)),
+		     QMP_OPT("boundaries-write", QMP_LIST_OF(qmp_size)),
+		     QMP_OPT("boundaries-flush", QMP_LIST_OF(qmp_size))),
+	 NULL, 0, 0, latency_histogram_set},
 	{"eject", "Take the medium out; force: also when the guest locked the tray.", "0.1",
 	 QMP_MEMBERS(DRIVE_ARGS, QMP_OPT("force", qmp_bool)), NULL, 0, 0, eject},
 	{"blockdev-change-medium", "Replace the medium by another image.", "0.1",

@@ -6,7 +6,9 @@
 #include <string.h>
 #include "events.h"
 #include "gdbstub.h"
+#include "host_stats.h"
 #include "job.h"
+#include "metrics.h"
 #include "qmp.h"
 #include "qtest.h"
 #include "vmm/chardev.h"
@@ -139,6 +141,9 @@ int control_start(struct board *board, struct err *e)
 		ret = add_mon_options(board, &c->mon, e);
 	if (!ret && c->qtest)
 		ret = qtest_start(board, c->qtest, c->qtest_log, e);
+	host_stats_open();
+	if (!ret && c->metrics && metrics_start(board, c->metrics, e))
+		ret = err_prefix(e, "-metrics %s", c->metrics);
 	if (!ret && c->gdb && gdbstub_start(board, c->gdb, e))
 		ret = err_prefix(e, "-gdb %s", c->gdb);
 	return ret;
@@ -152,6 +157,8 @@ void control_stop(void)
 	qtest_stop();
 	job_cancel_all();
 	gdbstub_stop();
+	metrics_stop();
+	host_stats_close();
 	events_stop();
 	qmp_monitors_close(LAST_WORDS_MS);
 	chardev_on_quit(NULL, NULL);
