@@ -28,6 +28,9 @@ int machine_ram_map_private(struct board *b, const char *name, int fd, uint64_t 
 /* Let block `name` be this memfd, which is taken: what another process had as its memory. Before the guest runs. Main thread. */
 int machine_ram_adopt(struct board *b, const char *name, int fd, struct err *e);
 
+/* Another process goes on with this memory: let go of it. What is there reads as zeros from then on, and writes stay here. */
+void machine_ram_forget(struct board *b);
+
 /*
  * Which pages were written: by vCPUs (KVM's log), by devices and by ourselves. While it is on each block has a bitmap that
  * collects; everything counts as written at first.

@@ -14,6 +14,7 @@ static const struct qmp_type capability =
 static const struct qmp_type capability_status =
 	QMP_OBJECT("MigrationCapabilityStatus", QMP_REQ("capability", capability), QMP_REQ("state", qmp_bool));
 static const struct qmp_type compression = QMP_ENUM("MultiFDCompression", "none", "zlib", "zstd");
+static const struct qmp_type mode = QMP_ENUM("MigMode", "normal", "cpr-transfer");
 static const struct qmp_type timeout_action = QMP_ENUM("MigrationTimeoutAction", "cancel", "force");
 
 /* The members of query-migrate-parameters and migrate-set-parameters: the rows of migration_parameter_props. */
@@ -26,7 +27,7 @@ static const struct qmp_type timeout_action = QMP_ENUM("MigrationTimeoutAction",
 		QMP_OPT("downtime-limit", qmp_size), QMP_OPT("multifd-channels", qmp_int),                                  \
 		QMP_OPT("multifd-compression", compression), QMP_OPT("multifd-zstd-level", qmp_int),                        \
 		QMP_OPT("tls-creds", qmp_str), QMP_OPT("tls-hostname", qmp_str), QMP_OPT("tls-authz", qmp_str),             \
-		QMP_OPT("x-timeout", qmp_size), QMP_OPT("x-timeout-action", timeout_action),                                \
+		QMP_OPT("mode", mode), QMP_OPT("x-timeout", qmp_size), QMP_OPT("x-timeout-action", timeout_action),                                \
 		QMP_OPT("x-switchover-timeout", qmp_size)
 static const struct qmp_type parameters = QMP_OBJECT("MigrationParameters", PARAMETERS);
 

@@ -108,6 +108,7 @@ struct board {
 	bool dirty_log; /* every RAM slot logs writes; map's lock */
 	struct boot *boot; /* direct kernel boot (boot.c), or NULL */
 	struct described_file *files; /* host files that became part of the machine */
+	bool memory_given;            /* another process goes on with it: nothing can run here again */
 	bool building_described;      /* devices get the properties they had, not -global's */
 	uint64_t ram_low, ram_high;
 	struct device *powerdown_dev;

@@ -210,6 +210,8 @@ int machine_cont(struct board *b, struct err *e)
 	default:
 		break;
 	}
+	if (b->memory_given)
+		return err_set(e, EINVAL, "The guest runs in another process, with the memory it had here");
 	if (block_activate_all(e))
 		return e && e->code ? -e->code : -EAGAIN;
 	if (b->reset_in_progress) {

@@ -146,6 +146,19 @@ int machine_ram_adopt(struct board *b, const char *name, int fd, struct err *e)
 	return r;
 }
 
+void machine_ram_forget(struct board *b)
+{
+	for (struct ram_block *rb = b->blocks; rb; rb = rb->next) {
+		struct err e = ERR_INIT;
+
+		if (replace(rb, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0, &e)) {
+			log_error("machine", "%s; it must not be touched here any more, vmm ends", e.msg);
+			abort();
+		}
+	}
+	b->memory_given = true;
+}
+
 struct ram_block *ram_block_new(struct device *dev, const char *name, uint64_t size, struct err *e)
 {
 	struct ram_block *rb;

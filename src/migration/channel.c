@@ -30,10 +30,13 @@ struct channel *channel_new(int fd, int cancel_fd, const char *peer)
 {
 	struct channel *c = xzalloc(sizeof(*c));
 	struct stat st;
+	int domain = 0;
+	socklen_t domain_len = sizeof(domain);
 
 	c->fd = fd;
 	c->cancel_fd = cancel_fd;
 	c->socket = !fstat(fd, &st) && S_ISSOCK(st.st_mode);
+	c->local = c->socket && !getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &domain_len) && domain == AF_UNIX;
 	snprintf(c->peer, sizeof(c->peer), "%s", peer);
 	pthread_mutex_init(&c->out_lock, NULL);
 	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);

@@ -26,6 +26,7 @@ struct channel {
 	int fd;
 	int cancel_fd; /* an eventfd, readable: give up with -ECANCELED; borrowed */
 	bool socket, one_way;
+	bool local; /* a unix socket: descriptors can be passed */
 	struct tls_stream *tls;
 	struct limiter *limit; /* NULL: none; borrowed */
 	unsigned stall_ms;     /* no progress for so long is an error; 0: wait for ever */

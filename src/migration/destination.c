@@ -20,6 +20,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 #include "compress.h"
+#include "handover.h"
 #include "save.h"
 #include "vmm/bytes.h"
 #include "vmm/clock.h"
@@ -209,9 +210,9 @@ void destination_over(void)
 	waiting.waiting = false;
 }
 
-uint32_t destination_features(void)
+uint32_t destination_features(const struct channel *c)
 {
-	return WIRE_F_CHANNELS | (compress_available() ? WIRE_F_ZSTD : 0) |
+	return WIRE_F_CHANNELS | (c->local && !c->tls ? WIRE_F_MEMORY : 0) | (compress_available() ? WIRE_F_ZSTD : 0) |
 	       (cap_is_on(caps_now(), CAP_POSTCOPY_RAM) ? WIRE_F_POSTCOPY : 0);
 }
 
@@ -420,6 +421,10 @@ static int handle(struct incoming *in, bool *over, struct err *e)
 	if (r)
 		return r;
 	switch (rec.type) {
+	case WIRE_MEMORY:
+		r = in->loaded ? err_set(e, EBADMSG, "the stream is damaged: memory after the state")
+			       : handover_receive(in->c, payload, rec.length, e);
+		break;
 	case WIRE_PRESENT:
 		r = ram_recv_present(payload, rec.length, e);
 		break;
@@ -579,7 +584,7 @@ static bool serve_main(struct channel *c, const struct wire_preamble *p, const s
 	int r = 0;
 
 	c->one_way = p->flags & WIRE_ONE_WAY;
-	answer.features = session.features = p->features & (c->one_way ? WIRE_F_ZSTD : destination_features());
+	answer.features = session.features = p->features & (c->one_way ? WIRE_F_ZSTD : destination_features(c));
 	if (met) { /* it was answered, and its description read, before there was a machine */
 		session.features = met->features;
 		in.description = xmemdup(met->description, met->description_len);

@@ -31,7 +31,7 @@ static int introduce(struct migration_meeting *m, struct err *e)
 	c->one_way = m->preamble.flags & WIRE_ONE_WAY;
 	answer = m->preamble;
 	answer.features = m->features =
-		m->preamble.features & (c->one_way ? (uint32_t)WIRE_F_ZSTD : destination_features());
+		m->preamble.features & (c->one_way ? (uint32_t)WIRE_F_ZSTD : destination_features(c));
 	if (!c->one_way)
 		r = channel_send_preamble(c, &answer, e);
 	if (!r)

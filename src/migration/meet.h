@@ -20,7 +20,7 @@ struct migration_meeting {
 };
 
 /* destination.c: what it offers; take over a meeting (the channel, the listening sockets). */
-uint32_t destination_features(void);
+uint32_t destination_features(const struct channel *c);
 void destination_over(void); /* the guest is here: nobody is waited for */
 int destination_resume(struct migration_meeting *m, struct err *e);
 /* Tell the peer why not and let it read that. */

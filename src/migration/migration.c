@@ -82,6 +82,7 @@ static void reset_session(void)
 	session.err = ERR_INIT;
 	session.info = (struct migration_info){ 0 };
 	session.caps = caps_now();
+	session.handover = session.params.mode == MODE_CPR_TRANSFER;
 	session.outgoing = true;
 	session.start_ns = mono_ns();
 	session.stopped_ns = 0;
@@ -115,6 +116,8 @@ int migration_start(const char *uri, bool resume, struct err *e)
 		free(st);
 		return r;
 	}
+	if (!r && session.params.mode == MODE_CPR_TRANSFER && (st->address.kind != ADDRESS_UNIX || *session.params.tls_creds))
+		r = err_set(e, EINVAL, "%.40s: mode=cpr-transfer needs unix:PATH, without TLS", uri);
 	if (!r && cap_is_on(caps_now(), CAP_BACKGROUND_SNAPSHOT))
 		r = err_set(e, EINVAL, "%.40s: background-snapshot needs file:PATH", uri);
 	if (!r && (st->address.kind == ADDRESS_FD || st->address.kind == ADDRESS_EXEC)) {

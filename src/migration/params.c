@@ -42,6 +42,7 @@ static const struct {
 #define P(nm, member, ty, ...) PROP_NAMED(struct migration_params, nm, member, ty, __VA_ARGS__)
 static const char *const compressions[] = { "none", "zstd", NULL };
 static const char *const timeout_actions[] = { "cancel", "force", NULL };
+static const char *const modes[] = { "normal", "cpr-transfer", NULL };
 
 const struct prop migration_parameter_props[] = {
 	P("announce-initial", announce_initial, PROP_U64, .def = 50, .max = 100000, .help = "ms to the first announcement"),
@@ -67,6 +68,8 @@ const struct prop migration_parameter_props[] = {
 	P("x-timeout", timeout_s, PROP_U64, .max = 1000000, .help = "seconds a migration may take; 0: for ever"),
 	P("x-timeout-action", timeout_action, PROP_ENUM, .values = timeout_actions,
 	  .help = "then: cancel, or force: stop the guest and send what is left"),
+	P("mode", mode, PROP_ENUM, .values = modes,
+	  .help = "cpr-transfer: to another vmm on this host, memory stays where it is (unix:PATH)"),
 	P("x-switchover-timeout", switchover_timeout, PROP_U32, .def = 1000, .min = 100, .max = 600000,
 	  .help = "ms without a sign of life after which a stopped guest is taken back"),
 	PROP_END,

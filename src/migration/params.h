@@ -21,6 +21,7 @@ enum mig_cap {
 
 enum { COMPRESSION_NONE, COMPRESSION_ZSTD };
 enum { TIMEOUT_CANCEL, TIMEOUT_FORCE };
+enum { MODE_NORMAL, MODE_CPR_TRANSFER };
 
 struct migration_params {
 	uint64_t announce_initial, announce_max, announce_rounds, announce_step; /* ms */
@@ -33,6 +34,7 @@ struct migration_params {
 	char *tls_creds, *tls_hostname, *tls_authz;
 	uint64_t timeout_s; /* 0: none */
 	int timeout_action;
+	int mode; /* MODE_CPR_TRANSFER: a live upgrade */
 	uint32_t switchover_timeout; /* ms */
 };
 

@@ -35,6 +35,7 @@ struct session {
 	bool outgoing, running;	 /* a thread is there (main thread) */
 	bool cancel_asked;	 /* lock */
 	bool continue_asked;	 /* lock: migrate-continue */
+	bool handover;		 /* mode=cpr-transfer: memory stays where it is */
 	bool postcopy_asked;	 /* lock */
 	bool handing_over;	 /* lock: "go" was sent or received: too late to cancel */
 	int cancel_fd;
@@ -117,6 +118,7 @@ void address_warn_plain(int fd); /* TCP without TLS beyond loopback: one warning
 struct switchover {
 	enum run_state before;	/* what the guest did when it was stopped */
 	bool stopped, quiesced, released;
+	bool same_host; /* the page cache is shared: nothing to flush */
 	struct state_buf state; /* saved device state */
 	uint64_t stop_us, state_us;
 	unsigned flushes;

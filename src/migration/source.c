@@ -16,6 +16,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "compress.h"
+#include "handover.h"
 #include "vmm/bytes.h"
 #include "vmm/log.h"
 
@@ -79,10 +80,18 @@ static int expect(struct source *s, enum wire_type type, void *out, size_t len, 
 
 /* ---- setting up ---- */
 
+/* A live upgrade: the parameter cannot change on the way, see migration_start(). */
+static bool same_host(void)
+{
+	return session.handover;
+}
+
 static uint32_t wanted_features(void)
 {
 	uint32_t f = 0;
 
+	if (same_host())
+		return WIRE_F_MEMORY;
 	if (cap_is_on(session.caps, CAP_MULTIFD)) {
 		f |= WIRE_F_CHANNELS;
 		if (session.params.multifd_compression == COMPRESSION_ZSTD && compress_available())
@@ -109,6 +118,9 @@ static int introduce(struct source *s, struct err *e)
 	if (p.session != session.id)
 		return err_set(e, EBADMSG, "%s: the answer is for another migration", s->main->peer);
 	session.features = p.features & wanted_features();
+	if (same_host() && !(session.features & WIRE_F_MEMORY))
+		return err_set(e, ENOTSUP, "%s cannot take memory over (mode=cpr-transfer needs a vmm of this version behind unix:PATH)",
+			       s->main->peer);
 	return 0;
 }
 
@@ -217,6 +229,8 @@ static int set_up(struct source *s, struct err *e)
 	if (r)
 		return r;
 	session_confine();
+	if (same_host())
+		return handover_send(s->main, e);
 	r = main_call(start_logging, NULL, e);
 	s->logging = !r;
 	if (!r) {
@@ -363,7 +377,7 @@ static int wait_for_continue(struct err *e)
 }
 
 /* Pages while the main thread saves the devices; then what their DMA still wrote. */
-static int last_pages(struct source *s, struct err *e)
+static int send_last_pages(struct source *s, struct err *e)
 {
 	struct main_call *save = main_call_start(switchover_save, s->sw);
 	struct converge_round cr;
@@ -385,6 +399,14 @@ static int last_pages(struct source *s, struct err *e)
 	if (!r && ram_send_sync(false))
 		r = one_round(s, true, &cr, e);
 	return r;
+}
+
+/* The guest stands: what is left of its memory, and its devices into s->sw. */
+static int last_pages(struct source *s, struct err *e)
+{
+	if (same_host())
+		return main_call(switchover_save, s->sw, e);
+	return send_last_pages(s, e);
 }
 
 static int send_state(struct source *s, struct err *e)
@@ -540,18 +562,23 @@ void *source_thread(void *arg)
 {
 	struct source s = { .start = arg, .sw = xzalloc(sizeof(*s.sw)) };
 	struct err e = ERR_INIT;
-	int r = set_up(&s, &e);
+	int r;
+
+	s.sw->same_host = same_host();
+	r = set_up(&s, &e);
 
 	pthread_mutex_lock(&session.lock);
 	session.info.setup_time_ms = (mono_ns() - session.start_ns) / 1000000;
 	pthread_mutex_unlock(&session.lock);
-	if (!r)
+	if (!r && same_host())
+		session_status(MIGRATION_ACTIVE);
+	else if (!r)
 		r = rounds(&s, &e);
 	source_throttle(0);
 	if (!r)
 		r = switch_over(&s, &e);
 	if (!r)
-		r = main_call(switchover_done, NULL, &e);
+		r = main_call(same_host() ? handover_done : switchover_done, NULL, &e);
 	else
 		give_up(&s, &e);
 	finish(&s);

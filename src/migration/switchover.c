@@ -106,7 +106,7 @@ static void quiesced(void *opaque)
 	for (struct block *b = block_next(NULL); b; b = block_next(b)) {
 		struct flush *f;
 
-		if (!block_inserted(b) || block_readonly(b))
+		if (!block_inserted(b) || block_readonly(b) || s->same_host)
 			continue;
 		f = xzalloc(sizeof(*f));
 		f->s = s;

@@ -104,6 +104,8 @@ const char *wire_type_name(uint16_t type)
 		return "go";
 	case WIRE_BITMAP:
 		return "page bitmap";
+	case WIRE_MEMORY:
+		return "memory descriptors";
 	case WIRE_END:
 		return "end";
 	case WIRE_INDEX:

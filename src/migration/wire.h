@@ -40,7 +40,8 @@ enum wire_feature {
 	WIRE_F_CHANNELS = 1u << 0, /* parallel channels for pages */
 	WIRE_F_ZSTD = 1u << 1,	   /* compressed page batches */
 	WIRE_F_POSTCOPY = 1u << 2, /* the destination can run before it has all pages */
-	WIRE_F_ALL = 7
+	WIRE_F_MEMORY = 1u << 3,   /* same host: memory blocks go by descriptor, no page is sent */
+	WIRE_F_ALL = 15
 };
 
 struct wire_preamble {
@@ -69,6 +70,7 @@ enum wire_type {
 	WIRE_BITMAP,	      /* post-copy: pages the destination does not have, runs per block */
 	WIRE_END,	      /* the last record */
 	WIRE_INDEX,	      /* files: where things are (save room) */
+	WIRE_MEMORY,	      /* u16 n; then one byte that carries a descriptor for each block of the layout */
 	/* destination to source */
 	WIRE_ACCEPT = 0x80, /* u32 features, u64 pages that it already has (0) */
 	WIRE_REFUSE,	    /* text: why not */
