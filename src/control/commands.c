@@ -19,5 +19,6 @@ const struct qmp_command *const qmp_command_tables[] = {
 	qmp_migration_commands,
 	qmp_observe_commands,
 	qmp_dump_commands,
+	qmp_balloon_commands,
 	NULL,
 };

@@ -21,6 +21,8 @@ extern const struct qmp_command qmp_migration_commands[];
 extern const struct qmp_command qmp_observe_commands[];
 extern const struct qmp_command qmp_dump_commands[];
 
+extern const struct qmp_command qmp_balloon_commands[];
+
 /* "a b c" as a list of strings. */
 json_t *qmp_words(const char *words);
 struct kvm_cpu_view;

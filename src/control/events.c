@@ -43,6 +43,8 @@ const struct qmp_type qmp_dump_result = QMP_OBJECT("DumpQueryResult", QMP_REQ("s
 static const struct qmp_event events[] = {
 	{"ACPI_DEVICE_OST", "The guest says what became of a hot-plug request (_OST).",
 	 QMP_MEMBERS(QMP_REQ("info", ost_info))},
+	{"BALLOON_CHANGE", "The guest has more or less RAM than before, in bytes.",
+	 QMP_MEMBERS(QMP_REQ("actual", qmp_int)), 1000},
 	{"BLOCK_IO_ERROR", "A disk request failed; action says what becomes of it.",
 	 QMP_MEMBERS(QMP_REQ("device", qmp_str), QMP_OPT("node-name", qmp_str), QMP_REQ("operation", io_operation),
 		     QMP_REQ("action", io_action), QMP_OPT("nospace", qmp_bool), QMP_REQ("reason", qmp_str))},

@@ -9,6 +9,7 @@
 #include "commands.h"
 #include "gdbstub.h"
 #include "vmm-config.h"
+#include "vmm/balloon.h"
 #include "vmm/block.h"
 #include "vmm/chardev.h"
 #include "vmm/kvm.h"
@@ -81,6 +82,17 @@ static void print_block(const struct block *b, FILE *out)
 			i.direct ? ", direct" : "", i.no_flush ? ", ignore flushes" : "");
 }
 
+static void info_balloon(struct board *b, FILE *out)
+{
+	struct err e = ERR_INIT;
+	uint64_t bytes;
+
+	if (machine_balloon_get(b, &bytes, &e))
+		fprintf(out, "Error: %s\r\n", e.msg);
+	else
+		fprintf(out, "balloon: actual=%llu\r\n", (unsigned long long)(bytes / MIB));
+}
+
 static void info_block(struct board *board, FILE *out)
 {
 	for (struct block *b = block_next(NULL); b; b = block_next(b)) {
@@ -123,7 +135,7 @@ static const struct {
 	const char *name;
 	void (*print)(struct board *b, FILE *out);
 } subjects[] = {
-	{"block", info_block},   {"chardev", info_chardev}, {"cpus", info_cpus}, {"kvm", info_kvm},
+	{"balloon", info_balloon}, {"block", info_block},   {"chardev", info_chardev}, {"cpus", info_cpus}, {"kvm", info_kvm},
 	{"mtree", info_mtree},   {"name", info_name},       {"pic", info_pic},   {"qtree", info_qtree},
 	{"status", info_status}, {"version", info_version},
 };

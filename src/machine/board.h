@@ -104,6 +104,8 @@ struct board {
 	struct device *devices, **devices_tail;
 	struct device *pci_bus; /* host bridge; NULL on -machine none */
 	struct ram_block *blocks, *ram, *firmware;
+	struct device *balloon_dev;
+	const struct balloon_ops *balloon_ops;
 	struct doorbell *doorbells; /* attached ones; map's lock */
 	bool dirty_log; /* every RAM slot logs writes; map's lock */
 	struct boot *boot; /* direct kernel boot (boot.c), or NULL */

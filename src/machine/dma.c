@@ -2,7 +2,9 @@
 #include "board.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include "vmm/pci.h"
+#include "vmm/ram.h"
 
 static bool may_master(const struct device *dev)
 {
@@ -83,6 +85,29 @@ int dma_map(struct device *dev, uint64_t addr, size_t len, enum dma_dir dir, str
 		len -= avail;
 	}
 	return n;
+}
+
+int dma_discard(struct device *dev, uint64_t addr, uint64_t len)
+{
+	struct board *b = dev->board;
+
+	if (addr % RAM_PAGE || len % RAM_PAGE)
+		return -EINVAL;
+	while (len) {
+		struct ram_block *rb;
+		uint64_t avail, off;
+		void *host = map_ram_ptr(b, addr, true, &avail, &rb, &off);
+
+		if (!host || rb != b->ram)
+			return -EFAULT;
+		avail = MIN(ALIGN_DOWN(avail, RAM_PAGE), len);
+		if (!avail || fallocate(rb->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)avail))
+			return -EFAULT;
+		ram_block_mark_dirty(rb, off, avail); /* zeroes are another content */
+		addr += avail;
+		len -= avail;
+	}
+	return 0;
 }
 
 /* Which block a host pointer from dma_map() lies in. */
