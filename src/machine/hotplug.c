@@ -107,15 +107,21 @@ static bool has_children(const struct device *dev)
 	return false;
 }
 
-/* The PCI functions of the board all have the host bridge for their parent: it is never removed. */
+/* A virtio function and the device behind it are two objects in QEMU, and each is told to be gone. */
 static void emit_deleted(const struct device *dev)
 {
+	const char *folder = dev->user_id ? "peripheral" : "peripheral-anon";
 	char *data;
 
+	if (dev->pci && !strncmp(dev->class->name, "virtio-", 7)) {
+		data = xasprintf("{\"path\": \"/machine/%s/%s/virtio-backend\"}", folder, dev->id);
+		machine_event(dev->board, "DEVICE_DELETED", data);
+		free(data);
+	}
 	if (dev->user_id)
-		data = xasprintf("{\"device\": \"%s\", \"path\": \"/machine/peripheral/%s\"}", dev->id, dev->id);
+		data = xasprintf("{\"device\": \"%s\", \"path\": \"/machine/%s/%s\"}", dev->id, folder, dev->id);
 	else
-		data = xasprintf("{\"path\": \"/machine/peripheral-anon/%s\"}", dev->id);
+		data = xasprintf("{\"path\": \"/machine/%s/%s\"}", folder, dev->id);
 	machine_event(dev->board, "DEVICE_DELETED", data);
 	free(data);
 }

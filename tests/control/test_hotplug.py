@@ -49,6 +49,18 @@ class Hotplug(unittest.TestCase):
         self.refused("does not support hotplugging", "device_del", id="video0")
         self.refused("Bus 'ide.0' does not support hotplugging", "device_add", driver="ide-cd", bus="ide.0", unit=0, id="cd")
 
+    def test_back_ends_are_held_and_released(self):
+        self.refused("Device 'r0' not found|'r0'", "device_add", driver="virtio-rng-pci", id="v", rng="r0")
+        self.qmp.execute("object-add", {"qom-type": "rng-random", "id": "r0", "filename": "/dev/urandom"})
+        self.add(driver="virtio-rng-pci", id="v", rng="r0", addr="8")
+        self.refused("object 'r0' is in use", "object-del", id="r0")
+        self.qmp.command("device_del", id="v")
+        self.refused("object 'r0' is in use", "object-del", id="r0")
+        self.guest.ask(f"outl {EJECT:#x} {1 << 8:#x}")
+        self.assertEqual([self.qmp.wait_event("DEVICE_DELETED")["data"] for _ in range(2)],
+                         [{"path": "/machine/peripheral/v/virtio-backend"}, {"device": "v", "path": "/machine/peripheral/v"}])
+        self.qmp.command("object-del", id="r0")
+
     def test_cpus(self):
         schema = Schema(self.qmp.command("query-qmp-schema"))
         cpus = self.qmp.command("query-hotpluggable-cpus")
