@@ -2,11 +2,15 @@
  * PCI slots and vCPUs that are filled and emptied while the machine runs, seen through the ACPI register blocks as the
  * guest's ACPI code uses them.
  */
-#include "bench.h"
+#include "virtio_driver.h"
 
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include "src/machine/board.h"
+#include "vmm/object.h"
 
 enum { PCI_UP = 0xae00, PCI_DOWN = 0xae04, PCI_EJECT = 0xae08, PCI_REMOVABLE = 0xae0c, PCI_SELECTOR = 0xae10 };
 enum { CPU_SELECTOR = 0xaf00, CPU_STATUS = 0xaf04, CPU_COMMAND = 0xaf05, CPU_DATA = 0xaf08 };
@@ -326,6 +330,49 @@ START_TEST(pending_pci_requests_travel)
 }
 END_TEST
 
+/* A request that waits for bytes when its device is ejected never completes into the guest's memory. */
+START_TEST(requests_in_flight_go_with_their_device)
+{
+	char path[] = "/tmp/vmm-hotplug-XXXXXX", fifo[64], text[128];
+	const struct vd_seg seg = {.addr = VQ_BUFFERS, .len = 64, .in = true};
+	struct board *b = bench_new("-m 16");
+	struct opts o;
+	struct vd d;
+	int fd;
+
+	ck_assert_ptr_nonnull(mkdtemp(path));
+	snprintf(fifo, sizeof(fifo), "%s/bytes", path);
+	ck_assert_int_eq(mkfifo(fifo, 0600), 0);
+	fd = open(fifo, O_RDWR | O_NONBLOCK);
+	ck_assert_int_ge(fd, 0);
+	snprintf(text, sizeof(text), "rng-random,id=r,filename=%s", fifo);
+	ck_assert_int_eq(opts_parse(&o, text, "qom-type", NULL), 0);
+	ck_assert_int_eq(object_add(&o, NULL), 0);
+	opts_free(&o);
+	for (unsigned round = 0; round < 3; round++) {
+		must_add(b, "virtio-rng-pci,id=v,rng=r,addr=6");
+		vd_start(&d, b, 6, VD_MODERN, VD_VERSION_1, 1);
+		vd_add(&d, 0, &seg, 1);
+		vd_ring(&d, 0);
+		bench_idle(b);
+		ck_assert_int_eq(vd_used(&d, 0, NULL), -1);
+		must_delete(b, "v");
+		bench_outl(b, PCI_EJECT, 1 << 6);
+		ck_assert_ptr_nonnull(bench_event(b, "DEVICE_DELETED"));
+		ck_assert_ptr_null(device_find(b, "v"));
+		ck_assert_int_eq(write(fd, "0123456789", 10), 10);
+		bench_step(b, NS_PER_SEC);
+		ck_assert_uint_eq(bench_readl(b, VQ_BUFFERS), 0);
+		ck_assert_int_eq(read(fd, text, 10), 10); /* nobody took them */
+	}
+	ck_assert_int_eq(object_del("r", NULL), 0);
+	close(fd);
+	unlink(fifo);
+	rmdir(path);
+	bench_free(b);
+}
+END_TEST
+
 /* ---- vCPUs ---- */
 
 #define SMP "-m 16 -smp 1,maxcpus=4,sockets=1,cores=2,threads=2 "
@@ -517,6 +564,7 @@ int main(void)
 	tcase_add_test(pci, bad_requests_are_refused);
 	tcase_add_test(pci, a_failed_addition_leaves_no_trace);
 	tcase_add_test(pci, pending_pci_requests_travel);
+	tcase_add_test(pci, requests_in_flight_go_with_their_device);
 	tcase_add_test(cpu, the_bitmap_comes_first);
 	tcase_add_test(cpu, a_cpu_comes_and_goes);
 	tcase_add_test(cpu, the_boot_cpu_stays);
