@@ -108,6 +108,8 @@ static const struct rule rules[] = {
 	{ "shutdown", ROLE_MIGRATION, "end a connection", { 0 } },
 	{ "close", ROLE_MIGRATION, "connections", { 0 } },
 	{ "clock_nanosleep", ROLE_MIGRATION, "pauses between two tries", { 0 } },
+	{ "openat", ROLE_MIGRATION, "malloc looks at the overcommit mode before it shrinks a thread's heap: only to read",
+	  ARG(2, O_ACCMODE | O_CREAT, O_RDONLY) },
 	{ "clone", ROLE_MIGRATION, "channel threads", { 0 } },
 	{ "clone3", ROLE_MIGRATION, "channel threads", { 0 } },
 	{ "seccomp", ROLE_MIGRATION, "a channel thread confines itself", { 0 } },

@@ -9,7 +9,8 @@
  *
  * Prints "ready", then "round N" after each; any received character makes it check all pages once
  * and print "PASS dirtier rounds=N gap=TICKS": the longest time between two pages, in TSC ticks, since
- * it was last asked.  quiet=1: rounds are not printed.
+ * it was last asked.  quiet=1: rounds are not printed.  halt=1: halt once all pages are written, for an
+ * idle guest that takes no processor time.
  */
 #include "payload.h"
 
@@ -35,6 +36,14 @@ static void wait_until(uint64_t when)
         __asm__ volatile("pause");
 }
 
+static __attribute__((noreturn)) long halt(long a, long b)
+{
+    (void)a;
+    (void)b;
+    for (;;)
+        __asm__ volatile("cli; hlt");
+}
+
 int payload_main(void)
 {
     uint64_t start = option("start", 64 << 20), size = option("size", 64 << 20);
@@ -51,6 +60,8 @@ int payload_main(void)
         page[511] = i;
     }
     put_string("ready\n");
+    if (option("halt", 0))
+        ring0(halt, 0, 0);
     uint64_t next = rdtsc(), last = next, gap = 0, quiet = option("quiet", 0);
     for (uint64_t round = 1;; round++) {
         for (uint64_t i = 0; i < pages; i++) {
