@@ -109,6 +109,7 @@ typedef void machine_event_fn(void *opaque, const char *name, const char *data_j
 void machine_subscribe_events(machine_event_fn *fn, void *opaque);
 
 /* All state sections (devices in creation order, PCI config, vCPUs, clock) appended to out; paused and quiesced. */
+extern const struct state_table machine_clock_state;
 int machine_save_state(struct board *b, struct state_buf *out, struct err *e);
 /* Load them; every known section must be present; unknown ones are refused by name. Then settles all devices. */
 int machine_load_state(struct board *b, const uint8_t *data, size_t len, struct err *e);

@@ -17,7 +17,7 @@ static const struct state_field clock_fields[] = {
 	STATE_U(struct clock_state, kvmclock_ns),
 	STATE_FIELDS_END,
 };
-static const struct state_table clock_table = { .name = "clock", .version = 1, .oldest = 1, .fields = clock_fields };
+const struct state_table machine_clock_state = { .name = "clock", .version = 1, .oldest = 1, .fields = clock_fields };
 
 static void pci_section_id(const struct device *d, char *id, size_t size)
 {
@@ -49,7 +49,7 @@ int machine_save_state(struct board *b, struct state_buf *out, struct err *e)
 		r = kvm_clock_get(b->kvm, &clock.kvmclock_ns);
 	if (r)
 		return err_errno(e, -r, "cannot read the paravirtual clock");
-	r = state_save(out, "clock", &clock_table, &clock, e);
+	r = state_save(out, "clock", &machine_clock_state, &clock, e);
 	for (struct device *d = b->devices; !r && d; d = d->next)
 		r = save_device(d, out, e);
 	for (unsigned i = 0; !r && b->kvm && i < kvm_vcpu_count(b->kvm); i++) {
@@ -126,7 +126,7 @@ static int load_device(struct sections *s, struct device *d, struct err *e)
 static int load_all(struct board *b, struct sections *s, struct err *e)
 {
 	struct clock_state clock = { 0 };
-	int r = load_one(s, "clock", &clock_table, &clock, e);
+	int r = load_one(s, "clock", &machine_clock_state, &clock, e);
 
 	if (r)
 		return r;
