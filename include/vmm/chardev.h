@@ -13,7 +13,8 @@
 
 struct chardev;
 
-enum chardev_event { CHARDEV_OPENED, CHARDEV_CLOSED, CHARDEV_BREAK };
+/* FOCUS: on a shared terminal, what is typed goes to this front end from now on. */
+enum chardev_event { CHARDEV_OPENED, CHARDEV_CLOSED, CHARDEV_BREAK, CHARDEV_FOCUS };
 
 /* Front-end callbacks; main thread, with `lock` held. Only receive is mandatory. */
 struct chardev_frontend {
@@ -75,6 +76,8 @@ const char *chardev_backend_name(const struct chardev *c); /* "socket", "pty", .
 /* As query-chardev prints it: "pty:/dev/pts/3", "unix:/x,server=on", "disconnected:unix:/x,server=on". Valid until the
    next call for the same chardev. Main thread. */
 const char *chardev_filename(struct chardev *c);
+bool chardev_is_shared(const struct chardev *c); /* a port of a mux: others write to the same terminal */
+bool chardev_wants_monitor(const struct chardev *c); /* "mon:..." in the old spelling: a monitor is to share it */
 bool chardev_is_open(const struct chardev *c); /* peer connected */
 bool chardev_frontend_open(const struct chardev *c);
 

@@ -63,6 +63,7 @@ struct chardev {
 	/* Options common to all backends. */
 	char *id, *logfile;
 	bool mux_option, logappend;
+	bool wants_monitor;
 
 	struct chardev *next;
 	bool listed;   /* in chardev_next()'s list */

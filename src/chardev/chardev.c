@@ -535,6 +535,16 @@ void chardev_inject_break(struct chardev *c)
 	chardev_break_received(c->mux_base ? c->mux_base : c);
 }
 
+bool chardev_is_shared(const struct chardev *c)
+{
+	return c->mux_base;
+}
+
+bool chardev_wants_monitor(const struct chardev *c)
+{
+	return c->wants_monitor;
+}
+
 /* ---- peers ---- */
 
 void chardev_opened(struct chardev *c)

@@ -121,6 +121,8 @@ struct chardev *chardev_open_legacy(const char *id, const char *text, struct err
 		}
 		opts_set(&o, "id", id);
 		c = chardev_open(&o, e);
+		if (c && rest)
+			c->wants_monitor = true;
 	} else {
 		err_prefix(e, "'%s'", text);
 	}

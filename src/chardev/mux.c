@@ -177,12 +177,12 @@ static void next_focus(struct chardev *base)
 	while (new && m->port[m->focus] != new)
 		m->focus = (m->focus + 1) % MUX_MAX_PORTS;
 	if (new == old) {
-		say(base, "\r\nThere is nothing else on this terminal. The monitor speaks QMP: start with -qmp "
-			  "unix:PATH,server=on,wait=off and use vmmctl or any QMP client.\r\n");
+		say(base, "\r\nThere is nothing else on this terminal.\r\n");
 		return;
 	}
 	snprintf(text, sizeof(text), "\r\nYou are talking to %s.\r\n", new->owner);
 	say(base, text);
+	chardev_event_to(new, CHARDEV_FOCUS);
 }
 
 static void quit(struct chardev *base)

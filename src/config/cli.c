@@ -609,7 +609,7 @@ static const struct row rows[] = {
 	LIST("mon", "[chardev=]ID[,mode=control][,pretty=on]", CHR, "QMP on a chardev", mon, "chardev"),
 	STRING("metrics", "unix:PATH|tcp:HOST:PORT", CHR, "serve the guest's metrics over HTTP at /metrics (OpenMetrics)",
 	       metrics),
-	LIST("monitor", "none", CHR, "the readline monitor is not offered: use -qmp", monitor, NULL),
+	LIST("monitor", "DEV", CHR, "the monitor for people: stdio, pty, unix:PATH,server=on,wait=off ...; or none", monitor, NULL),
 
 	STRING("bios", "FILE", BOOT, "firmware image (default: SeaBIOS of the distribution)", bios),
 	STRING("L", "DIR", BOOT, "directory to look for firmware first", firmware_dir),

@@ -128,10 +128,6 @@ static int check_combinations(struct config *c, struct err *e)
 		return err_set(e, EINVAL, "-incoming needs -accel kvm");
 	if (c->vga && strcmp(c->vga, "std") && strcmp(c->vga, "none"))
 		return err_set(e, EINVAL, "-vga %s: not offered; vmm has std and none", c->vga);
-	for (struct opt_item *i = c->monitor.first; i; i = i->next)
-		if (strcmp(i->text, "none"))
-			return err_set(e, EINVAL, "-monitor %s: the readline monitor is not offered; use -qmp %s",
-				       i->text, i->text);
 	for (struct opt_item *i = c->audiodev.first; i; i = i->next) {
 		const char *driver = opts_get(&i->opts, "driver");
 

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "commands.h"
+#include "hmp.h"
 #include "types.h"
 #include "vmm-config.h"
 #include "vmm/block.h"
@@ -210,13 +211,43 @@ static json_t *query_target(struct qmp_call *call, struct err *e)
 	return json_pack("{s:s}", "arch", "x86_64");
 }
 
+struct human {
+	struct hmp h;
+	struct qmp_later *later; /* the command's answer comes later, and so does ours */
+	json_t *result;
+};
+
+static void human_done(struct hmp *h, const char *text)
+{
+	struct human *m = container_of(h, struct human, h);
+
+	m->result = qmp_text(text);
+	if (m->later) {
+		qmp_later_finish(m->later, m->result, NULL);
+		free(m);
+	}
+}
+
 static json_t *human_monitor_command(struct qmp_call *call, struct err *e)
 {
-	char *text = hmp_run(call->board, qmp_arg_str(call, "command-line"));
-	json_t *v = qmp_text(text);
+	int64_t cpu = qmp_arg_int(call, "cpu-index", 0);
+	struct human *m;
+	json_t *result;
 
-	free(text);
-	return v;
+	if (cpu < 0 || cpu >= board_max_cpus(call->board)) {
+		err_set(e, EINVAL, "Parameter 'cpu-index' expects a CPU number");
+		return NULL;
+	}
+	m = xzalloc(sizeof(*m));
+	m->h = (struct hmp){.board = call->board, .cpu = (unsigned)cpu, .done = human_done};
+	hmp_run(&m->h, qmp_arg_str(call, "command-line"));
+	if (!m->result) {
+		m->later = qmp_later(call);
+		return NULL;
+	}
+	result = m->result;
+	free(m);
+	return result;
 }
 
 const struct qmp_command qmp_core_commands[] = {
@@ -234,7 +265,7 @@ const struct qmp_command qmp_core_commands[] = {
 	{"query-uuid", "The guest's UUID; zeroes if none was given.", "0.1", NULL, &uuid_info, 0, 0, query_uuid},
 	{"query-kvm", "Whether KVM is there and in use.", "0.1", NULL, &kvm_info, 0, 0, query_kvm},
 	{"query-target", "The guest's architecture.", "0.1", NULL, &target_info, 0, 0, query_target},
-	{"human-monitor-command", "Run a command of QEMU's readline monitor: info SUBJECT.", "0.1",
+	{"human-monitor-command", "Run a command of QEMU's readline monitor; \"help\" lists them.", "0.1",
 	 QMP_MEMBERS(QMP_REQ("command-line", qmp_str), QMP_OPT("cpu-index", qmp_int)), &qmp_str, 0, 0,
 	 human_monitor_command},
 	{NULL},

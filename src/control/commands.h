@@ -28,9 +28,6 @@ json_t *qmp_words(const char *words);
 struct kvm_cpu_view;
 json_t *qmp_cpu_features(const struct kvm_cpu_view *view); /* every feature: true or false */
 
-/* human-monitor-command: what the readline command prints; malloc'ed. Unknown commands say so in the text. */
-char *hmp_run(struct board *board, const char *command_line);
-
 bool dump_in_progress(void);
 
 #endif

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "events.h"
+#include "hmp.h"
 #include "gdbstub.h"
 #include "host_stats.h"
 #include "job.h"
@@ -77,7 +78,7 @@ static const char *const mon_modes[] = {"readline", "control", NULL};
 static const struct prop mon_props[] = {
 	PROP(struct mon_options, chardev, PROP_CHARDEV, .help = "character device it speaks on"),
 	PROP(struct mon_options, id, PROP_STR, .help = "name of the monitor"),
-	PROP(struct mon_options, mode, PROP_ENUM, .values = mon_modes, .help = "control: QMP"),
+	PROP(struct mon_options, mode, PROP_ENUM, .values = mon_modes, .help = "control: QMP; readline: for people"),
 	PROP(struct mon_options, pretty, PROP_BOOL, .help = "indented replies"),
 	PROP_END,
 };
@@ -94,11 +95,11 @@ static int add_mon(struct board *board, struct opts *o, struct err *e)
 		ret = err_set(e, EINVAL, "chardev= is missing");
 	if (!ret && !mon_modes[m.mode][0])
 		ret = -EINVAL;
-	if (!ret && !strcmp(mon_modes[m.mode], "readline"))
-		ret = err_set(e, ENOTSUP, "there is no readline monitor; add mode=control for QMP");
 	if (!ret) {
 		c = chardev_claim(m.chardev, m.id ? m.id : "a monitor", e);
-		ret = c ? qmp_monitor_add(board, c, m.pretty, e) : code_of(e);
+		ret = !c				? code_of(e)
+		      : !strcmp(mon_modes[m.mode], "readline") ? readline_monitor_add(board, c, e)
+								: qmp_monitor_add(board, c, m.pretty, e);
 	}
 	props_free(mon_props, &m);
 	return ret;
@@ -114,20 +115,45 @@ static int add_mon_options(struct board *board, const struct opt_list *list, str
 	return 0;
 }
 
-static int check_monitor_options(const struct opt_list *list, struct err *e)
+/* -monitor DEV: the readline monitor, on a chardev in the old spelling. */
+static int add_monitor_options(struct board *board, const struct opt_list *list, struct err *e)
 {
-	for (struct opt_item *i = list->first; i; i = i->next)
-		if (strcmp(i->text, "none"))
-			return err_set(e, ENOTSUP,
-				       "-monitor %s: there is no readline monitor; use -qmp %s, or -monitor none",
-				       i->text, i->text);
+	static unsigned count;
+
+	for (struct opt_item *i = list->first; i; i = i->next) {
+		char id[32];
+		struct chardev *c;
+
+		if (!strcmp(i->text, "none"))
+			continue;
+		snprintf(id, sizeof(id), "monitor%u", count++);
+		c = chardev_open_legacy(id, i->text, e);
+		if (c)
+			c = chardev_claim(chardev_id(c), "the monitor", e);
+		if (!c || readline_monitor_add(board, c, e)) {
+			err_prefix(e, "-monitor %s", i->text);
+			return code_of(e);
+		}
+	}
+	return 0;
+}
+
+/* -serial mon:stdio and its like (-nographic): the monitor is behind Ctrl-A c. */
+static int add_shared_monitors(struct board *board, struct err *e)
+{
+	for (struct chardev *c = chardev_next(NULL); c; c = chardev_next(c)) {
+		struct chardev *port = chardev_wants_monitor(c) ? chardev_claim(chardev_id(c), "the monitor", e) : NULL;
+
+		if (chardev_wants_monitor(c) && (!port || readline_monitor_add(board, port, e)))
+			return code_of(e);
+	}
 	return 0;
 }
 
 int control_start(struct board *board, struct err *e)
 {
 	const struct config *c = machine_config(board);
-	int ret = check_monitor_options(&c->monitor, e);
+	int ret = add_monitor_options(board, &c->monitor, e);
 
 	started = true;
 	machine_subscribe_events(on_event, NULL);
@@ -139,6 +165,8 @@ int control_start(struct board *board, struct err *e)
 		ret = add_qmp_options(board, &c->qmp_pretty, "-qmp-pretty", true, e);
 	if (!ret)
 		ret = add_mon_options(board, &c->mon, e);
+	if (!ret)
+		ret = add_shared_monitors(board, e);
 	if (!ret && c->qtest)
 		ret = qtest_start(board, c->qtest, c->qtest_log, e);
 	host_stats_open();
@@ -161,6 +189,7 @@ void control_stop(void)
 	host_stats_close();
 	events_stop();
 	qmp_monitors_close(LAST_WORDS_MS);
+	readline_monitors_close();
 	chardev_on_quit(NULL, NULL);
 	display_set_event_handler(NULL, NULL);
 }

@@ -16,7 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "commands.h"
+#include "hmp.h"
 #include "vmm/log.h"
 
 #define INT3     0xcc
@@ -374,7 +374,7 @@ static int target_set_regs(void *opaque, unsigned cpu, const struct cpu_regs *r)
 
 static char *target_monitor(void *opaque, const char *command)
 {
-	return hmp_run(((struct gdb_machine *)opaque)->board, command);
+	return hmp_run_text(((struct gdb_machine *)opaque)->board, command);
 }
 
 static void target_kill(void *opaque)

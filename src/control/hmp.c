@@ -1,196 +1,492 @@
-/*
- * human-monitor-command: the subjects of QEMU's "info" that people and scripts ask for most. There is no readline
- * monitor; what these print is for reading, not for parsing.
- */
-#include <inttypes.h>
-#include <stdio.h>
+/* The table of commands people type, and how their words become a QMP command's arguments. */
+#include "hmp.h"
+
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include "commands.h"
 #include "gdbstub.h"
+#include "json_opts.h"
 #include "vmm-config.h"
-#include "vmm/balloon.h"
-#include "vmm/block.h"
 #include "vmm/chardev.h"
-#include "vmm/kvm.h"
-#include "vmm/machine.h"
-#include "vmm/state.h"
+#include "vmm/input.h"
 
-static void info_status(struct board *b, FILE *out)
-{
-	const char *state = run_state_name(machine_run_state(b));
-
-	if (machine_running(b))
-		fprintf(out, "VM status: running\r\n");
-	else if (machine_run_state(b) == RUN_PAUSED)
-		fprintf(out, "VM status: paused\r\n");
-	else
-		fprintf(out, "VM status: paused (%s)\r\n", state);
-}
-
-static void info_version(struct board *b, FILE *out)
-{
-	fprintf(out, "7.2.0vmm-%s\r\n", VMM_VERSION);
-}
-
-static void info_name(struct board *b, FILE *out)
-{
-	const char *name = machine_config(b)->name;
-
-	if (name)
-		fprintf(out, "%s\r\n", name);
-}
-
-static void info_kvm(struct board *b, FILE *out)
-{
-	fprintf(out, "kvm support: %s\r\n", machine_config(b)->machine.accel == ACCEL_KVM ? "enabled" : "disabled");
-}
-
-static void info_cpus(struct board *b, FILE *out)
-{
-	struct cpu_info info;
-
-	for (unsigned i = 0; machine_cpu_info(b, i, &info); i++)
-		fprintf(out, "%c CPU #%u: thread_id=%d\r\n", i ? ' ' : '*', i, info.thread_id);
-}
-
-static void info_chardev(struct board *b, FILE *out)
-{
-	for (struct chardev *c = chardev_next(NULL); c; c = chardev_next(c))
-		fprintf(out, "%s: filename=%s\r\n", chardev_id(c), chardev_filename(c));
-}
-
-static void print_block(const struct block *b, FILE *out)
-{
-	const char *qdev = *block_qdev_id(b) ? block_qdev_id(b) : block_owner(b);
-	struct block_info i;
-
-	block_get_info(b, &i);
-	fprintf(out, "%s", block_id(b));
-	if (block_inserted(b))
-		fprintf(out, " (%s): %s (%s%s)\r\n", i.node_name, i.filename, i.driver,
-			i.readonly ? ", read-only" : "");
-	else
-		fprintf(out, ": [not inserted]\r\n");
-	if (qdev)
-		fprintf(out, "    Attached to:      %s\r\n", qdev);
-	if (block_is_removable(b))
-		fprintf(out, "    Removable device: %slocked, tray %s\r\n", block_is_locked(b) ? "" : "not ",
-			block_tray_is_open(b) ? "open" : "closed");
-	if (block_inserted(b))
-		fprintf(out, "    Cache mode:       %s%s%s\r\n", i.writeback ? "writeback" : "writethrough",
-			i.direct ? ", direct" : "", i.no_flush ? ", ignore flushes" : "");
-}
-
-static void info_balloon(struct board *b, FILE *out)
-{
-	struct err e = ERR_INIT;
-	uint64_t bytes;
-
-	if (machine_balloon_get(b, &bytes, &e))
-		fprintf(out, "Error: %s\r\n", e.msg);
-	else
-		fprintf(out, "balloon: actual=%llu\r\n", (unsigned long long)(bytes / MIB));
-}
-
-static void info_block(struct board *board, FILE *out)
-{
-	for (struct block *b = block_next(NULL); b; b = block_next(b)) {
-		print_block(b, out);
-		fprintf(out, "\r\n");
-	}
-}
-
-static void info_mtree(struct board *b, FILE *out)
-{
-	map_print(b, out);
-}
-
-static void info_pic(struct board *b, FILE *out)
-{
-	static const char *const names[] = {"isa-i8259", "ioapic"};
-
-	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
-		struct device *dev = device_find_class(b, names[i]);
-		char *json;
-
-		if (!dev || !dev->class->state)
-			continue;
-		pthread_mutex_lock(dev->lock);
-		json = state_json(dev->class->state, dev);
-		pthread_mutex_unlock(dev->lock);
-		fprintf(out, "%s: %s\r\n", dev->id, json ? json : "no state");
-		free(json);
-	}
-}
-
-static void info_qtree(struct board *b, FILE *out)
-{
-	for (struct device *d = device_next(b, NULL); d; d = device_next(b, d))
-		fprintf(out, "dev: %s, id \"%s\"%s%s\r\n", d->class->name, d->id, d->parent ? ", on " : "",
-			d->parent ? d->parent->id : "");
-}
-
-static const struct {
-	const char *name;
-	void (*print)(struct board *b, FILE *out);
-} subjects[] = {
-	{"balloon", info_balloon}, {"block", info_block},   {"chardev", info_chardev}, {"cpus", info_cpus}, {"kvm", info_kvm},
-	{"mtree", info_mtree},   {"name", info_name},       {"pic", info_pic},   {"qtree", info_qtree},
-	{"status", info_status}, {"version", info_version},
+/*
+ * args, one word each:
+ *   name   required     name?    optional
+ *   -f=name  a flag: name is true if -f is given
+ *   :i integer   :m MiB   :b on or off   :s the rest of the line   :j JSON or text   :f a file   :o options "a=b,c=d" that become arguments themselves
+ *   name=text   always this
+ */
+struct verb {
+	const char *name, *alias, *args, *help;
+	const char *qmp;                                /* NULL: run does it */
+	void (*run)(struct hmp *h, const char *spec, const char *rest); /* spec: "/4xw" */
+	enum hmp_ids ids;
 };
 
-static bool run_info(struct board *board, const char *subject, FILE *out)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(subjects); i++) {
-		if (strcmp(subjects[i].name, subject))
-			continue;
-		subjects[i].print(board, out);
-		return true;
-	}
-	return false;
-}
+/* ---- commands of our own ---- */
 
-/* gdbserver [DEVICE], as QEMU */
-static void run_gdbserver(struct board *board, const char *device, FILE *out)
+static void run_gdbserver(struct hmp *h, const char *spec, const char *device)
 {
 	struct err e = ERR_INIT;
 
-	device += strspn(device, " ");
 	if (!*device)
 		device = "tcp::1234";
-	if (gdbstub_start(board, device, &e))
-		fprintf(out, "Could not open gdbserver on device '%s': %s\r\n", device, e.msg);
+	if (gdbstub_start(h->board, device, &e))
+		fprintf(h->out, "Could not open gdbserver on device '%s': %s\r\n", device, e.msg);
 	else if (!strcmp(device, "none"))
-		fprintf(out, "Disabled gdbserver\r\n");
+		fprintf(h->out, "Disabled gdbserver\r\n");
 	else
-		fprintf(out, "Waiting for gdb connection on device '%s'\r\n", device);
+		fprintf(h->out, "Waiting for gdb connection on device '%s'\r\n", device);
 }
 
-static void print_help(FILE *out)
+static void run_x(struct hmp *h, const char *spec, const char *rest)
 {
-	fprintf(out, "gdbserver [DEVICE]\r\n");
-	for (size_t i = 0; i < ARRAY_SIZE(subjects); i++)
-		fprintf(out, "info %s\r\n", subjects[i].name);
+	hmp_examine(h, spec, rest, false);
 }
 
-char *hmp_run(struct board *board, const char *command_line)
+static void run_xp(struct hmp *h, const char *spec, const char *rest)
 {
-	char *text = NULL;
-	size_t size = 0;
-	FILE *out = open_memstream(&text, &size);
-	const char *p = command_line + strspn(command_line, " \t");
-	char *word = xstrndup(p, strcspn(p, "\r\n")); /* one command */
+	hmp_examine(h, spec, rest, true);
+}
 
-	while (*word && word[strlen(word) - 1] == ' ')
-		word[strlen(word) - 1] = 0;
-	if (!strcmp(word, "help") || !strcmp(word, "info"))
-		print_help(out);
-	else if (!strncmp(word, "gdbserver", 9) && (!word[9] || word[9] == ' '))
-		run_gdbserver(board, word + 9, out);
-	else if (strncmp(word, "info ", 5) || !run_info(board, word + 5 + strspn(word + 5, " "), out))
-		fprintf(out, "unknown command: '%.200s'\r\n", word);
+static void run_print(struct hmp *h, const char *spec, const char *rest)
+{
+	hmp_print_value(h, spec, rest);
+}
+
+static void run_cpu(struct hmp *h, const char *spec, const char *rest)
+{
+	struct cpu_info info;
+	char *end;
+	unsigned long n = strtoul(rest, &end, 0);
+
+	for (unsigned i = 0; !*end && end != rest && machine_cpu_info(h->board, i, &info); i++)
+		if (info.index == n) {
+			h->cpu = info.index;
+			return;
+		}
+	fprintf(h->out, "invalid CPU index\r\n");
+}
+
+static void run_info_command(struct hmp *h, const char *spec, const char *rest);
+static void run_help(struct hmp *h, const char *spec, const char *rest);
+
+/* "ctrl-alt-f1 [hold time]" */
+static void run_sendkey(struct hmp *h, const char *spec, const char *rest)
+{
+	size_t len = strcspn(rest, " ");
+	char *names = xstrndup(rest, len), *save = NULL;
+	long hold = strtol(rest + len, NULL, 0);
+	keycode_t keys[16];
+	struct err e = ERR_INIT;
+	size_t n = 0;
+
+	for (char *k = strtok_r(names, "-", &save); k && !e.code; k = strtok_r(NULL, "-", &save)) {
+		keycode_t code = keycode_from_name(!strcmp(k, "<") ? "less" : k);
+
+		if (!code && !strncmp(k, "0x", 2))
+			code = keycode_from_set1((uint16_t)strtoul(k, NULL, 16));
+		if (!code)
+			err_set(&e, EINVAL, "invalid parameter: %s", k);
+		else if (n == ARRAY_SIZE(keys))
+			err_set(&e, EINVAL, "too many keys");
+		else
+			keys[n++] = code;
+	}
+	if (!e.code && !n)
+		err_set(&e, EINVAL, "sendkey: keys are missing");
+	if (!e.code)
+		input_send_keys(keys, n, (unsigned)MIN(MAX(hold, 0l), 60000l), &e);
+	if (e.code)
+		fprintf(h->out, "%s\r\n", e.msg);
+	free(names);
+}
+
+static const struct verb verbs[] = {
+	{"help", "?", NULL, "this list, or one command's line", NULL, run_help},
+	{"info", NULL, NULL, "what the machine is and does; \"info\" alone lists the subjects", NULL, run_info_command},
+	{"balloon", NULL, "value:m", "leave the guest this much memory (MiB)", "balloon"},
+	{"block_resize", NULL, "device size:m", "give an image another size (MiB)", "block_resize", NULL, HMP_DRIVES},
+	{"block_set_io_throttle", NULL, "device bps:i bps_rd:i bps_wr:i iops:i iops_rd:i iops_wr:i",
+	 "limit a drive; 0: no limit", "block_set_io_throttle", NULL, HMP_DRIVES},
+	{"change", NULL, "-f=force device filename format? read-only-mode?", "put another image into a drive",
+	 "blockdev-change-medium", NULL, HMP_DRIVES},
+	{"chardev-remove", NULL, "id", "remove a character device", "chardev-remove", NULL, HMP_CHARDEVS},
+	{"chardev-send-break", NULL, "id", "send a break to the guest's port", "chardev-send-break", NULL, HMP_CHARDEVS},
+	{"closefd", NULL, "fdname", "close a named file descriptor", "closefd"},
+	{"cont", "c", "", "let the vCPUs run", "cont"},
+	{"cpu", NULL, NULL, "whose registers and page tables x, print and info show", NULL, run_cpu},
+	{"device_add", NULL, ":o driver", "add a device, as -device", "device_add"},
+	{"device_del", NULL, "id", "remove a device", "device_del", NULL, HMP_DEVICES},
+	{"dump-guest-memory", NULL, "-p=paging -d=detach protocol:f begin?:i length?:i", "write an ELF core to a file",
+	 "dump-guest-memory"},
+	{"eject", NULL, "-f=force device", "take the medium out", "eject", NULL, HMP_DRIVES},
+	{"expire_password", NULL, "protocol time", "when the VNC password stops to be valid", "expire_password"},
+	{"gdbserver", NULL, NULL, "wait for gdb on tcp::1234 or another device; none: no more", NULL, run_gdbserver},
+	{"job_cancel", NULL, "id", "cancel a job", "job-cancel"},
+	{"job_dismiss", NULL, "id", "forget a job that is over", "job-dismiss"},
+	{"job_pause", NULL, "id", "pause a job", "job-pause"},
+	{"job_resume", NULL, "id", "resume a job", "job-resume"},
+	{"memsave", NULL, "val:i size:i filename", "write linear memory to a file", "memsave"},
+	{"migrate", NULL, "-d=detach -b=blk -i=inc -r=resume uri", "move the guest to another process or host", "migrate"},
+	{"migrate_cancel", NULL, "", "stop the migration", "migrate_cancel"},
+	{"migrate_continue", NULL, "state", "go on after pre-switchover", "migrate-continue"},
+	{"migrate_incoming", NULL, "uri", "where to receive from, after -incoming defer", "migrate-incoming"},
+	{"netdev_add", NULL, ":o type", "add a network back end, as -netdev", "netdev_add"},
+	{"netdev_del", NULL, "id", "remove a network back end", "netdev_del"},
+	{"nmi", NULL, "", "send an NMI to the vCPUs", "inject-nmi"},
+	{"object_add", NULL, ":o qom-type", "add an object, as -object", "object-add"},
+	{"object_del", NULL, "id", "remove an object", "object-del"},
+	{"pmemsave", NULL, "val:i size:i filename", "write physical memory to a file", "pmemsave"},
+	{"print", "p", NULL, "value of an expression: print /x $rsp+8", NULL, run_print},
+	{"qom-get", NULL, "path property", "an object's property", "qom-get"},
+	{"qom-list", NULL, "path", "an object's properties", "qom-list"},
+	{"qom-set", NULL, "path property value:j", "set an object's property", "qom-set"},
+	{"quit", "q", "", "end vmm at once", "quit"},
+	{"ringbuf_read", NULL, "device size:i", "take bytes out of a ring buffer", "ringbuf-read", NULL, HMP_CHARDEVS},
+	{"ringbuf_write", NULL, "device data:s", "put bytes into a ring buffer", "ringbuf-write", NULL, HMP_CHARDEVS},
+	{"screendump", NULL, "filename format?", "write the screen to an image file (ppm, png)", "screendump"},
+	{"sendkey", NULL, NULL, "press keys together: sendkey ctrl-alt-f1 [milliseconds]", NULL, run_sendkey},
+	{"set_link", NULL, "name up:b", "plug or unplug a network cable: on, off", "set_link"},
+	{"set_password", NULL, "protocol password connected?", "set the VNC password", "set_password"},
+	{"stop", "s", "", "stop the vCPUs", "stop"},
+	{"system_powerdown", NULL, "", "press the ACPI power button", "system_powerdown"},
+	{"system_reset", NULL, "", "press the reset button", "system_reset"},
+	{"system_wakeup", NULL, "", "wake the guest from S3", "system_wakeup"},
+	{"watchdog_action", NULL, "action", "what the watchdog does", "watchdog-set-action"},
+	{"x", NULL, NULL, "linear memory: x /4xw $rsp", NULL, run_x},
+	{"xp", NULL, NULL, "physical memory: xp /2xg 0x1000", NULL, run_xp},
+};
+
+static bool offered(const struct verb *v)
+{
+	return v->run || qmp_command_find(v->qmp);
+}
+
+static const struct verb *find_verb(const char *name, size_t len)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++) {
+		const struct verb *v = &verbs[i];
+
+		if ((strlen(v->name) == len && !strncmp(v->name, name, len)) ||
+		    (v->alias && strlen(v->alias) == len && !strncmp(v->alias, name, len)))
+			return offered(v) ? v : NULL;
+	}
+	return NULL;
+}
+
+const char *hmp_command_at(size_t i)
+{
+	for (size_t k = 0; k < ARRAY_SIZE(verbs); k++)
+		if (offered(&verbs[k]) && !i--)
+			return verbs[k].name;
+	return NULL;
+}
+
+enum hmp_ids hmp_completes(const char *command)
+{
+	const struct verb *v = find_verb(command, strlen(command));
+
+	return v ? v->ids : HMP_NO_IDS;
+}
+
+/* ---- help ---- */
+
+static void print_syntax(FILE *out, const struct verb *v)
+{
+	const char *p = v->args ? v->args : "";
+
+	fprintf(out, "%s%s%s", v->name, v->alias ? "|" : "", v->alias ? v->alias : "");
+	while (*p) {
+		size_t n = strcspn(p, " "), name = strcspn(p, " :?=");
+
+		if (*p == '-')
+			fprintf(out, " [%.2s]", p);
+		else if (*p == ':')
+			fprintf(out, " options");
+		else if (p[name] == '?')
+			fprintf(out, " [%.*s]", (int)name, p);
+		else if (strncmp(p, "driver", 6) && strncmp(p, "type", 4) && strncmp(p, "qom-type", 8))
+			fprintf(out, " %.*s", (int)name, p);
+		p += n + (p[n] == ' ');
+	}
+	fprintf(out, " -- %s\r\n", v->help);
+}
+
+static void run_help(struct hmp *h, const char *spec, const char *rest)
+{
+	const struct verb *one = *rest ? find_verb(rest, strlen(rest)) : NULL;
+	const char *name, *help;
+
+	for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
+		if (offered(&verbs[i]) && (!*rest || one == &verbs[i]))
+			print_syntax(h->out, &verbs[i]);
+	for (size_t i = 0; (!*rest || !strcmp(rest, "info")) && (name = hmp_info_at(i, &help)); i++)
+		if (help)
+			fprintf(h->out, "info %s -- %s\r\n", name, help);
+}
+
+static void run_info_command(struct hmp *h, const char *spec, const char *rest)
+{
+	if (!*rest)
+		run_help(h, spec, "info");
+	else if (!hmp_info(h, rest))
+		fprintf(h->out, "unknown command: 'info %.200s'\r\n", rest);
+}
+
+/* ---- words to arguments ---- */
+
+/* The next word of *p: quoted or up to a blank; malloc'ed, NULL at the end. */
+static char *next_word(const char **p)
+{
+	const char *s = *p + strspn(*p, " \t");
+	char *word, *to;
+	char quote = 0;
+
+	if (!*s)
+		return NULL;
+	word = to = xzalloc(strlen(s) + 1);
+	for (; *s && (quote || (*s != ' ' && *s != '\t')); s++) {
+		if (*s == '"' && (!quote || quote == '"'))
+			quote = quote ? 0 : '"';
+		else if (*s == '\\' && quote && s[1])
+			*to++ = *++s;
+		else
+			*to++ = *s;
+	}
+	*p = s;
+	return word;
+}
+
+static json_t *typed(const char *text, char type, struct err *e)
+{
+	char *end;
+	long long v;
+
+	switch (type) {
+	case 'b':
+		if (strcmp(text, "on") && strcmp(text, "off"))
+			err_set(e, EINVAL, "'%.100s': on or off expected", text);
+		return json_boolean(!strcmp(text, "on"));
+	case 'i':
+	case 'm':
+		v = strtoll(text, &end, 0);
+		if (end == text || *end)
+			err_set(e, EINVAL, "'%.100s': a number expected", text);
+		if (type == 'm' && (v < 0 || v > INT64_MAX >> 20))
+			err_set(e, EINVAL, "'%.100s': too large", text);
+		return json_integer(e->code ? 0 : type == 'm' ? v << 20 : v);
+	case 'j': {
+		json_t *any = json_loads(text, JSON_DECODE_ANY, NULL);
+
+		return any ? any : qmp_text(text);
+	}
+	case 'f':
+		if (!strncmp(text, "file:", 5) || !strncmp(text, "fd:", 3))
+			return json_string(text);
+		return json_sprintf("file:%s", text);
+	default:
+		return qmp_text(text);
+	}
+}
+
+/* "e1000,id=x,mac=..": the first word is the value of `implied`. */
+static void add_options(json_t *args, const char *text, const char *implied, struct err *e)
+{
+	struct opts o = {0};
+
+	if (opts_parse(&o, text, implied, e))
+		return;
+	for (size_t i = 0; i < o.n; i++)
+		json_object_set_new(args, o.v[i].key, qmp_text(o.v[i].value));
+	opts_free(&o);
+}
+
+/* One word of the table; false: no more input is needed. */
+static void take_argument(json_t *args, const char *name, size_t len, const char **rest, struct err *e)
+{
+	size_t n = strcspn(name, " :?=");
+	char key[64], type = name[n + (name[n] == '?')] == ':' ? name[n + (name[n] == '?') + 1] : 0;
+	char *word;
+
+	snprintf(key, sizeof(key), "%.*s", (int)n, name);
+	if (type == 's') {
+		*rest += strspn(*rest, " \t");
+		word = **rest ? xstrdup(*rest) : NULL;
+		*rest += strlen(*rest);
+	} else {
+		word = next_word(rest);
+	}
+	if (word)
+		json_object_set_new(args, key, typed(word, type, e));
+	else if (name[n] != '?')
+		err_set(e, EINVAL, "parameter '%s' is missing", key);
 	free(word);
-	fclose(out);
+}
+
+/* -f and the like, in any order, before the words. */
+static void take_flags(json_t *args, const char *spec, const char **rest, struct err *e)
+{
+	for (;;) {
+		const char *p = *rest + strspn(*rest, " \t"), *flag;
+		char name[64], text[4];
+
+		if (*p != '-' || !p[1] || (p[2] && p[2] != ' '))
+			return;
+		snprintf(text, sizeof(text), "%.2s=", p);
+		flag = strstr(spec, text);
+		if (!flag) {
+			if (strchr("0123456789", p[1]))
+				return;
+			err_set(e, EINVAL, "unsupported option %.2s", p);
+			return;
+		}
+		snprintf(name, sizeof(name), "%.*s", (int)strcspn(flag + 3, " "), flag + 3);
+		json_object_set_new(args, name, json_true());
+		*rest = p + 2;
+	}
+}
+
+static json_t *arguments(const struct verb *v, const char *rest, struct err *e)
+{
+	json_t *args = json_object();
+
+	if (*v->args == ':') {
+		add_options(args, rest, v->args + 3, e);
+		return args;
+	}
+	take_flags(args, v->args, &rest, e);
+	for (const char *p = v->args; *p && !e->code;) {
+		size_t n = strcspn(p, " ");
+
+		if (*p != '-')
+			take_argument(args, p, n, &rest, e);
+		p += n + (p[n] == ' ');
+	}
+	rest += strspn(rest, " \t");
+	if (!e->code && *rest)
+		err_set(e, EINVAL, "extraneous characters at the end of line: '%.100s'", rest);
+	return args;
+}
+
+/* ---- running ---- */
+
+static void finish(struct hmp *h)
+{
+	void (*done)(struct hmp *h, const char *text) = h->done;
+	char *text;
+
+	fclose(h->out);
+	text = h->text;
+	done(h, text ? text : "");
+	free(text);
+}
+
+static void print_result(FILE *out, const json_t *result)
+{
+	char *text = json_dumps(result, JSON_INDENT(4) | JSON_ENCODE_ANY);
+
+	for (const char *p = text ? text : ""; *p; p++)
+		fprintf(out, *p == '\n' ? "\r\n" : "%c", *p);
+	fprintf(out, "\r\n");
+	free(text);
+}
+
+static void answered(void *opaque, json_t *result, const struct err *e)
+{
+	struct hmp *h = opaque;
+
+	if (!result)
+		fprintf(h->out, "Error: %s\r\n", e->msg);
+	else if (json_is_string(result))
+		fprintf(h->out, "%s\r\n", json_string_value(result));
+	else if (!json_is_object(result) || json_object_size(result))
+		print_result(h->out, result);
+	finish(h);
+}
+
+static void run_qmp(struct hmp *h, const struct verb *v, const char *rest)
+{
+	struct err e = ERR_INIT;
+	json_t *args = arguments(v, rest, &e);
+
+	if (!e.code && !strcmp(v->qmp, "dump-guest-memory") && !json_object_get(args, "paging"))
+		json_object_set_new(args, "paging", json_false());
+	if (e.code) {
+		fprintf(h->out, "%s: %s\r\n", v->name, e.msg);
+		finish(h);
+	} else {
+		qmp_run(h->board, v->qmp, args, answered, h);
+	}
+	json_decref(args);
+}
+
+void hmp_run(struct hmp *h, const char *line)
+{
+	const char *p = line + strspn(line, " \t");
+	char *text = xstrndup(p, strcspn(p, "\r\n")), spec[16] = "", *rest; /* one command */
+	size_t len = strcspn(text, " \t/"), end = strlen(text);
+	const struct verb *v = find_verb(text, len);
+
+	while (end && (text[end - 1] == ' ' || text[end - 1] == '\t'))
+		text[--end] = 0;
+	h->text = NULL;
+	h->size = 0;
+	h->out = open_memstream(&h->text, &h->size);
+	rest = text + len + strspn(text + len, " \t");
+	if (v && v->run && *rest == '/') { /* a format: "x/4xw" or "x /4xw" */
+		size_t n = strcspn(rest + 1, " \t");
+
+		snprintf(spec, sizeof(spec), "%.*s", (int)n, rest + 1);
+		rest += 1 + n;
+		rest += strspn(rest, " \t");
+	}
+	if (v && v->qmp) {
+		run_qmp(h, v, rest);
+	} else {
+		if (v)
+			v->run(h, spec, rest);
+		else if (*text)
+			fprintf(h->out, "unknown command: '%.200s'\r\n", text);
+		finish(h);
+	}
+	free(text);
+}
+
+/* ---- for those who want the text ---- */
+
+struct text_run {
+	struct hmp h;
+	char *text;
+	bool left; /* the caller has gone, the answer comes too late */
+};
+
+static void keep_text(struct hmp *h, const char *text)
+{
+	struct text_run *r = container_of(h, struct text_run, h);
+
+	r->text = xstrdup(text);
+	if (r->left) {
+		free(r->text);
+		free(r);
+	}
+}
+
+char *hmp_run_text(struct board *board, const char *line)
+{
+	struct text_run *r = xzalloc(sizeof(*r));
+	char *text;
+
+	r->h.board = board;
+	r->h.done = keep_text;
+	hmp_run(&r->h, line);
+	if (!r->text) {
+		r->left = true;
+		return xstrdup("started\r\n");
+	}
+	text = r->text;
+	free(r);
 	return text;
 }

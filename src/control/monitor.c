@@ -32,6 +32,7 @@ struct qmp_session {
 	uint64_t lost_events;
 	struct qmp_later *waits_for; /* a command whose answer comes later; those behind it: */
 	json_t *held;                /* array, in order */
+	struct bh free_bh;
 	struct qmp_session *next;
 };
 
@@ -213,6 +214,7 @@ static void session_free(struct qmp_session *s)
 			*p = s->next;
 			break;
 		}
+	bh_cancel(&s->free_bh);
 	if (s->own_chardev)
 		chardev_close(s->c);
 	else
@@ -245,7 +247,7 @@ static void event(void *opaque, enum chardev_event ev)
 		s->in.skipping = false;
 		if (s->own_chardev && !s->closing) {
 			s->closing = true;
-			loop_post(loop_main(), NULL, session_free_later, s);
+			bh_schedule(&s->free_bh);
 		}
 	}
 }
@@ -265,6 +267,7 @@ static struct qmp_session *session_new(struct board *board, struct chardev *c, b
 	*s = (struct qmp_session){
 		.board = board, .c = c, .pretty = pretty, .own_chardev = own_chardev, .next = sessions};
 	sessions = s;
+	bh_init(&s->free_bh, loop_main(), NULL, session_free_later, s);
 	s->held = json_array();
 	json_stream_init(&s->in, got_value, got_garbage, s);
 	chardev_attach(c, &frontend, s, NULL);

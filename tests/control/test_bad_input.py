@@ -50,7 +50,7 @@ MISTAKES = [
     (["-rtc", "base=yesterday"], ["yesterday"]),
     (["-uuid", "1234"], ["-uuid", "1234"]),
     (["-vga", "voodoo"], ["voodoo"]),
-    (["-monitor", "stdio"], ["-monitor", "-qmp"]),
+    (["-monitor", "nonsense"], ["-monitor", "nonsense"]),
     (["-serial", "nonsense:1"], ["nonsense"]),
     (["-qmp", "unix:@DIR@/busy,server=on,wait=off"], ["busy"]),
     (["-qmp", "tcp:127.0.0.1:@PORT@,server=on,wait=off"], ["@PORT@"]),

@@ -75,7 +75,11 @@ class Console(unittest.TestCase):
                 term.type(b"\x01h")
                 term.wait_for(b"Ctrl-A x")
                 term.type(b"\x01c")
-                term.wait_for(b"-qmp")
+                term.wait_for(b"nothing else" if "-chardev" in options else b"(qemu) ")
+                if "-chardev" not in options:
+                    term.type(b"info status\r")
+                    term.wait_for(b"VM status: running")
+                    term.type(b"\x01c")
                 term.type(b"\x03\x1a\x1c")
                 term.type(b"\x01x")
                 self.assertEqual(term.process.wait(15), 0)

@@ -260,8 +260,7 @@ class Monitors(unittest.TestCase):
                 self.assertTrue(vmm.client(path).command("query-status")["running"])
 
     def test_refused(self):
-        for args, word in ((["-monitor", "stdio"], "-qmp"), (["-mon", "chardev=x,mode=control"], "'x'"),
-                           (["-chardev", "null,id=n", "-mon", "n"], "mode=control"),
+        for args, word in ((["-monitor", "nonsense"], "nonsense"), (["-mon", "chardev=x,mode=control"], "'x'"),
                            (["-chardev", "null,id=n", "-mon", "n,mode=contrl"], "mode"),
                            (["-chardev", "null,id=n", "-mon", "n,mode=control", "-serial", "chardev:n"], "in use"),
                            (["-qmp", "unix:/nonexistent/dir/s,server=on,wait=off"], "/nonexistent/dir/s"),
