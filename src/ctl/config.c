@@ -269,13 +269,9 @@ int guest_config_complete(struct guest_config *c, const char *dir, const char *d
 		free(c->name);
 		c->name = xstrdup(default_name);
 	}
-	if (!c->maxmem)
-		c->maxmem = c->memory;
-	if (!c->maxvcpus)
-		c->maxvcpus = c->vcpus;
-	if (c->maxmem < c->memory)
+	if (c->maxmem && c->maxmem < c->memory)
 		return err_set(e, EINVAL, "maxmem is less than memory");
-	if (c->maxvcpus < c->vcpus)
+	if (c->maxvcpus && c->maxvcpus < c->vcpus)
 		return err_set(e, EINVAL, "maxvcpus=%u is less than vcpus=%u", c->maxvcpus, c->vcpus);
 	if (c->vnc_password && strlen(c->vnc_password) > 8)
 		return err_set(e, EINVAL, "vnc-password: VNC takes 8 characters at most");

@@ -176,9 +176,12 @@ static int keep(const struct start *s, int ready, struct err *e)
 		k.dir = r = take_directory(run, name, &lock, e);
 	if (r >= 0) {
 		argv_add(&again, "-S"); /* until the keeper has applied its part */
-		argv_add(&argv, "%s", s->incoming ? "-incoming" : "-S");
-		if (s->incoming)
+		if (!s->incoming || s->paused)
+			argv_add(&argv, "-S");
+		if (s->incoming) {
+			argv_add(&argv, "-incoming");
 			argv_add(&argv, "%s", s->incoming);
+		}
 		k.paused |= s->incoming != NULL;
 		k.log = open_log(k.dir, name, e);
 		r = k.log < 0 ? -EIO : write_files(k.dir, s->config, &argv, e);

@@ -261,7 +261,8 @@ static void dump_core(struct life *l)
 		say(l->k, "dump written to %s", path);
 	} else {
 		say(l->k, "no dump: %s", e.msg);
-		unlink(path);
+		if (fd >= 0)
+			unlink(path);
 	}
 	json_decref(event);
 	json_decref(answer);
@@ -301,7 +302,7 @@ static void on_event(struct life *l, json_t *event)
 		say(l->k, "preserved as it is; vmmctl destroy ends it");
 		return;
 	}
-	if (l->panicked && policy >= POLICY_COREDUMP_DESTROY)
+	if (!strcmp(name, "GUEST_PANICKED") && policy >= POLICY_COREDUMP_DESTROY && !l->quit_sent)
 		dump_core(l);
 	quit(l);
 }
@@ -403,11 +404,12 @@ static bool again(struct life *l, int status)
 	return policy == POLICY_RESTART || policy == POLICY_COREDUMP_RESTART;
 }
 
-static bool too_often(int64_t *starts)
+/* starts: when the latest were, the last one now. */
+static bool too_often(int64_t starts[RESTARTS + 1])
 {
-	memmove(starts, starts + 1, (RESTARTS - 1) * sizeof(*starts));
-	starts[RESTARTS - 1] = now_ms();
-	return starts[0] && starts[RESTARTS - 1] - starts[0] < RESTARTS_MS;
+	memmove(starts, starts + 1, RESTARTS * sizeof(*starts));
+	starts[RESTARTS] = now_ms();
+	return starts[0] && starts[RESTARTS] - starts[0] < RESTARTS_MS;
 }
 
 /* 1: start again; 0: over; -errno: it did not start. */
@@ -449,7 +451,7 @@ static int live(struct keeper *k, char **argv, int signals, bool first, struct e
 
 int keeper_run(struct keeper *k)
 {
-	int64_t starts[RESTARTS] = {0};
+	int64_t starts[RESTARTS + 1] = {0};
 	struct err e = ERR_INIT;
 	sigset_t set;
 	int signals, r;
@@ -470,8 +472,13 @@ int keeper_run(struct keeper *k)
 		}
 		say(k, "starting again");
 		r = live(k, k->argv_again, signals, false, &e);
-		if (r < 0)
+		if (r < 0) {
+			enum guest_policy policy = k->config->on_crash;
+
 			say(k, "%s", e.msg);
+			if (policy == POLICY_RESTART || policy == POLICY_COREDUMP_RESTART)
+				r = 1;
+		}
 	}
 	if (r < 0 && k->ready >= 0) {
 		dprintf(k->ready, "-%s", e.msg);

@@ -309,8 +309,9 @@ static int do_clone(struct ctl *c)
 
 static int run_editor(struct ctl *c, const char *file)
 {
-	const char *editor = getenv("VISUAL") ? getenv("VISUAL") : getenv("EDITOR");
-	char *script = xasprintf("%s \"$1\"", editor && *editor ? editor : "vi");
+	const char *visual = getenv("VISUAL"), *editor = getenv("EDITOR");
+	const char *command = visual && *visual ? visual : editor && *editor ? editor : "vi";
+	char *script = xasprintf("%s \"$1\"", command);
 	pid_t pid = fork();
 	int status = 0;
 

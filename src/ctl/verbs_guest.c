@@ -25,6 +25,8 @@ static const char *plain_state(const char *state)
 		return "?";
 	if (!strcmp(state, "guest-panicked"))
 		return "crashed";
+	if (!strcmp(state, "prelaunch"))
+		return "paused";
 	return state;
 }
 
@@ -222,7 +224,9 @@ static int do_destroy(struct ctl *c)
 
 static int shutdown_one(struct ctl *c, struct guest *g)
 {
-	return guest_command(c, g, "system_powerdown", NULL);
+	int r = guest_command(c, g, "system_powerdown", NULL);
+
+	return r == CTL_NO_ANSWER && qmp_gone(g->qmp) ? CTL_OK : r; /* it has ended by itself */
 }
 
 /* All are asked first, then waited for. */

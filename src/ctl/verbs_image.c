@@ -182,6 +182,19 @@ static int save_config(struct ctl *c, const struct guest *g, const char *path)
 	return r;
 }
 
+/* The guest runs while its moment is written. A vmm that cannot lets it stand still meanwhile. */
+static int let_go_on(struct ctl *c, struct guest *g)
+{
+	json_t *capability = json_pack("{s:s, s:b}", "capability", "background-snapshot", "state", 1);
+	int r = guest_command(c, g, "migrate-set-capabilities", json_pack("{s:[o]}", "capabilities", capability));
+
+	if (r == CTL_FAILED) {
+		ctl_warn(c, "%s; the guest stands still while it is saved", c->err.msg);
+		r = CTL_OK;
+	}
+	return r;
+}
+
 static int do_save(struct ctl *c)
 {
 	bool checkpoint = ctl_option(c, "checkpoint"), running = false;
@@ -199,6 +212,8 @@ static int do_save(struct ctl *c)
 		r = save_config(c, &g, path);
 	if (!r && running && !checkpoint)
 		r = guest_command(c, &g, "stop", NULL);
+	if (!r && checkpoint)
+		r = let_go_on(c, &g);
 	if (!r) {
 		r = migrate_to(c, &g, uri, "saving");
 		if (r) { /* it is not lost: as before */
@@ -239,9 +254,9 @@ static int finish_restore(struct ctl *c, const char *name)
 
 static int do_restore(struct ctl *c)
 {
-	struct start s = {.vmm = vmm_binary(), .config = guest_config_new(), .incoming_fd = -1};
+	struct start s = {.vmm = vmm_binary(), .config = guest_config_new(), .incoming_fd = -1, .paused = true};
 	char *path = absolute(c, c->argv[0]), *beside = xasprintf("%s.vmm", path ? path : ""),
-	     *uri = xasprintf("file:%s", path ? path : "");
+	     *uri = xasprintf("file:%s%s", path ? path : "", ctl_option(c, "lazy") ? ",map=lazy" : "");
 	int r = CTL_OK;
 
 	if (!path)
@@ -373,7 +388,10 @@ static const struct verb_option migrate_options[] = {
 	{0},
 };
 static const struct verb_option save_options[] = {{'c', "checkpoint", NULL, "the guest goes on afterwards"}, {0}};
-static const struct verb_option restore_options[] = {{'p', "paused", NULL, "do not let it run yet"}, {0}};
+static const struct verb_option restore_options[] = {
+	{'p', "paused", NULL, "do not let it run yet"},
+	{'l', "lazy", NULL, "let it run at once, and read its memory as it is used; the file stays in use"},
+	{0}};
 static const struct verb_option dump_options[] = {{'C', "crash", NULL, "end the guest afterwards"}, {0}};
 
 const struct verb image_verbs[] = {

@@ -1,0 +1,170 @@
+"""vmmctl with directories of its own, so that a test sees its guests only.
+
+Guests without a CPU (-accel qtest) start in milliseconds; their registers are reached through .board(name), so a test can power
+them off, reset them or let them panic when it wants.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import unittest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+for folder in ("lib", "control", "guest"):
+    sys.path.insert(0, os.path.join(HERE, "..", folder))
+import harness  # noqa: E402
+import vmmtest  # noqa: E402
+
+VMMCTL = os.environ.get("VMMCTL") or os.path.join(vmmtest.ROOT, "build/src/ctl/vmmctl")
+OK, FAILED, USAGE, NO_GUEST, NO_ANSWER, BAD_CONFIG = range(6)
+
+
+class Case(unittest.TestCase):
+    """Each test has a run, a configuration and a log directory; what it leaves running is ended."""
+
+    maxDiff = None
+
+    def setUp(self):
+        self.dir = tempfile.mkdtemp(prefix="vmm-ctl-")
+        self.run_dir = self.path("run")
+        self.env = dict(os.environ, VMM=vmmtest.VMM, VMM_RUN_DIR=self.run_dir, VMM_CONFIG_DIR=self.path("etc"),
+                        VMM_LOG_DIR=self.path("log"), PATH=os.path.dirname(VMMCTL) + ":" + os.environ["PATH"])
+        os.mkdir(self.path("etc"))
+        self.addCleanup(self.clean_up)
+
+    def clean_up(self):
+        """End every guest, by the locks on their files, whatever state they are in."""
+        pids = [pid for name in self.names() for pid in self.holders(name)]
+        for pid in pids:
+            for what in (signal.SIGCONT, signal.SIGKILL):
+                try:
+                    os.kill(pid, what)
+                except ProcessLookupError:
+                    pass
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def names(self):
+        """The directories in the run directory."""
+        return sorted(os.listdir(self.run_dir)) if os.path.isdir(self.run_dir) else []
+
+    def holders(self, name):
+        """Process ids of a guest's keeper and vmm, as their files say, if these processes are ours."""
+        pids = []
+        for file in ("keeper", "pid"):
+            try:
+                with open(os.path.join(self.run_dir, name, file), encoding="ascii") as stream:
+                    pid = int(stream.read())
+                exe = os.readlink(f"/proc/{pid}/exe")
+                if os.path.basename(exe) in ("vmmctl", "vmm", "qemu-system-x86_64"):
+                    pids.append(pid)
+            except (OSError, ValueError):
+                pass
+        return pids
+
+    def path(self, *parts):
+        """A path in the test's directory."""
+        return os.path.join(self.dir, *parts)
+
+    def write(self, name, text, folder=""):
+        """A file; its path."""
+        path = self.path(folder, name)
+        with open(path, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        return path
+
+    def ctl(self, *args, status=OK, stdin="", timeout=60, env=None):
+        """Run vmmctl; its standard output. The status must be the expected one; standard error is in .stderr."""
+        done = subprocess.run([VMMCTL, *map(str, args)], input=stdin, env=dict(self.env, **(env or {})), cwd=self.dir, text=True,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=timeout * vmmtest.SLOW, check=False)
+        self.stderr = done.stderr
+        self.assertEqual(done.returncode, status, f"vmmctl {args}: {done.stdout}{done.stderr}")
+        if status != OK and "--json" not in args:
+            self.assertRegex(done.stderr, r"\Avmmctl: |\n?vmmctl: ")
+        return done.stdout
+
+    def json(self, *args, **options):
+        """The same with --json, decoded."""
+        return json.loads(self.ctl("--json", *args, **options))
+
+    def refused(self, status, pattern, *args, **options):
+        """The command fails with this status and such a message."""
+        self.ctl(*args, status=status, **options)
+        self.assertRegex(self.stderr, pattern)
+
+    def config(self, name="web", more="", extra="", folder="", **keys):
+        """A configuration file for a guest without a CPU; its path."""
+        text = "".join(f"{key} = {value}\n" for key, value in dict({"memory": 4, "vnc": "none"}, **keys).items())
+        sandbox = os.environ.get("VMM_TEST_ARGS", "")
+        text += f"extra = -accel qtest -qtest unix:{self.path(name)}.board,server=on,wait=off {sandbox} {extra}\n"
+        return self.write(f"{name}.vmm", text + more, folder)
+
+    def create(self, name="web", *args, **options):
+        """Start such a guest."""
+        self.ctl("create", self.config(name, **options), *args)
+        return name
+
+    def board(self, name="web"):
+        """The guest's hardware, over the qtest protocol."""
+        sock = socket.socket(socket.AF_UNIX)
+        vmmtest.poll(lambda: not sock.connect_ex(self.path(f"{name}.board")), 10, "the board's socket")
+        board = harness.Qtest(sock)
+        self.addCleanup(board.close)
+        return board
+
+    def pm_base(self, board):
+        """Registers of the PIIX4's power management at 0x600, as the firmware has them."""
+        for request in ("outl 0xcf8 0x80000b40", "outl 0xcfc 0x600", "outl 0xcf8 0x80000b80", "outb 0xcfc 1"):
+            board.ask(request)
+
+    def power_off(self, board):
+        """S5 through PM1 control. The answer may not come: vmm ends."""
+        self.pm_base(board)
+        board.stream.write(b"outw 0x604 0x2000\n")
+        board.stream.flush()
+
+    def button(self, board):
+        """Whether the power button was pressed; it is no more afterwards."""
+        self.pm_base(board)
+        pressed = board.number("inw 0x600") & 0x100
+        board.ask("outw 0x600 0x100")
+        return pressed
+
+    def row(self, name="web"):
+        """(id, state) as list says at one moment; (None, None) if there is no such guest."""
+        for row in self.json("list"):
+            if row["name"] == name:
+                return row["id"], row["state"]
+        return None, None
+
+    def wait_restart(self, pid, name="web"):
+        """Wait until it runs as another process."""
+        vmmtest.poll(lambda: self.row(name)[0] not in (None, pid) and self.row(name)[1] == "running", 20, "a second start")
+
+    def state(self, name="web"):
+        """What list says of a guest; None if there is none."""
+        for row in self.json("list"):
+            if row["name"] == name:
+                return row["state"]
+        return None
+
+    def wait_state(self, state, name="web", timeout=20):
+        """Wait until list says so."""
+        vmmtest.poll(lambda: self.state(name) == state, timeout, f"{name} to be {state} (it is {self.state(name)})")
+
+    def wait_gone(self, name="web", timeout=20):
+        """Wait until its directory is gone."""
+        vmmtest.poll(lambda: name not in self.names(), timeout, f"{name} to be gone")
+
+    def pid(self, name="web"):
+        """Process id of its vmm."""
+        return int(self.ctl("domid", name))
+
+    def log(self, name="web"):
+        """Its log."""
+        with open(self.path("log", f"{name}.log"), encoding="utf-8", errors="replace") as stream:
+            return stream.read()
