@@ -99,7 +99,7 @@ struct config {
 	char *display; /* none | curses | NULL: default */
 	bool nographic, nodefaults, no_user_config, mem_lock;
 	struct opt_list vnc, serial, parallel, debugcon, monitor, qmp, qmp_pretty, mon, chardev, drive, blockdev, netdev, device,
-		global, object, smbios, fw_cfg, add_fd, acpitable, msg, audiodev;
+		global, object, smbios, fw_cfg, add_fd, acpitable, msg, audiodev, set;
 	char *incoming, *loadvm, *migration_allow;
 	bool stopped; /* -S */
 	int reboot;
@@ -120,6 +120,8 @@ int config_parse(struct config *c, int argc, char **argv, struct err *e);
 void config_free(struct config *c);
 /* One more option, as if it were on the command line ("drive", "file=..."); not those that print help. */
 int config_add(struct config *c, const char *option, const char *arg, struct err *e);
+/* -set device.ID.PROP=VALUE: fn gets each; an ID nobody has is an error. */
+int config_each_set(struct config *c, struct opts *(*device)(struct config *c, const char *id), struct err *e);
 /* Fill what was not given, check what contradicts; config_parse() has done it. */
 int config_complete(struct config *c, struct err *e);
 /* The list of an option that can be given several times. */

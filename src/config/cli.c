@@ -565,6 +565,7 @@ static const struct row rows[] = {
 	   rtc_props),
 	LIST("device", "DRIVER[,PROP=VALUE...]", STD,
 	     "add a device; -device help lists them, -device NAME,help its properties", device, "driver"),
+	LIST("set", "device.ID.PROP=VALUE", STD, "another value for a property of one device", set, NULL),
 	LIST("global", "DRIVER.PROP=VALUE", STD, "default for a property of all devices of a kind", global, NULL),
 	FN("object", "TYPE,id=ID[,PROP=VALUE...]", STD,
 	   "create an object that devices refer to; -object help lists the types, -object TYPE,help their properties",

@@ -137,6 +137,39 @@ static int check_combinations(struct config *c, struct err *e)
 	return 0;
 }
 
+int config_each_set(struct config *c, struct opts *(*device)(struct config *c, const char *id), struct err *e)
+{
+	for (struct opt_item *i = c->set.first; i; i = i->next) {
+		char id[64], prop[64];
+		struct opts *o;
+
+		if (i->opts.n != 1 || sscanf(i->opts.v[0].key, "device.%63[^.].%63s", id, prop) != 2)
+			return err_set(e, EINVAL, "-set %s: expected device.ID.PROPERTY=VALUE", i->text);
+		o = device(c, id);
+		if (!o)
+			return err_set(e, ENODEV, "-set %s: there is no device '%s'", i->text, id);
+		opts_set(o, prop, i->opts.v[0].value);
+	}
+	return 0;
+}
+
+static struct opts *find_device(struct config *c, const char *id)
+{
+	for (struct opt_item *i = c->device.first; i; i = i->next) {
+		const char *name = opts_get(&i->opts, "id");
+
+		if (name && !strcmp(name, id))
+			return &i->opts;
+	}
+	return NULL;
+}
+
+/* With -incoming and nothing else the devices are not known yet. */
+static bool machine_is_known(const struct config *c)
+{
+	return !c->incoming || c->guest_option || !strcmp(c->incoming, "defer");
+}
+
 int config_complete(struct config *c, struct err *e)
 {
 	int r = check_machine(c, e);
@@ -147,6 +180,8 @@ int config_complete(struct config *c, struct err *e)
 		r = complete_memory(c, e);
 	if (!r)
 		r = check_combinations(c, e);
+	if (!r && machine_is_known(c))
+		r = config_each_set(c, find_device, e);
 	return r;
 }
 
@@ -202,7 +237,7 @@ void config_free(struct config *c)
 	struct opt_list *lists[] = {&c->vnc,        &c->serial, &c->parallel, &c->debugcon, &c->monitor,  &c->qmp,
 				    &c->qmp_pretty, &c->mon,    &c->chardev,  &c->drive,    &c->blockdev, &c->netdev,
 				    &c->device,     &c->global, &c->object,   &c->smbios,   &c->fw_cfg,   &c->add_fd,
-				    &c->acpitable,  &c->msg,    &c->audiodev};
+				    &c->acpitable,  &c->msg,    &c->audiodev, &c->set};
 
 	for (size_t i = 0; i < ARRAY_SIZE(strings); i++) {
 		free(*strings[i]);

@@ -351,6 +351,14 @@ static int load_devices(struct reader *r, struct err *e)
 	return 0;
 }
 
+static struct opts *find_device(struct config *c, const char *id)
+{
+	for (struct described_device *d = c->described->devices; d; d = d->next)
+		if (!strcmp(d->id, id))
+			return &d->opts;
+	return NULL;
+}
+
 /* ---- the host's side ---- */
 
 /* What an option of the command line replaces: the option with the same id, node name or place. */
@@ -636,6 +644,8 @@ int machine_config_from_description(struct config *c, const void *fdt, size_t le
 		ret = load_files(&r, e);
 	if (!ret)
 		ret = load_devices(&r, e);
+	if (!ret)
+		ret = config_each_set(c, find_device, e);
 	if (!ret)
 		ret = load_host(&r, e);
 	return ret;

@@ -324,8 +324,11 @@ static void end_lazy(void)
 /* Does it fit the machine? Then its memory is emptied (of firmware and the like), or replaced. */
 static void prepare(struct main_call *c)
 {
-	int r = machine_check_description(session.board, rs.im->description, rs.im->description_len, &c->err);
+	int r = 0;
 
+	/* A machine built from this description may differ where the operator said so (a template's clone: -set, -uuid). */
+	if (!machine_config(session.board)->described)
+		r = machine_check_description(session.board, rs.im->description, rs.im->description_len, &c->err);
 	if (!r)
 		r = check_layout(rs.im->layout, rs.im->layout_len, &c->err);
 	if (!r)

@@ -92,15 +92,23 @@ class Files(unittest.TestCase):
 
     def test_template(self):
         """Two at a time from one file, each with memory of its own."""
-        like = self.saved(memory=128, size=16)
-        with self.restored(f"file:{self.path},map=private", "-name", "one", like=like) as b, \
+        with mig.Dirtier("-device", "isa-debug-exit,id=leave,iobase=0x504", memory=128, size=16) as like:
+            like.running()
+            like.qmp.command("migrate", uri=f"file:{self.path}")
+            like.migration("completed")
+        with self.restored(f"file:{self.path},map=private", "-name", "one", "-set", "device.leave.iobase=0x508",
+                           like=like) as b, \
                 self.restored(f"file:{self.path},map=private", "-name", "two", "-uuid",
                               "11111111-2222-3333-4444-555555555555", like=like) as c:
             self.assertEqual(b.qmp.command("query-name")["name"], "one")
+            self.assertEqual(b.qmp.command("qom-get", path="/machine/peripheral/leave", property="iobase"), 0x508)
             self.assertEqual(c.qmp.command("query-uuid")["UUID"], "11111111-2222-3333-4444-555555555555")
             b.alive()
             c.alive()
             self.assertEqual(b.migration("completed")["status"], "completed")
+            with Bare(f"file:{self.path}", "-set", "device.nobody.iobase=1", like=like) as nobody:
+                self.assertEqual(nobody.wait_exit(), 1)
+                self.assertIn("no device 'nobody'", nobody.stderr())
             # And one moves on.
             listen = os.path.join(self.dir.name, "m")
             with Bare(f"unix:{listen}", like=like) as d:
