@@ -17,6 +17,7 @@
 #include "vmm/block.h"
 #include "vmm/chardev.h"
 #include "vmm/control.h"
+#include "vmm/crash.h"
 #include "vmm/display.h"
 #include "vmm/machine.h"
 #include "vmm/migration.h"
@@ -61,15 +62,44 @@ static int take_signals(struct run *run, struct err *e)
 	return run->signal_watch ? 0 : -ENOMEM;
 }
 
+static int set_on_off(const char *key, const char *value, void (*set)(bool on), struct err *e)
+{
+	if (strcmp(value, "on") && strcmp(value, "off"))
+		return err_set(e, EINVAL, "-msg: Parameter '%s' expects 'on' or 'off'", key);
+	set(!strcmp(value, "on"));
+	return 0;
+}
+
+static int set_message_format(const struct config *c, struct opts *o, struct err *e)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < o->n && !r; i++) {
+		const char *key = o->v[i].key, *value = o->v[i].value;
+
+		if (!strcmp(key, "timestamp"))
+			r = set_on_off(key, value, log_set_timestamp, e);
+		else if (!strcmp(key, "guest-name"))
+			log_set_guest_name(!strcmp(value, "on") ? c->name : NULL);
+		else if (strcmp(key, "format"))
+			r = err_set(e, EINVAL, "-msg: Invalid parameter '%s'; there are timestamp, guest-name and format", key);
+		else if (strcmp(value, "text") && strcmp(value, "json"))
+			r = err_set(e, EINVAL, "-msg: Parameter 'format' expects 'text' or 'json'");
+		else
+			log_set_json(!strcmp(value, "json"));
+	}
+	return r;
+}
+
 static int set_up_log(const struct config *c, struct err *e)
 {
-	for (struct opt_item *i = c->msg.first; i; i = i->next) {
-		const char *v = opts_get(&i->opts, "timestamp");
-
-		log_set_timestamp(v && !strcmp(v, "on"));
-	}
-	if (c->log_filter && log_set_filter(c->log_filter, e))
+	for (struct opt_item *i = c->msg.first; i; i = i->next)
+		if (set_message_format(c, &i->opts, e))
+			return -EINVAL;
+	if (c->log_filter && log_set_filter(c->log_filter, e)) {
+		err_prefix(e, "-d %s", c->log_filter);
 		return -EINVAL;
+	}
 	return c->log_file ? log_open(c->log_file, e) : 0;
 }
 
@@ -139,6 +169,9 @@ static int start(struct run *run, struct err *e)
 	struct config *c = &run->config;
 	int r = set_up_log(c, e);
 
+	crash_set_cleanup(chardev_restore_terminal);
+	crash_init();
+
 	if (!r)
 		r = process_daemonize(c, e);
 	if (!r)
@@ -191,6 +224,7 @@ static void stop(struct run *run)
 		close(run->signal_fd);
 	loop_free(loop_main());
 	process_cleanup();
+	log_set_guest_name(NULL);
 	config_free(&run->config);
 }
 

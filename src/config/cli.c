@@ -648,8 +648,10 @@ static const struct row rows[] = {
 	FLAG("no-user-config", RUN, "accepted for compatibility: there is no user configuration", no_user_config),
 
 	STRING("D", "FILE", DBG, "write the log to FILE", log_file),
-	FN("d", "ROOM[,ROOM...]", DBG, "log more: rooms, guest_errors, all; -d help lists them", opt_d, NULL),
-	LIST("msg", "timestamp=on", DBG, "time stamps in messages", msg, "timestamp"),
+	FN("d", "ITEM[=LEVEL][,ITEM...]", DBG, "log more, or less: rooms, guest_errors, all; -d help lists them", opt_d,
+	   NULL),
+	LIST("msg", "[timestamp=on|off][,guest-name=on|off][,format=text|json]", DBG,
+	     "time stamps, the guest's name, JSON lines in messages", msg, "timestamp"),
 	STRING("qtest", "CHARDEV", DBG, "serve the qtest protocol (with -accel qtest)", qtest),
 	STRING("qtest-log", "FILE", DBG, "log the qtest protocol", qtest_log),
 	STRING("gdb", "DEV", DBG, "serve the gdb remote protocol", gdb),

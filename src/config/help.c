@@ -1,4 +1,5 @@
 /* --help, --version and the lists behind "help" arguments. */
+#include "vmm/log.h"
 #include "cli.h"
 #include "vmm-config.h"
 #include "vmm/device.h"
@@ -56,11 +57,14 @@ int cli_cpu_help(void)
 
 int cli_log_help(void)
 {
-	printf("Log items (comma separated):\n"
-	       "all             everything\n"
-	       "guest_errors    what the guest does that its hardware forbids\n"
-	       "ROOM            debug messages of a room: base config kvm machine map block chardev display control "
-	       "sandbox\n");
+	const char *name, *summary;
+
+	printf("Log items (comma separated): ITEM logs its debug messages, ITEM=LEVEL what is as bad as LEVEL (error, warning, "
+	       "info, debug) or worse\n");
+	printf("%-16s %s\n%-16s %s\n", "all", "everything", "guest_errors",
+	       "what the guest does that its hardware forbids (no level)");
+	for (size_t i = 0; (name = log_room(i, &summary)); i++)
+		printf("%-16s %s\n", name, summary);
 	return 1;
 }
 
