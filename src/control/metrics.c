@@ -17,6 +17,7 @@
 #include "vmm/block.h"
 #include "vmm/clock.h"
 #include "vmm/kvm.h"
+#include "vmm/log.h"
 #include "vmm/machine.h"
 
 enum metric_type { COUNTER, GAUGE, HISTOGRAM, INFO };
@@ -455,6 +456,19 @@ static void collect_size(struct sink *s)
 	each_drive(s, drive_size);
 }
 
+/* ---- the log ---- */
+
+static void collect_log(struct sink *s)
+{
+	for (int i = 0; i < LOG_LEVELS; i++)
+		put_number(s, LABELS("level", log_level_name((enum log_level)i)), log_count((enum log_level)i));
+}
+
+static void collect_log_suppressed(struct sink *s)
+{
+	put_number(s, NULL, log_suppressed());
+}
+
 /* ---- the process ---- */
 
 static struct host_process process; /* of this scrape */
@@ -510,6 +524,8 @@ static const struct metric metrics[] = {
 	{"vmm_block_latency_seconds", HISTOGRAM, "seconds", "Time from submission to completion.", collect_latency},
 	{"vmm_block_queue_depth", GAUGE, NULL, "Requests in flight.", collect_depth},
 	{"vmm_block_size_bytes", GAUGE, "bytes", "Size of the medium; 0: none.", collect_size},
+	{"vmm_log_messages", COUNTER, NULL, "Lines written to the log.", collect_log},
+	{"vmm_log_suppressed", COUNTER, NULL, "Lines that rate limits kept back.", collect_log_suppressed},
 	{"process_cpu_seconds", COUNTER, "seconds", "CPU time of all threads.", process_cpu},
 	{"process_resident_memory_bytes", GAUGE, "bytes", "Resident memory, guest RAM included.", process_resident},
 	{"process_virtual_memory_bytes", GAUGE, "bytes", "Virtual memory.", process_virtual},

@@ -21,6 +21,7 @@
 #include <unistd.h>
 #include "src/display/modules.h"
 #include "vmm/clock.h"
+#include "vmm/crash.h"
 #include "vmm/log.h"
 #include "vmm/loop.h"
 #include "vmm/sandbox.h"
@@ -587,6 +588,7 @@ static void begin_thread(void *opaque)
 	if (!vnc.started)
 		return;
 	sigfillset(&all);
+	crash_unblock(&all);
 	pthread_sigmask(SIG_BLOCK, &all, &old);
 	rc = pthread_create(&vnc.thread, NULL, server_thread, NULL);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);

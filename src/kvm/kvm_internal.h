@@ -251,6 +251,16 @@ struct vcpu_image {
 };
 
 #define N_EXIT_REASONS 48
+#define EXIT_RING      32u
+
+/* What a vCPU left the guest for, kept for a crash report. */
+struct exit_record {
+	uint64_t address; /* port or address */
+	uint32_t data;    /* written: the first bytes */
+	uint8_t reason, size;
+	bool write;
+};
+
 struct kvm_vcpu {
 	struct kvm_vm *vm;
 	unsigned index;
@@ -276,6 +286,8 @@ struct kvm_vcpu {
 	struct vcpu_image *poweron; /* as KVM created it, for reset */
 	struct vcpu_image image;    /* kvm_vcpu_state's object part */
 	atomic_ullong exits[N_EXIT_REASONS];
+	struct exit_record recent[EXIT_RING]; /* vCPU thread; read by nobody but a crash */
+	uint32_t n_recent;
 	atomic_ullong doze_ns;
 };
 
@@ -300,6 +312,7 @@ int vcpu_push_sregs(struct kvm_vcpu *c, const struct vcpu_image *m);
 bool vcpu_debug_exit(struct kvm_vcpu *c);
 /* vcpu.c: the thread's exits by number */
 const char *vcpu_exit_name(unsigned reason);
+void vcpu_dump_exits(void *vm); /* for a crash report */
 /* vcpu_exit.c: handle what KVM_RUN returned with. False: this vCPU must not go on. */
 bool vcpu_handle_exit(struct kvm_vcpu *c);
 void vcpu_internal_error(struct kvm_vcpu *c, const char *what);

@@ -11,6 +11,7 @@
  * after KVM_RUN was entered again) so that reset and save see an instruction boundary.
  */
 #include "src/kvm/kvm_internal.h"
+#include "vmm/crash.h"
 
 #include <signal.h>
 #include <stdlib.h>
@@ -405,9 +406,7 @@ static void prepare_thread(struct kvm_vcpu *c)
 	pthread_setname_np(pthread_self(), name);
 	sigfillset(&set);
 	sigdelset(&set, KICK_SIGNAL);
-	sigdelset(&set, SIGSEGV);
-	sigdelset(&set, SIGBUS);
-	sigdelset(&set, SIGSYS); /* the sandbox's verdict */
+	crash_unblock(&set);
 	pthread_sigmask(SIG_SETMASK, &set, NULL);
 	self = c;
 }

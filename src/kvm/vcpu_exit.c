@@ -4,6 +4,7 @@
 #include "src/kvm/kvm_internal.h"
 
 #include <stdio.h>
+#include "vmm/crash.h"
 
 static const char *const exit_names[N_EXIT_REASONS] = {
 	[KVM_EXIT_UNKNOWN] = "unknown",
@@ -140,6 +141,69 @@ static bool unexpected(struct kvm_vcpu *c)
 	return false;
 }
 
+/* ---- the last exits ---- */
+
+static void remember(struct kvm_vcpu *c, const struct kvm_run *run, uint32_t reason)
+{
+	struct exit_record *r = &c->recent[c->n_recent++ % EXIT_RING];
+
+	r->reason = (uint8_t)reason;
+	if (reason == KVM_EXIT_IO) {
+		r->address = run->io.port;
+		r->size = run->io.size;
+		r->write = run->io.direction == KVM_EXIT_IO_OUT;
+		memcpy(&r->data, (const uint8_t *)run + run->io.data_offset, sizeof(r->data));
+	} else if (reason == KVM_EXIT_MMIO) {
+		r->address = run->mmio.phys_addr;
+		r->size = (uint8_t)run->mmio.len;
+		r->write = run->mmio.is_write;
+		memcpy(&r->data, run->mmio.data, sizeof(r->data));
+	}
+}
+
+static void dump_record(const struct exit_record *r)
+{
+	uint32_t mask = r->size >= 4 ? ~0u : (1u << 8 * r->size) - 1;
+	const char *name = vcpu_exit_name(r->reason);
+
+	crash_text(" ");
+	if (name)
+		crash_text(name);
+	else
+		crash_dec(r->reason);
+	if (r->reason == KVM_EXIT_IO || r->reason == KVM_EXIT_MMIO) {
+		crash_text(r->write ? " write " : " read ");
+		crash_hex(r->address);
+		crash_text("/");
+		crash_dec(r->size);
+		if (r->write) {
+			crash_text("=");
+			crash_hex(r->data & mask);
+		}
+	}
+	crash_text(";");
+}
+
+void vcpu_dump_exits(void *opaque)
+{
+	struct kvm_vm *vm = opaque;
+
+	for (unsigned i = 0; i < vm->n_vcpus; i++) {
+		const struct kvm_vcpu *c = vm->vcpus[i];
+
+		if (!c || !c->n_recent)
+			continue;
+		crash_line();
+		crash_text("CPU ");
+		crash_dec(i);
+		crash_text(" (thread ");
+		crash_dec((unsigned)atomic_load(&c->tid));
+		crash_text(") last exits, newest first:");
+		for (uint32_t n = c->n_recent; n && c->n_recent - n < EXIT_RING; n--)
+			dump_record(&c->recent[(n - 1) % EXIT_RING]);
+	}
+}
+
 bool vcpu_handle_exit(struct kvm_vcpu *c)
 {
 	struct kvm_run *run = c->run;
@@ -151,6 +215,7 @@ bool vcpu_handle_exit(struct kvm_vcpu *c)
 		atomic_store_explicit(&c->exits[reason],
 				      atomic_load_explicit(&c->exits[reason], memory_order_relaxed) + 1,
 				      memory_order_relaxed);
+	remember(c, run, reason);
 	switch (reason) {
 	case KVM_EXIT_IO:
 		c->pending_io = true;

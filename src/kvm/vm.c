@@ -3,6 +3,7 @@
  * rest of the start-up. Source: Linux Documentation/virt/kvm/api.rst, sections 4.1..4.4 and 6..8.
  */
 #include "src/kvm/kvm_internal.h"
+#include "vmm/crash.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -230,6 +231,7 @@ int setup_submit(struct kvm_vm *vm, int (*fn)(struct kvm_vm *, void *, struct er
 	}
 	if (!s->started) {
 		sigfillset(&all);
+		crash_unblock(&all);
 		pthread_sigmask(SIG_SETMASK, &all, &old);
 		r = pthread_create(&s->thread, NULL, setup_thread, vm);
 		pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -332,6 +334,7 @@ struct kvm_vm *kvm_vm_new(const struct config *c, const struct kvm_exit_ops *ops
 	vm->run_size = (size_t)r;
 	enable_caps(vm);
 	vm->stats_fd = stats_open(vm->fd);
+	crash_add_dumper(vcpu_dump_exits, vm);
 	return vm;
 fail:
 	kvm_vm_free(vm);
@@ -344,6 +347,7 @@ void kvm_vm_free(struct kvm_vm *vm)
 		return;
 	kvm_vm_ready(vm, NULL);
 	kvm_vcpus_stop(vm);
+	crash_remove_dumper(vcpu_dump_exits, vm);
 	for (unsigned i = 0; i < vm->n_vcpus; i++) {
 		struct kvm_vcpu *v = vm->vcpus[i];
 

@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <unistd.h>
+#include "vmm/crash.h"
 #include "vmm/log.h"
 #include "vmm/sandbox.h"
 
@@ -184,7 +185,7 @@ int session_thread(pthread_t *t, const char *name, void *(*fn)(void *), void *ar
 	*start = (struct thread_start){ .fn = fn, .arg = arg };
 	snprintf(start->name, sizeof(start->name), "%s", name);
 	sigfillset(&all);
-	sigdelset(&all, SIGSYS); /* the sandbox's violations are told, not swallowed */
+	crash_unblock(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	r = pthread_create(t, NULL, thread_main, start);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);

@@ -13,6 +13,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "src/sandbox/sandbox_profiles.inc"
+#include "vmm/crash.h"
 #include "vmm/log.h"
 
 #define EXIT_VIOLATION (128 + SIGSYS)
@@ -63,6 +64,7 @@ static void on_violation(int sig, siginfo_t *si, void *context)
 	if (write(STDERR_FILENO, text, (size_t)n) < 0) {
 		/* nothing left to tell it to */
 	}
+	crash_report("SIGSYS", (uintptr_t)si->si_call_addr);
 	_exit(EXIT_VIOLATION);
 }
 

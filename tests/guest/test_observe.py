@@ -3,6 +3,8 @@
 
 import os
 import re
+import signal
+import subprocess
 import sys
 import unittest
 
@@ -78,6 +80,23 @@ class Observe(vmmtest.TestCase):
             for name in second:
                 if name.startswith(("vmm_vcpu_exits", "vmm_guest_time")):
                     self.assertEqual(second[name], third[name], name)
+
+    @unittest.skipIf(os.environ.get("VMM_TEST_SANITIZED"), "the sanitizer reports crashes by itself")
+    def test_crash_tells_the_last_exits(self):
+        """Killed on a vCPU's thread: the report names the thread, and what the guest did last."""
+        with self.start(cpus=2) as guest:
+            thread = guest.qmp.command("query-cpus-fast")[0]["thread-id"]
+            subprocess.run(["python3", "-c", "import ctypes,sys; "
+                            "sys.exit(ctypes.CDLL(None).syscall(234, *map(int, sys.argv[1:])) != 0)",     # tgkill
+                            str(guest.pid), str(thread), str(int(signal.SIGSEGV))], check=True)
+            self.assertEqual(guest.wait_exit(20), -signal.SIGSEGV)
+            text = guest.stderr()
+        self.assertIn(f"SIGSEGV at address 0x0 in thread {thread}", text)
+        self.assertRegex(text, r"vmm: crash: backtrace: \S+")
+        exits = re.search(rf"CPU 0 \(thread {thread}\) last exits, newest first:(.*)", text)[1].split(";")[:-1]
+        self.assertEqual(len(exits), 32)
+        for one in exits:
+            self.assertRegex(one, r"^ (io read 0x3fd/1|io write 0x3f8/1=0x[0-9a-f]{1,2}|mmio .*|intr|irq-window-open)$")
 
 
 if __name__ == "__main__":
