@@ -77,6 +77,8 @@ static const struct qmp_event events[] = {
 	{"VNC_CONNECTED", "A VNC client connected.", VNC_DATA},
 	{"VNC_DISCONNECTED", "A VNC client went.", VNC_DATA},
 	{"VNC_INITIALIZED", "A VNC client is authenticated and sees the screen.", VNC_DATA},
+	{"VSERPORT_CHANGE", "A program in the guest opened or closed a virtio-serial port.",
+	 QMP_MEMBERS(QMP_REQ("id", qmp_str), QMP_REQ("open", qmp_bool)), 1000, "id"},
 	{"WAKEUP", "The guest left ACPI S3.", NULL},
 	{"WATCHDOG", "The watchdog timer ran out.", QMP_MEMBERS(QMP_REQ("action", qmp_str)), 1000},
 	{NULL},

@@ -74,7 +74,7 @@ static const struct bus_name {
 } bus_names[] = {
 	{ "pci.0", BUS_PCI, "i440FX-pcihost" },	 { "pci", BUS_PCI, "i440FX-pcihost" },	 { "isa.0", BUS_ISA, NULL },
 	{ "ide.0", BUS_IDE, "piix3-ide" },	 { "ide.1", BUS_IDE, "piix3-ide" },	 { "floppy-bus.0", BUS_FLOPPY, "isa-fdc" },
-	{ "ps2.0", BUS_PS2, "i8042" }, { "i2c", BUS_SMBUS, "PIIX4_PM" },
+	{ "ps2.0", BUS_PS2, "i8042" }, { "virtio-serial-bus", BUS_VIRTIO_SERIAL, "virtio-serial-pci" }, { "i2c", BUS_SMBUS, "PIIX4_PM" },
 };
 
 /* The device that owns the bus a new device of class c goes to; NULL without error for buses that need no owner. */
@@ -106,6 +106,7 @@ static int find_parent(struct board *b, const struct device_class *c, const char
 	} else {
 		for (size_t i = 0; i < ARRAY_SIZE(bus_names); i++)
 			if (bus_names[i].bus == c->bus) {
+				bus = bus_names[i].name;
 				owner = bus_names[i].owner;
 				break;
 			}
@@ -114,7 +115,7 @@ static int find_parent(struct board *b, const struct device_class *c, const char
 		return 0;
 	*parent = device_find_class(b, owner);
 	if (!*parent)
-		return err_set(e, ENODEV, "No '%s' bus found for device '%s'", bus ? bus : "suitable", c->name);
+		return err_set(e, ENODEV, "No '%s' bus found for device '%s'", bus, c->name);
 	return 0;
 }
 
