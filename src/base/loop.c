@@ -359,6 +359,11 @@ static int dispatch(struct loop *loop, const struct epoll_event *ev)
 	unsigned events = 0;
 	uint64_t drain;
 
+	if (ev->data.ptr == &loop->event_fd) {
+		pthread_mutex_lock(&loop->lock);
+		loop->notified = false; /* a handler of this step may run the loop and wait for what others post */
+		pthread_mutex_unlock(&loop->lock);
+	}
 	if (ev->data.ptr == &loop->event_fd || ev->data.ptr == &loop->timer_fd) {
 		if (read(*(int *)ev->data.ptr, &drain, sizeof(drain)) < 0) {
 			/* EAGAIN: somebody else drained it */
@@ -392,6 +397,10 @@ int loop_step(struct loop *loop, int timeout_ms)
 		loop->owner = pthread_self();
 		loop->owner_known = true;
 	}
+	/* Posted since run_posts() last looked, with the wake-up already taken: by the step that a handler, which runs this
+	   one, belongs to. */
+	if (timeout_ms && loop_has_posts(loop))
+		timeout_ms = 0;
 	do
 		n = epoll_wait(loop->epoll_fd, ev, MAX_EVENTS, timeout_ms);
 	while (n < 0 && errno == EINTR && timeout_ms < 0 && !__atomic_load_n(&loop->stop, __ATOMIC_ACQUIRE));

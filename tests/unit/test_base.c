@@ -89,6 +89,61 @@ static void fire_a(void *opaque)
 	(void)opaque;
 }
 
+/* A handler that runs the loop until another thread has posted, in a step that has just taken a wake-up. */
+struct nested {
+	struct bh bh;
+	bool posted;
+};
+
+static void nested_posted(void *opaque)
+{
+	((struct nested *)opaque)->posted = true;
+}
+
+static void *post_from_elsewhere(void *opaque)
+{
+	bh_schedule(&((struct nested *)opaque)->bh);
+	return NULL;
+}
+
+static void wait_inside(void *opaque, int fd, unsigned events)
+{
+	struct nested *n = opaque;
+	pthread_t t;
+	char c;
+
+	ck_assert_int_eq(read(fd, &c, 1), 1);
+	pthread_create(&t, NULL, post_from_elsewhere, n);
+	pthread_join(t, NULL);
+	while (!n->posted)
+		loop_step(loop_main(), -1); /* hangs if the wake-up got lost */
+}
+
+static void nothing(void *opaque)
+{
+}
+
+START_TEST(nested_loop_gets_its_wake_up)
+{
+	struct err e = ERR_INIT;
+	struct nested n = {.posted = false};
+	struct watch *w;
+	int fds[2];
+
+	ck_assert_int_eq(loop_init_main(&e), 0);
+	ck_assert_int_eq(pipe(fds), 0);
+	bh_init(&n.bh, loop_main(), NULL, nested_posted, &n);
+	w = loop_watch(loop_main(), fds[0], LOOP_READ, NULL, wait_inside, &n, &e);
+	loop_post(loop_main(), NULL, nothing, NULL); /* the wake-up comes first, then the pipe: one step sees both */
+	ck_assert_int_eq(write(fds[1], "x", 1), 1);
+	loop_step(loop_main(), -1);
+	ck_assert(n.posted);
+	loop_unwatch(w);
+	close(fds[0]);
+	close(fds[1]);
+}
+END_TEST
+
 START_TEST(manual_clock_fires_in_order_at_the_deadline)
 {
 	ck_assert_int_eq(loop_init_main(NULL), 0);
@@ -148,6 +203,7 @@ int main(void)
 	tcase_add_test(t, nearest_name_is_suggested);
 	tcase_add_test(t, error_carries_context_and_code);
 	tcase_add_test(t, loop_runs_posts_bottom_halves_and_watches);
+	tcase_add_test(t, nested_loop_gets_its_wake_up);
 	tcase_add_test(t, manual_clock_fires_in_order_at_the_deadline);
 	tcase_add_test(t, virtual_clock_stands_still_while_stopped);
 	suite_add_tcase(s, t);
