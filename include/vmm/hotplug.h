@@ -17,9 +17,11 @@ struct hotplug_ops {
 	void (*pci_inserted)(struct device *dev, unsigned slot);
 	void (*pci_remove)(struct device *dev, unsigned slot); /* ask the guest to eject it */
 	uint32_t (*pci_take_pending)(struct device *dev);      /* slots asked for and not ejected yet; forget them */
+	void (*pci_gone)(struct device *dev, uint32_t slots);  /* what was ejected is no longer there */
 	void (*cpu_inserted)(struct device *dev, unsigned index);
 	int (*cpu_remove)(struct device *dev, unsigned index, struct err *e);
 	bool (*cpu_take_pending)(struct device *dev, unsigned index);
+	void (*cpu_gone)(struct device *dev, unsigned index);
 };
 /* In wire(). */
 void machine_register_hotplug(struct device *dev, const struct hotplug_ops *ops);
@@ -34,6 +36,13 @@ bool machine_cpu_present(const struct board *board, unsigned index);
 uint32_t machine_cpu_apic_id(const struct board *board, unsigned index); /* also of CPUs that are not present */
 /* ACPI _OST for a CPU: ACPI_DEVICE_OST, and DEVICE_UNPLUG_GUEST_ERROR where it refuses an eject. */
 void machine_cpu_ost(struct board *board, unsigned index, uint32_t event, uint32_t status);
+
+/*
+ * While on, what the guest ejects is gone for the guest but stays with the machine: somebody (a migration) counts on
+ * its memory and its place in the description. It goes when the hold ends, or behind a migration at the destination.
+ * Any thread.
+ */
+void machine_hold_devices(struct board *board, bool on);
 
 /* True while a slot's functions wait for their destruction: configuration cycles find nothing there. Any thread. */
 bool machine_slot_ejected(const struct board *board, unsigned slot);

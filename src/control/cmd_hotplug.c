@@ -4,15 +4,25 @@
 #include "commands.h"
 #include "json_opts.h"
 #include "types.h"
+#include "vmm/migration.h"
 
 static const struct qmp_type hotpluggable_cpu =
 	QMP_OBJECT("HotpluggableCPU", QMP_REQ("type", qmp_str), QMP_REQ("vcpus-count", qmp_int),
 		   QMP_REQ("props", qmp_cpu_properties), QMP_OPT("qom-path", qmp_str));
 
+/* The description is on its way: the machine must stay what it says. */
+static int check_migration(const char *command, struct err *e)
+{
+	return migration_busy() ? err_set(e, EBUSY, "%s not allowed while migrating", command) : 0;
+}
+
 static json_t *device_add(struct qmp_call *call, struct err *e)
 {
 	struct opts o;
-	int r = json_to_opts(call->args, &o, e);
+	int r = check_migration("device_add", e);
+
+	if (!r)
+		r = json_to_opts(call->args, &o, e);
 
 	if (r)
 		return NULL;
@@ -23,6 +33,8 @@ static json_t *device_add(struct qmp_call *call, struct err *e)
 
 static json_t *device_del(struct qmp_call *call, struct err *e)
 {
+	if (check_migration("device_del", e))
+		return NULL;
 	return machine_device_del(call->board, qmp_arg_str(call, "id"), e) ? NULL : json_object();
 }
 

@@ -121,6 +121,7 @@ struct board {
 	const struct hotplug_ops *hotplug_ops;
 	uint32_t removable_slots;                 /* atomic */
 	uint32_t ejected_slots;                   /* atomic: asked for by the guest, not carried out yet */
+	bool devices_held;               /* atomic */
 	uint64_t cpu_present[CPU_WORDS];          /* atomic words */
 	uint64_t cpu_ejected[CPU_WORDS];          /* atomic words: asked for by the guest, not carried out yet */
 	struct bh eject_bh;

@@ -277,6 +277,11 @@ void cpu_eject(struct board *b, unsigned index)
 
 	if (c)
 		kvm_vcpu_retire(c);
+	if (b->hotplug_dev) {
+		pthread_mutex_lock(b->hotplug_dev->lock);
+		b->hotplug_ops->cpu_gone(b->hotplug_dev, index);
+		pthread_mutex_unlock(b->hotplug_dev->lock);
+	}
 	if (b->cpu_id[index])
 		data = xasprintf("{\"device\": \"%s\", \"path\": \"/machine/peripheral/%s\"}", b->cpu_id[index],
 				 b->cpu_id[index]);

@@ -451,6 +451,9 @@ int machine_describe(struct board *b, void **fdt, size_t *len, struct err *e)
 
 	if (r)
 		return r;
+	for (struct device *dev = device_next(b, NULL); dev; dev = device_next(b, dev))
+		if (dev->leaving)
+			return err_set(e, EBUSY, "the device '%s' is just being removed: try again", dev->id);
 	for (size_t size = FIRST_SIZE; size <= LAST_SIZE; size *= 2) {
 		struct writer w = {.fdt = malloc(size)};
 

@@ -277,6 +277,27 @@ static struct device *removable_in(struct board *b, uint32_t slots)
 	return NULL;
 }
 
+static bool held(const struct board *b)
+{
+	return __atomic_load_n(&b->devices_held, __ATOMIC_ACQUIRE);
+}
+
+void machine_hold_devices(struct board *board, bool on)
+{
+	__atomic_store_n(&board->devices_held, on, __ATOMIC_RELEASE);
+	if (!on)
+		bh_schedule(&board->eject_bh);
+}
+
+static void slots_are_empty(struct board *b, uint32_t slots)
+{
+	if (!slots || !b->hotplug_dev)
+		return;
+	pthread_mutex_lock(b->hotplug_dev->lock);
+	b->hotplug_ops->pci_gone(b->hotplug_dev, slots);
+	pthread_mutex_unlock(b->hotplug_dev->lock);
+}
+
 static void eject_cpus(struct board *b)
 {
 	for (unsigned w = 0; w < CPU_WORDS; w++) {
@@ -294,17 +315,23 @@ static void eject(void *opaque)
 	uint32_t slots = __atomic_load_n(&b->ejected_slots, __ATOMIC_RELAXED);
 	struct device *d;
 
+	if (held(b))
+		return;
 	while ((d = removable_in(b, slots)))
 		leave(d);
+	slots_are_empty(b, slots);
 	__atomic_fetch_and(&b->ejected_slots, ~slots, __ATOMIC_RELAXED); /* off the bus by now */
 	eject_cpus(b);
 }
 
 void hotplug_reset(struct board *b)
 {
-	uint32_t slots = __atomic_exchange_n(&b->ejected_slots, 0, __ATOMIC_RELAXED);
+	uint32_t slots;
 	struct device *d;
 
+	if (held(b)) /* requests are lost with the reset; what was ejected goes later */
+		return;
+	slots = __atomic_exchange_n(&b->ejected_slots, 0, __ATOMIC_RELAXED);
 	if (b->hotplug_dev) {
 		pthread_mutex_lock(b->hotplug_dev->lock);
 		slots |= b->hotplug_ops->pci_take_pending(b->hotplug_dev);
@@ -312,6 +339,7 @@ void hotplug_reset(struct board *b)
 	}
 	while ((d = removable_in(b, slots)))
 		leave_now(d);
+	slots_are_empty(b, slots);
 	for (unsigned i = 1; i < board_max_cpus(b) && b->hotplug_dev; i++) {
 		pthread_mutex_lock(b->hotplug_dev->lock);
 		if (b->hotplug_ops->cpu_take_pending(b->hotplug_dev, i))

@@ -12,6 +12,7 @@
 #include "session.h"
 #include "source.h"
 #include "vmm/clock.h"
+#include "vmm/hotplug.h"
 #include "vmm/log.h"
 
 void migration_init(struct board *b)
@@ -96,6 +97,7 @@ void session_begin_outgoing(void)
 	pthread_mutex_lock(&session.lock);
 	reset_session();
 	pthread_mutex_unlock(&session.lock);
+	machine_hold_devices(session.board, true); /* our list of memory blocks and the description stay true */
 	session_status(MIGRATION_SETUP);
 }
 

@@ -10,6 +10,7 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 #include "vmm/crash.h"
+#include "vmm/hotplug.h"
 #include "vmm/log.h"
 #include "vmm/sandbox.h"
 
@@ -104,6 +105,8 @@ static void reap(void *opaque)
 	pthread_mutex_unlock(&session.lock);
 	if (s == MIGRATION_FAILED && session.outgoing)
 		log_error("migration", "%s", end->err.msg);
+	if (session.board)
+		machine_hold_devices(session.board, false);
 	session_status(s);
 	free(end);
 }

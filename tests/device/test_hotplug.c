@@ -330,6 +330,60 @@ START_TEST(pending_pci_requests_travel)
 }
 END_TEST
 
+static void set_flag(void *opaque)
+{
+	*(bool *)opaque = true;
+}
+
+/* As a migration does: while it counts on the machine, what is ejected stays with it, and goes at the destination. */
+START_TEST(ejections_wait_for_a_migration)
+{
+	static const char options[] = "-m 16 -smp 1,maxcpus=3 -device pvpanic-pci,addr=4,id=p -device "
+				      "qemu64-x86_64-cpu,id=c,socket-id=2,core-id=0,thread-id=0";
+	struct board *b = bench_new(options);
+	struct state_buf buf = {0};
+	struct err e = ERR_INIT;
+	bool done = false;
+
+	machine_hold_devices(b, true);
+	bench_outl(b, CPU_SELECTOR, 0);
+	bench_outl(b, CPU_SELECTOR, 2);
+	bench_outb(b, CPU_STATUS, CPU_EJECT);
+	bench_outl(b, PCI_EJECT, 1 << 4);
+	bench_idle(b);
+	ck_assert_uint_eq(bench_pci_readl(b, 4 << 3, 0), 0xffffffff);
+	ck_assert_uint_eq(bench_inb(b, CPU_STATUS), 0);
+	ck_assert_ptr_null(bench_event(b, "DEVICE_DELETED"));
+	ck_assert_ptr_nonnull(device_find(b, "p"));
+	machine_quiesce(b, set_flag, &done);
+	bench_idle(b);
+	ck_assert(done);
+	ck_assert_msg(!machine_save_state(b, &buf, &e), "%s", e.msg);
+	machine_unquiesce(b);
+	if (_i) { /* it failed: here it goes on */
+		machine_hold_devices(b, false);
+	} else { /* it went through: there it goes on */
+		bench_free(b);
+		b = bench_new(options);
+		ck_assert_uint_eq(bench_pci_readl(b, 4 << 3, 0), PVPANIC_ID);
+		ck_assert_msg(!machine_load_state(b, buf.data, buf.len, &e), "%s", e.msg);
+		ck_assert_uint_eq(bench_pci_readl(b, 4 << 3, 0), 0xffffffff);
+		bench_outl(b, CPU_SELECTOR, 2);
+		ck_assert_uint_eq(bench_inb(b, CPU_STATUS), 0);
+	}
+	bench_idle(b);
+	ck_assert_ptr_null(device_find(b, "p"));
+	ck_assert_uint_eq(board_cpus(b), 1);
+	ck_assert_ptr_nonnull(bench_event(b, "DEVICE_DELETED"));
+	must_add(b, "pvpanic-pci,id=p,addr=4");
+	must_add(b, "qemu64-x86_64-cpu,id=c,socket-id=2,core-id=0,thread-id=0");
+	ck_assert_uint_eq(bench_pci_readl(b, 4 << 3, 0), PVPANIC_ID);
+	ck_assert_uint_eq(board_cpus(b), 2);
+	state_buf_free(&buf);
+	bench_free(b);
+}
+END_TEST
+
 /* A request that waits for bytes when its device is ejected never completes into the guest's memory. */
 START_TEST(requests_in_flight_go_with_their_device)
 {
@@ -564,6 +618,7 @@ int main(void)
 	tcase_add_test(pci, bad_requests_are_refused);
 	tcase_add_test(pci, a_failed_addition_leaves_no_trace);
 	tcase_add_test(pci, pending_pci_requests_travel);
+	tcase_add_loop_test(pci, ejections_wait_for_a_migration, 0, 2);
 	tcase_add_test(pci, requests_in_flight_go_with_their_device);
 	tcase_add_test(cpu, the_bitmap_comes_first);
 	tcase_add_test(cpu, a_cpu_comes_and_goes);

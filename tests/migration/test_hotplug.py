@@ -26,13 +26,23 @@ class Moved(vmmtest.TestCase):
                      if c["props"]["core-id"] * 2 + c["props"]["thread-id"] == index)
         guest.qmp.execute("device_add", {"driver": place["type"], "id": name, **place["props"]})
 
+    def refused_meanwhile(self, source):
+        """The machine stays what its description says."""
+        for command, arguments in (("device_add", {"driver": "pvpanic-pci"}), ("device_del", {"id": "late"})):
+            with self.assertRaisesRegex(vmmtest.QMPError, f"{command} not allowed while migrating"):
+                source.qmp.command(command, **arguments)
+
     def move(self, source):
         """The guest at its new place."""
+        source.qmp.execute("migrate-set-capabilities", {"capabilities": [{"capability": "pause-before-switchover", "state": True}]})
         uri = f"unix:{source.dir}/stream"
         dest = Bare(uri)
         self.addCleanup(dest.close)
         vmmtest.poll(lambda: mig.os.path.exists(uri[5:]), 20, "the destination to listen", 0.005)
         source.qmp.command("migrate", uri=uri)
+        vmmtest.poll(lambda: source.qmp.command("query-migrate").get("status") in ("pre-switchover", *mig.ENDED), 60, "the switchover")
+        self.refused_meanwhile(source)
+        source.qmp.command("migrate-continue", state="pre-switchover")
         vmmtest.poll(lambda: source.qmp.command("query-migrate").get("status") in mig.ENDED, 60, "the migration")
         self.assertEqual(source.qmp.command("query-migrate")["status"], "completed")
         return dest.meet()

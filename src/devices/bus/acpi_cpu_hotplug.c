@@ -34,9 +34,22 @@ static bool possible(const struct cpu_hotplug *h, uint32_t index)
 
 void cpu_hotplug_reset(struct cpu_hotplug *h)
 {
-	struct board *board = h->board;
+	struct cpu_hotplug fresh = {.board = h->board};
 
-	*h = (struct cpu_hotplug){.board = board};
+	memcpy(fresh.ejected, h->ejected, sizeof(fresh.ejected)); /* what was ejected stays so */
+	*h = fresh;
+}
+
+void cpu_hotplug_settle(struct cpu_hotplug *h)
+{
+	for (unsigned i = 1; i < board_max_cpus(h->board); i++)
+		if (get(h->ejected, i))
+			machine_eject_cpu(h->board, i);
+}
+
+void cpu_hotplug_gone(struct cpu_hotplug *h, unsigned index)
+{
+	set(h->ejected, index, false);
 }
 
 /* ---- legacy ---- */
@@ -88,6 +101,8 @@ static void write_status(struct cpu_hotplug *h, uint8_t v)
 	} else if (v & STATUS_EJECT) {
 		set(h->inserting, h->selector, false);
 		set(h->removing, h->selector, false);
+		if (h->selector && machine_cpu_present(h->board, h->selector))
+			set(h->ejected, h->selector, true);
 		machine_eject_cpu(h->board, h->selector);
 	}
 }
@@ -185,7 +200,7 @@ static int post_load(void *obj, uint16_t version, struct err *e)
 	struct cpu_hotplug *h = obj;
 
 	for (unsigned i = 0; i < CPU_HOTPLUG_MAX; i++)
-		if (!possible(h, i) && (get(h->inserting, i) || get(h->removing, i)))
+		if (!possible(h, i) && (get(h->inserting, i) || get(h->removing, i) || get(h->ejected, i)))
 			return err_set(e, EINVAL,
 				       "CPU hot-plug: an event for CPU %u, but this machine can have only %u", i,
 				       board_max_cpus(h->board));
@@ -193,10 +208,15 @@ static int post_load(void *obj, uint16_t version, struct err *e)
 }
 
 static const struct state_field fields[] = {
-	STATE_B(struct cpu_hotplug, modern),     STATE_U(struct cpu_hotplug, selector),
-	STATE_U(struct cpu_hotplug, command),    STATE_BUF(struct cpu_hotplug, inserting),
-	STATE_BUF(struct cpu_hotplug, removing), STATE_U(struct cpu_hotplug, ost_event),
-	STATE_U(struct cpu_hotplug, ost_status), STATE_FIELDS_END,
+	STATE_B(struct cpu_hotplug, modern),
+	STATE_U(struct cpu_hotplug, selector),
+	STATE_U(struct cpu_hotplug, command),
+	STATE_BUF(struct cpu_hotplug, inserting),
+	STATE_BUF(struct cpu_hotplug, removing),
+	STATE_BUF(struct cpu_hotplug, ejected),
+	STATE_U(struct cpu_hotplug, ost_event),
+	STATE_U(struct cpu_hotplug, ost_status),
+	STATE_FIELDS_END,
 };
 
 const struct state_table cpu_hotplug_state = {

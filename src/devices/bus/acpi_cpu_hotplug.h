@@ -15,6 +15,7 @@ struct cpu_hotplug {
 	uint32_t selector;
 	uint8_t command;
 	uint8_t inserting[CPU_HOTPLUG_MAX / 8], removing[CPU_HOTPLUG_MAX / 8];
+	uint8_t ejected[CPU_HOTPLUG_MAX / 8]; /* given up by the guest, still to be stopped */
 	uint32_t ost_event, ost_status;
 };
 
@@ -27,6 +28,8 @@ void cpu_hotplug_inserted(struct cpu_hotplug *h, unsigned index);
 /* -ENOTSUP with QEMU's text while the guest has not switched to the modern interface: it could not eject. */
 int cpu_hotplug_remove(struct cpu_hotplug *h, unsigned index, struct err *e);
 bool cpu_hotplug_has_event(const struct cpu_hotplug *h);
+void cpu_hotplug_settle(struct cpu_hotplug *h); /* after a load: ejections the source had not carried out */
+void cpu_hotplug_gone(struct cpu_hotplug *h, unsigned index);
 bool cpu_hotplug_take_pending(struct cpu_hotplug *h, unsigned index);
 
 #endif

@@ -11,7 +11,14 @@ enum { REG_UP = 0x00, REG_DOWN = 0x04, REG_EJECT = 0x08, REG_REMOVABLE = 0x0c, R
 
 void pci_hotplug_reset(struct pci_hotplug *h)
 {
-	h->up = h->down = h->selector = 0;
+	h->up = h->down = h->selector = 0; /* what was ejected stays so */
+}
+
+void pci_hotplug_settle(struct pci_hotplug *h)
+{
+	for (unsigned slot = 0; slot < 32; slot++)
+		if (h->ejected & BIT(slot))
+			machine_eject_pci(h->board, slot);
 }
 
 uint32_t pci_hotplug_read(struct pci_hotplug *h, unsigned offset)
@@ -44,6 +51,7 @@ static void eject(struct pci_hotplug *h, uint32_t slots)
 	slot = (unsigned)__builtin_ctz(slots); /* one at a time, as _EJ0 asks */
 	h->up &= ~BIT(slot);
 	h->down &= ~BIT(slot);
+	h->ejected |= BIT(slot) & machine_removable_slots(h->board);
 	machine_eject_pci(h->board, slot);
 }
 
@@ -59,6 +67,7 @@ static const struct state_field fields[] = {
 	STATE_U(struct pci_hotplug, up),
 	STATE_U(struct pci_hotplug, down),
 	STATE_U(struct pci_hotplug, selector),
+	STATE_U(struct pci_hotplug, ejected),
 	STATE_FIELDS_END,
 };
 

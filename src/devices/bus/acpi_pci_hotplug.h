@@ -13,11 +13,13 @@ struct pci_hotplug {
 	/* guest-visible */
 	uint32_t up, down; /* a bit per slot: inserted, to be ejected */
 	uint32_t selector;
+	uint32_t ejected; /* slots the guest gave up whose functions are still to go */
 };
 
 extern const struct state_table pci_hotplug_state;
 
 void pci_hotplug_reset(struct pci_hotplug *h);
+void pci_hotplug_settle(struct pci_hotplug *h); /* after a load: ejections the source had not carried out */
 uint32_t pci_hotplug_read(struct pci_hotplug *h, unsigned offset);
 void pci_hotplug_write(struct pci_hotplug *h, unsigned offset, uint32_t value);
 

@@ -377,6 +377,11 @@ static uint32_t pci_take_pending(struct device *dev)
 	return slots;
 }
 
+static void pci_gone(struct device *dev, uint32_t slots)
+{
+	DEVICE(dev, struct piix4_pm)->pci_hotplug.ejected &= ~slots;
+}
+
 static void cpu_inserted(struct device *dev, unsigned index)
 {
 	struct piix4_pm *s = DEVICE(dev, struct piix4_pm);
@@ -398,14 +403,21 @@ static bool cpu_take_pending(struct device *dev, unsigned index)
 	return cpu_hotplug_take_pending(&DEVICE(dev, struct piix4_pm)->cpu_hotplug, index);
 }
 
+static void cpu_gone(struct device *dev, unsigned index)
+{
+	cpu_hotplug_gone(&DEVICE(dev, struct piix4_pm)->cpu_hotplug, index);
+}
+
 static const struct hotplug_ops hotplug_ops = {
 	.pci_offered = pci_offered,
 	.pci_inserted = pci_inserted,
 	.pci_remove = pci_remove,
 	.pci_take_pending = pci_take_pending,
+	.pci_gone = pci_gone,
 	.cpu_inserted = cpu_inserted,
 	.cpu_remove = cpu_remove,
 	.cpu_take_pending = cpu_take_pending,
+	.cpu_gone = cpu_gone,
 };
 
 static const struct region_ops pm_ops = {.read = pm_read, .write = pm_write};
@@ -529,6 +541,8 @@ static void piix4_settle(struct device *dev)
 	struct piix4_pm *s = DEVICE(dev, struct piix4_pm);
 	windows_update(dev);
 	region_enable(&dev->regions[REGION_PCI_HOTPLUG], s->root_hotplug);
+	pci_hotplug_settle(&s->pci_hotplug);
+	cpu_hotplug_settle(&s->cpu_hotplug);
 	overflow_arm(s);
 	sci_update(s);
 }
