@@ -22,6 +22,7 @@
 #include "compress.h"
 #include "handover.h"
 #include "save.h"
+#include "postcopy_destination.h"
 #include "vmm/bytes.h"
 #include "vmm/clock.h"
 #include "vmm/log.h"
@@ -54,6 +55,8 @@ static struct {
 	struct channel *channel[MAX_CHANNELS];
 	uint32_t round[MAX_CHANNELS];
 	bool claimed, closing, over;
+	bool recoverable;	   /* a post-copy waits for a new connection */
+	struct channel *recovery; /* here it is */
 	int result;
 	struct err err;
 } pages = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
@@ -213,7 +216,7 @@ void destination_over(void)
 uint32_t destination_features(const struct channel *c)
 {
 	return WIRE_F_CHANNELS | (c->local && !c->tls ? WIRE_F_MEMORY : 0) | (compress_available() ? WIRE_F_ZSTD : 0) |
-	       (cap_is_on(caps_now(), CAP_POSTCOPY_RAM) ? WIRE_F_POSTCOPY : 0);
+	       (cap_is_on(caps_now(), CAP_POSTCOPY_RAM) && postcopy_available() ? WIRE_F_POSTCOPY : 0);
 }
 
 /* Let the peer read the reason before the connection goes. */
@@ -312,7 +315,7 @@ static void check_machine(struct main_call *c)
 /* ---- the stream ---- */
 
 struct incoming {
-	struct channel *c;
+	struct channel *c, *first; /* first: its greeter frees it */
 	struct receiver *rv;
 	struct state_buf state;
 	struct switchover sw;
@@ -363,6 +366,39 @@ static int on_round(struct incoming *in, const uint8_t *payload, size_t len, str
 	return channel_put(in->c, WIRE_ROUND_DONE, 0, answer, sizeof(answer), e);
 }
 
+static int late_page(struct incoming *in, struct err *e)
+{
+	struct wire_record rec;
+	uint8_t raw[WIRE_HEADER];
+	int r = channel_get_header(in->c, &rec, raw, e);
+
+	if (!r && rec.type != WIRE_BATCH)
+		r = err_set(e, EBADMSG, "the stream is damaged: '%s' while the guest's state is loaded", wire_type_name(rec.type));
+	return r ? r : receiver_batch(in->rv, &rec, raw, e);
+}
+
+/* main_call(); in a post-copy pages are received meanwhile, because the main thread may wait for one. */
+static int call_main(struct incoming *in, void (*fn)(struct main_call *c), struct err *e)
+{
+	struct main_call *call = main_call_start(fn, &in->sw);
+	struct err lost = ERR_INIT;
+	int r = 0, r2;
+
+	while (postcopy_on() && !r && !main_call_over(call)) {
+		r = channel_wait(in->c, 2, &lost);
+		if (r > 0)
+			r = late_page(in, &lost);
+	}
+	if (r && !in->gone)
+		postcopy_end(); /* whoever waits for a page waits in vain: let it go on, the process ends */
+	r2 = main_call_wait(call, PING_MS, ping, in->c, e);
+	if (!r2 && r && !in->gone) {
+		*e = lost;
+		r2 = r;
+	}
+	return r2;
+}
+
 static int on_switch(struct incoming *in, const char *text, struct err *e)
 {
 	uint64_t t0 = mono_ns();
@@ -377,7 +413,7 @@ static int on_switch(struct incoming *in, const char *text, struct err *e)
 	/* A guest that will not run at once leaves its disks to whoever continues it (libvirt's late-block-activate). */
 	in->sw.activate = !machine_config(session.board)->stopped || !cap_is_on(caps_now(), CAP_LATE_BLOCK_ACTIVATE);
 	in->loaded = true;
-	r = main_call_wait(main_call_start(switchover_load, &in->sw), PING_MS, ping, in->c, e);
+	r = call_main(in, switchover_load, e);
 	in->load_ns = mono_ns() - t0;
 	if (r || in->c->one_way)
 		return r;
@@ -395,7 +431,7 @@ static int on_go(struct incoming *in, struct err *e)
 	if (!in->loaded)
 		return err_set(e, EBADMSG, "the stream is damaged: 'go' before the guest's state");
 	in->gone = true;
-	r = main_call_wait(main_call_start(switchover_run, &in->sw), PING_MS, ping, in->c, e);
+	r = call_main(in, switchover_run, e);
 	in->resume_ns = mono_ns() - t0;
 	if (r || in->c->one_way)
 		return r;
@@ -403,6 +439,19 @@ static int on_go(struct incoming *in, struct err *e)
 	put_le64(times + 8, in->resume_ns);
 	if (channel_put(in->c, WIRE_RUNNING, 0, times, sizeof(times), &lost))
 		log_warn("migration", "the guest runs here, but the source could not be told (%s): it keeps its copy paused", lost.msg);
+	return 0;
+}
+
+/* Post-copy: the source has nothing left. */
+static int on_end(struct incoming *in, struct err *e)
+{
+	struct err ignored = ERR_INIT;
+
+	if (!in->gone || postcopy_left())
+		return err_set(e, EBADMSG, "the source has nothing left, but %llu pages are missing",
+			       (unsigned long long)postcopy_left());
+	postcopy_end();
+	channel_put(in->c, WIRE_COMPLETE, 0, NULL, 0, &ignored);
 	return 0;
 }
 
@@ -415,7 +464,7 @@ static int handle(struct incoming *in, bool *over, struct err *e)
 
 	if (r)
 		return r;
-	if (rec.type == WIRE_BATCH && !in->loaded)
+	if (rec.type == WIRE_BATCH && (!in->loaded || postcopy_on()))
 		return receiver_batch(in->rv, &rec, raw, e);
 	r = channel_get_payload(in->c, &rec, raw, WIRE_MAX_PAYLOAD, &payload, e);
 	if (r)
@@ -424,6 +473,14 @@ static int handle(struct incoming *in, bool *over, struct err *e)
 	case WIRE_MEMORY:
 		r = in->loaded ? err_set(e, EBADMSG, "the stream is damaged: memory after the state")
 			       : handover_receive(in->c, payload, rec.length, e);
+		break;
+	case WIRE_BITMAP:
+		r = in->loaded ? err_set(e, EBADMSG, "the stream is damaged: missing pages after the state")
+			       : postcopy_missing(in->c, payload, rec.length, e);
+		break;
+	case WIRE_END:
+		r = on_end(in, e);
+		*over = !r;
 		break;
 	case WIRE_PRESENT:
 		r = ram_recv_present(payload, rec.length, e);
@@ -439,7 +496,9 @@ static int handle(struct incoming *in, bool *over, struct err *e)
 		break;
 	case WIRE_GO:
 		r = on_go(in, e);
-		*over = !r;
+		*over = !r && !postcopy_on();
+		if (!r && postcopy_on())
+			session_status(MIGRATION_POSTCOPY_ACTIVE);
 		break;
 	case WIRE_ABORT:
 		r = err_set(e, ECONNABORTED, "the source gave up: %.900s", (char *)payload);
@@ -531,9 +590,79 @@ static void fail(struct incoming *in, struct err *e)
 	loop_post(loop_main(), NULL, in->gone || in->ready ? failed_paused : failed_exit, copy);
 }
 
+/*
+ * Post-copy, and the connection broke: the guest runs on what it has and waits for the rest. A new connection of the same
+ * migration brings it: on the address we listen on anyway, or on the one migrate-recover gives.
+ */
+static int wait_for_recovery(struct incoming *in, struct err *e)
+{
+	struct channel *c;
+	int r;
+
+	do {
+		log_error("migration", "post-copy: %s; %llu pages are missing: the guest waits where it needs one (migrate-recover)",
+			  e->msg, (unsigned long long)postcopy_left());
+		postcopy_detach();
+		channel_shutdown(in->c);
+		pthread_mutex_lock(&session.lock);
+		session.err = *e;
+		pthread_mutex_unlock(&session.lock);
+		session_status(MIGRATION_POSTCOPY_PAUSED);
+		pthread_mutex_lock(&pages.lock);
+		pages.recoverable = true;
+		while (!pages.recovery && !waiting.quit)
+			pthread_cond_wait(&pages.cond, &pages.lock);
+		pages.recoverable = false;
+		c = pages.recovery;
+		pages.recovery = NULL;
+		pthread_mutex_unlock(&pages.lock);
+		if (!c)
+			return err_set(e, ECANCELED, "vmm ends");
+		session_status(MIGRATION_POSTCOPY_RECOVER);
+		pthread_mutex_lock(&session.lock);
+		session.main = c;
+		pthread_mutex_unlock(&session.lock);
+		if (in->c != in->first)
+			channel_free(in->c);
+		in->c = c;
+		c->deadline_ns = 0;
+		receiver_free(in->rv);
+		in->rv = receiver_new(c);
+		*e = ERR_INIT;
+		r = postcopy_reattach(c, e);
+	} while (r);
+	session_status(MIGRATION_POSTCOPY_ACTIVE);
+	return 0;
+}
+
+/* Another connection of a post-copy that waits for one. Takes c. */
+static bool offer_recovery(struct channel *c, const struct wire_preamble *p, struct err *e)
+{
+	bool wanted;
+	int r;
+
+	pthread_mutex_lock(&pages.lock);
+	wanted = pages.recoverable && !pages.recovery && p->session == session.id;
+	pthread_mutex_unlock(&pages.lock);
+	r = channel_send_preamble(c, p, e);
+	if (r)
+		return false;
+	if (!wanted) {
+		err_set(e, EINVAL, "no post-copy of this guest waits to be recovered here");
+		return false;
+	}
+	pthread_mutex_lock(&pages.lock);
+	wanted = pages.recoverable && !pages.recovery;
+	if (wanted)
+		pages.recovery = c;
+	pthread_cond_broadcast(&pages.cond);
+	pthread_mutex_unlock(&pages.lock);
+	return wanted;
+}
+
 static void receive(struct channel *c, const struct introduction *intro, struct err *e)
 {
-	struct incoming in = { .c = c, .rv = receiver_new(c) };
+	struct incoming in = { .c = c, .first = c, .rv = receiver_new(c) };
 	bool over = false;
 	uint8_t accept[4];
 	int r = 0;
@@ -545,16 +674,22 @@ static void receive(struct channel *c, const struct introduction *intro, struct 
 	session_status(MIGRATION_ACTIVE);
 	if (!c->one_way)
 		r = channel_put(c, WIRE_ACCEPT, 0, accept, sizeof(accept), e);
-	while (!r && !over)
+	while (!r && !over) {
 		r = handle(&in, &over, e);
+		if (r && in.gone && postcopy_on())
+			r = wait_for_recovery(&in, e);
+	}
 	pthread_mutex_lock(&pages.lock);
 	pages.over = true;
 	pthread_mutex_unlock(&pages.lock);
 	if (r)
 		fail(&in, e);
 	close_pages();
+	postcopy_end();
 	ram_recv_end();
 	receiver_free(in.rv);
+	if (in.c != in.first)
+		channel_free(in.c);
 	state_buf_free(&in.state);
 	if (!r)
 		loop_post(loop_main(), NULL, arrived, NULL);
@@ -576,8 +711,8 @@ static void end_session(struct main_call *c)
 	main_call_done(c, 0);
 }
 
-/* The whole of an incoming migration on its main channel. Returns true if the wait for another goes on. */
-static bool serve_main(struct channel *c, const struct wire_preamble *p, const struct migration_meeting *met, struct err *e)
+/* The whole of an incoming migration on its main channel. 0, or why the peer was refused. */
+static int serve_main(struct channel *c, const struct wire_preamble *p, const struct migration_meeting *met, struct err *e)
 {
 	struct introduction in = { 0 };
 	struct wire_preamble answer = *p;
@@ -648,6 +783,14 @@ static void greet(struct greeter *g)
 	}
 	if (!r && p.kind != WIRE_MAIN)
 		r = err_set(&e, EBADMSG, "a stream of kind %u cannot be received here", p.kind);
+	if (!r && p.flags & WIRE_RESUME) {
+		if (offer_recovery(c, &p, &e))
+			return;
+		log_warn("migration", "%s: refused: %s", g->peer, e.msg);
+		refuse(c, WIRE_REFUSE, e.msg);
+		channel_free(c);
+		return;
+	}
 	if (!r && !claim_session(c, &p)) {
 		r = err_set(&e, EBUSY, "another migration is coming in already");
 		channel_send_preamble(c, &p, &e);
@@ -818,6 +961,24 @@ int destination_listen(const char *uri, struct err *e)
 	waiting.deferred = false;
 	session_status(MIGRATION_SETUP);
 	return 0;
+}
+
+int destination_listen_again(const char *uri, struct err *e)
+{
+	struct address a;
+	int r = address_parse(uri, &a, e), fd;
+
+	if (r)
+		return r;
+	if (a.kind == ADDRESS_FD) {
+		fd = address_take_fd(&a, true, e);
+		return fd < 0 ? fd : start_greeter(fd, uri, false, NULL, e);
+	}
+	if (a.kind != ADDRESS_TCP && a.kind != ADDRESS_UNIX)
+		return err_set(e, EINVAL, "%.80s: a post-copy goes on over tcp, unix or fd", uri);
+	stop_listening(NULL);
+	waiting.address = a;
+	return listen_on(e);
 }
 
 void destination_stop(void)

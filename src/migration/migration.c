@@ -101,15 +101,30 @@ void session_begin_outgoing(void)
 	session_status(MIGRATION_SETUP);
 }
 
+static int resume_start(const char *uri, struct err *e)
+{
+	struct address a;
+	int r, fd = -1;
+
+	if (!session.running || !session.outgoing || session_get_status() != MIGRATION_POSTCOPY_PAUSED)
+		return err_set(e, EINVAL, "Cannot resume if there is no paused migration");
+	r = address_parse(uri, &a, e);
+	if (!r && (a.kind == ADDRESS_EXEC || a.kind == ADDRESS_FILE))
+		r = err_set(e, EINVAL, "%.80s: a post-copy goes on over tcp, unix or fd", uri);
+	if (!r && a.kind == ADDRESS_FD)
+		r = fd = address_take_fd(&a, false, e);
+	return r < 0 ? r : source_resume(&a, fd, e);
+}
+
 int migration_start(const char *uri, bool resume, struct err *e)
 {
 	struct source_start *st;
-	int r = check_start(e);
+	int r = resume ? 0 : check_start(e);
 
 	if (r)
 		return r;
 	if (resume)
-		return err_set(e, EINVAL, "Cannot resume if there is no paused migration");
+		return resume_start(uri, e);
 	st = xzalloc(sizeof(*st));
 	st->fd = -1;
 	r = address_parse(uri, &st->address, e);
@@ -154,7 +169,7 @@ int migration_cancel(struct err *e)
 	if (!session.running || !session.outgoing)
 		return 0; /* as QEMU: nothing to cancel is no error */
 	pthread_mutex_lock(&session.lock);
-	late = session.handing_over;
+	late = session.handing_over || session.status == MIGRATION_POSTCOPY_PAUSED;
 	if (!late)
 		session.cancel_asked = true;
 	pthread_cond_broadcast(&session.cond);
@@ -179,18 +194,39 @@ int migration_continue(enum migration_status state, struct err *e)
 
 int migration_start_postcopy(struct err *e)
 {
-	return err_set(e, ENOTSUP, "Enable postcopy with migrate_set_capability before the start of migration");
+	if (!cap_is_on(session.running ? session.caps : caps_now(), CAP_POSTCOPY_RAM))
+		return err_set(e, EINVAL, "Enable postcopy with migrate_set_capability before the start of migration");
+	if (!session.running || !session.outgoing)
+		return err_set(e, EINVAL, "No migration is in progress");
+	if (session_get_status() != MIGRATION_ACTIVE)
+		return err_set(e, EINVAL, "Post-copy can be started while the status is 'active', it is '%s'",
+			       migration_status_name(session_get_status()));
+	if (!(session.features & WIRE_F_POSTCOPY))
+		return err_set(e, ENOTSUP, "The destination cannot do post-copy (capability postcopy-ram, userfaultfd)");
+	pthread_mutex_lock(&session.lock);
+	session.postcopy_asked = true;
+	pthread_mutex_unlock(&session.lock);
+	ram_send_stop();
+	return 0;
 }
 
 int migration_pause(struct err *e)
 {
-	return err_set(e, EINVAL, "migrate-pause is currently only supported during postcopy-active state");
+	bool active;
+
+	pthread_mutex_lock(&session.lock);
+	active = session.status == MIGRATION_POSTCOPY_ACTIVE && session.main;
+	if (active)
+		channel_shutdown(session.main);
+	pthread_mutex_unlock(&session.lock);
+	return active ? 0 : err_set(e, EINVAL, "migrate-pause is currently only supported during postcopy-active state");
 }
 
 int migration_recover(const char *uri, struct err *e)
 {
-	(void)uri;
-	return err_set(e, EINVAL, "Migrate recover can only be run when postcopy is paused.");
+	if (!destination_waits() || session_get_status() != MIGRATION_POSTCOPY_PAUSED)
+		return err_set(e, EINVAL, "Migrate recover can only be run when postcopy is paused.");
+	return destination_listen_again(uri, e);
 }
 
 /* ---- incoming ---- */

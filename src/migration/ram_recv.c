@@ -123,7 +123,7 @@ int ram_recv_present(const uint8_t *payload, size_t len, struct err *e)
 
 /* ---- begin and end ---- */
 
-void ram_recv_end(void)
+void ram_recv_stop_helper(void)
 {
 	pthread_mutex_lock(&ram.lock);
 	ram.quit = true;
@@ -132,6 +132,19 @@ void ram_recv_end(void)
 	if (ram.helper_runs)
 		pthread_join(ram.helper, NULL);
 	ram.helper_runs = false;
+}
+
+void ram_recv_forget(unsigned block, uint64_t first, uint64_t count)
+{
+	for (; count; first++, count--)
+		if (test_and_clear(ram.torn[block], first))
+			__atomic_sub_fetch(&ram.n_torn, 1, __ATOMIC_RELAXED);
+}
+
+void ram_recv_end(void)
+{
+	ram_recv_stop_helper();
+	ram_recv_place = NULL;
 	for (unsigned i = 0; i < MAX_BLOCKS; i++) {
 		free(ram.torn[i]);
 		ram.torn[i] = NULL;

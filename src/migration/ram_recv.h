@@ -11,6 +11,10 @@ void ram_recv_end(void);
 /* Prepare memory ahead of what a WIRE_PRESENT announced; a helper thread does it. */
 int ram_recv_present(const uint8_t *payload, size_t len, struct err *e);
 
+void ram_recv_stop_helper(void);
+/* These pages come again for certain (post-copy): what was wrong with them does not matter. */
+void ram_recv_forget(unsigned block, uint64_t first, uint64_t count);
+
 /* Per receiving thread. */
 struct receiver;
 struct receiver *receiver_new(struct channel *c);

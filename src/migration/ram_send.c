@@ -50,23 +50,26 @@ static struct {
 	/* the round */
 	uint32_t round;
 	unsigned generation, busy;
-	bool stable, quit, failed;
+	bool stable, quit, failed, small_only;
+	bool stop; /* atomic */
 	uint64_t zero_pages, data_pages; /* atomic */
 	uint64_t retired_bytes;
 } ram = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
 
 /* ---- claiming ---- */
 
-/* The next pages to send, at most a batch, all of one block; false: none are left. */
-static bool claim(struct batch *out)
+/* The next pages to send, at most max, all of one block; false: none are left. */
+static bool claim(struct batch *out, uint32_t max)
 {
 	out->n = 0;
 	pthread_mutex_lock(&ram.lock);
-	for (; !ram.failed && ram.block < session.n_blocks && !out->n; ram.block++, ram.page = 0) {
+	for (; !ram.failed && !__atomic_load_n(&ram.stop, __ATOMIC_RELAXED) && ram.block < session.n_blocks && !out->n; ram.block++, ram.page = 0) {
 		struct mig_block *b = &session.block[ram.block];
 
+		if (ram.small_only && b->v.main)
+			continue;
 		out->block = ram.block;
-		while (ram.page < b->pages && out->n < WIRE_BATCH_PAGES) {
+		while (ram.page < b->pages && out->n < max) {
 			unsigned long *word = &b->bitmap[ram.page / 64];
 			unsigned long bits = *word & (~0ul << (ram.page % 64));
 
@@ -78,7 +81,7 @@ static bool claim(struct batch *out)
 			*word &= ~(1ul << (ram.page % 64));
 			out->page[out->n++] = ram.page++;
 		}
-		if (out->n == WIRE_BATCH_PAGES)
+		if (out->n == max)
 			break;
 	}
 	__atomic_sub_fetch(&ram.pending, out->n, __ATOMIC_RELAXED);
@@ -223,7 +226,7 @@ static int send_round(struct sender *s, uint32_t round, bool stable, struct err 
 	uint8_t raw[4];
 	int r = 0;
 
-	while (!r && claim(&s->batch))
+	while (!r && claim(&s->batch, WIRE_BATCH_PAGES))
 		r = send_batch(s, stable, e);
 	put_le32(raw, round);
 	return r ? r : channel_put(s->channel, WIRE_ROUND, 0, raw, sizeof(raw), e);
@@ -246,6 +249,57 @@ int ram_send_pages(struct channel *c, unsigned block, uint64_t first, uint32_t c
 		first += s.batch.n;
 		count -= s.batch.n;
 	}
+	return r;
+}
+
+/* ---- post-copy ---- */
+
+static void set_range(unsigned long *map, uint64_t first, uint64_t end, bool value);
+
+void ram_send_mark(unsigned block, uint64_t first, uint64_t count)
+{
+	set_range(session.block[block].bitmap, first, first + count, true);
+}
+
+void ram_send_unmark(unsigned block, uint64_t first, uint64_t count)
+{
+	set_range(session.block[block].bitmap, first, first + count, false);
+}
+
+void ram_send_rewind(void)
+{
+	ram.block = 0;
+	ram.page = 0;
+	ram.failed = false;
+	ram.small_only = false;
+	__atomic_store_n(&ram.stop, false, __ATOMIC_RELAXED);
+}
+
+void ram_send_stop(void)
+{
+	__atomic_store_n(&ram.stop, true, __ATOMIC_RELAXED);
+}
+
+void ram_send_use(struct channel *c)
+{
+	ram.own.channel = c;
+}
+
+int ram_send_some(uint32_t max, struct err *e)
+{
+	if (!claim(&ram.own.batch, max))
+		return 0;
+	return send_batch(&ram.own, true, e) ? -e->code : (int)ram.own.batch.n;
+}
+
+int ram_send_small_blocks(uint32_t round, struct err *e)
+{
+	int r;
+
+	ram_send_rewind();
+	ram.small_only = true;
+	r = send_round(&ram.own, round, true, e);
+	ram.small_only = false;
 	return r;
 }
 
@@ -334,6 +388,7 @@ int ram_send_begin(struct channel **extra, unsigned n, struct err *e)
 	memset(&ram.own, 0, sizeof(ram.own));
 	init_sender(&ram.own, session.main);
 	ram.quit = false;
+	ram.stop = false;
 	ram.generation = 0;
 	ram.zero_pages = ram.data_pages = 0;
 	ram.retired_bytes = 0;

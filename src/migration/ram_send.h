@@ -20,6 +20,19 @@ struct ram_send_stats {
 	uint64_t zero_pages, data_pages, bytes;
 };
 void ram_send_stats(struct ram_send_stats *s);
+/*
+ * Post-copy, one channel: take pages back into the bitmaps or out of them; from the first page again; another channel; send at
+ * most `max` of what waits (their number, 0: nothing is left, or an error). Pages of blocks other than guest RAM: see
+ * ram_send_sync().
+ */
+void ram_send_mark(unsigned block, uint64_t first, uint64_t count);
+void ram_send_unmark(unsigned block, uint64_t first, uint64_t count);
+void ram_send_rewind(void);
+void ram_send_stop(void); /* any thread: end the round early, what it did not send stays in the bitmaps; until rewind */
+void ram_send_use(struct channel *c);
+int ram_send_some(uint32_t max, struct err *e);
+/* A stable round of all blocks but guest RAM, which post-copy leaves for later. */
+int ram_send_small_blocks(uint32_t round, struct err *e);
 /* Pages given, as a batch on one channel: for post-copy's requests. */
 int ram_send_pages(struct channel *c, unsigned block, uint64_t first, uint32_t count, struct err *e);
 

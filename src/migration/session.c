@@ -269,6 +269,16 @@ struct main_call *main_call_start(void (*fn)(struct main_call *c), void *arg)
 	return c;
 }
 
+bool main_call_over(struct main_call *c)
+{
+	bool over;
+
+	pthread_mutex_lock(&call_lock);
+	over = c->done || closing;
+	pthread_mutex_unlock(&call_lock);
+	return over;
+}
+
 int main_call_wait(struct main_call *c, unsigned every_ms, void (*tick)(void *), void *tick_arg, struct err *e)
 {
 	int r;

@@ -91,6 +91,7 @@ int main_call(void (*fn)(struct main_call *c), void *arg, struct err *e);
    the waiting thread (0: never). */
 struct main_call *main_call_start(void (*fn)(struct main_call *c), void *arg);
 int main_call_wait(struct main_call *c, unsigned every_ms, void (*tick)(void *), void *tick_arg, struct err *e);
+bool main_call_over(struct main_call *c); /* wait would not block */
 void main_call_done(struct main_call *c, int ret);
 void session_calls_init(void);
 void session_calls_close(void); /* vmm ends: who waits gives up */
@@ -143,6 +144,7 @@ const char *switchover_state_to_send(const struct switchover *s);
 void *source_thread(void *arg);	     /* struct source_start */
 int destination_listen(const char *uri, struct err *e); /* main thread */
 void destination_stop(void);				/* main thread, at exit */
+int destination_listen_again(const char *uri, struct err *e); /* main thread: another address for a recovery */
 bool destination_waits(void);				/* a guest is to come or is coming */
 
 struct source_start {

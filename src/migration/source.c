@@ -60,6 +60,12 @@ static int expect(struct source *s, enum wire_type type, void *out, size_t len, 
 			r = channel_get_payload(s->main, &rec, raw, 65536, &payload, e);
 		if (r)
 			return r;
+		if (source_postcopy_request(s, rec.type, payload, rec.length, &r, e)) {
+			free(payload);
+			if (r)
+				return r;
+			continue;
+		}
 		if (rec.type == WIRE_REFUSE)
 			r = err_set(e, EREMOTEIO, "the destination refuses: %.900s", (char *)payload);
 		else if (rec.type == WIRE_ABORT)
@@ -355,7 +361,7 @@ static int rounds(struct source *s, struct err *e)
 			tell_stall(s);
 		source_throttle(s->converge.throttle);
 		r = timed_out(s, &force, e);
-		if (v == CONVERGE_SWITCH || force)
+		if (v == CONVERGE_SWITCH || force || s->postcopy)
 			break;
 	}
 	return r;
@@ -386,7 +392,9 @@ static int send_last_pages(struct source *s, struct err *e)
 	int r, r2;
 
 	ram_send_sync(false);
-	r = one_round(s, true, &cr, e);
+	if (s->postcopy)
+		cr = (struct converge_round){ 0 };
+	r = s->postcopy ? 0 : one_round(s, true, &cr, e);
 	pthread_mutex_lock(&session.lock);
 	session.info.final_pages_us = (mono_ns() - t0) / 1000;
 	session.info.downtime_bytes = cr.sent_bytes;
@@ -396,8 +404,12 @@ static int send_last_pages(struct source *s, struct err *e)
 		*e = save_err;
 		return r2;
 	}
-	if (!r && ram_send_sync(false))
+	if (!r && ram_send_sync(false) && !s->postcopy)
 		r = one_round(s, true, &cr, e);
+	if (!r && s->postcopy)
+		r = ram_send_small_blocks(++s->round, e);
+	if (!r && s->postcopy)
+		r = source_postcopy_missing(s, e);
 	return r;
 }
 
@@ -416,8 +428,10 @@ static int send_state(struct source *s, struct err *e)
 
 	for (size_t at = 0; !r && at < b->len; at += STATE_PART)
 		r = channel_put(s->main, WIRE_STATE, 0, b->data + at, (uint32_t)MIN(b->len - at, (size_t)STATE_PART), e);
+	s->postcopied = s->postcopy;
 	if (!r)
-		r = channel_put_text(s->main, WIRE_SWITCH, switchover_state_to_send(s->sw), e);
+		r = channel_put(s->main, WIRE_SWITCH, s->postcopy ? WIRE_SWITCH_POSTCOPY : 0, switchover_state_to_send(s->sw),
+				(uint32_t)strlen(switchover_state_to_send(s->sw)), e);
 	if (r)
 		find_reason(s, e);
 	return r;
@@ -499,6 +513,18 @@ static int switch_over(struct source *s, struct err *e)
 
 /* ---- the end ---- */
 
+void source_drop_main(struct source *s)
+{
+	struct channel *c = s->main;
+
+	if (!c)
+		return;
+	pthread_mutex_lock(&session.lock);
+	s->main = session.main = NULL;
+	pthread_mutex_unlock(&session.lock);
+	channel_free(c);
+}
+
 /* It failed. Before GO the guest is ours again; after it nobody may know. */
 static void give_up(struct source *s, struct err *e)
 {
@@ -577,6 +603,8 @@ void *source_thread(void *arg)
 	source_throttle(0);
 	if (!r)
 		r = switch_over(&s, &e);
+	if (!r && s.postcopy)
+		r = source_postcopy(&s, &e);
 	if (!r)
 		r = main_call(same_host() ? handover_done : switchover_done, NULL, &e);
 	else

@@ -17,11 +17,22 @@ struct source {
 	uint64_t timeout_s;
 	bool timeout_force, postcopy, stall_told;
 	bool logging, sending;
-	bool gone; /* GO was said */
+	bool gone;	 /* GO was said */
+	bool postcopied; /* SWITCH asked for post-copy: requests are answered from now on */
 };
 
 /* Connect (fd: -1) or take fd, with TLS if asked for. NULL with the reason. */
 struct channel *source_connect(const struct address *a, int fd, struct err *e);
+/* Close the main channel, which broke. */
+void source_drop_main(struct source *s);
+
+/* postcopy_source.c. missing: tell which pages will come later. request: true if the record was a request, now answered.
+   postcopy: after RUNNING, until the destination has everything. resume: main thread; where a recovery goes to. */
+int source_postcopy_missing(struct source *s, struct err *e);
+bool source_postcopy_request(struct source *s, uint16_t type, const uint8_t *payload, size_t len, int *result, struct err *e);
+int source_postcopy(struct source *s, struct err *e);
+int source_resume(const struct address *a, int fd, struct err *e);
+
 /* Let every vCPU sleep so many percent of its time. */
 void source_throttle(unsigned percent);
 

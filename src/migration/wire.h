@@ -33,7 +33,10 @@ enum wire_kind {
 	WIRE_FILE = 2,	/* a saved file: no channel at all */
 	WIRE_URGENT = 3 /* post-copy: pages the guest waits for */
 };
-enum { WIRE_ONE_WAY = 1 }; /* preamble flag: nobody answers (pipe, file) */
+enum {
+	WIRE_ONE_WAY = 1, /* preamble flag: nobody answers (pipe, file) */
+	WIRE_RESUME = 2	  /* preamble flag: the rest of a post-copy whose connection broke */
+};
 
 /* What both ends must agree on; the answer holds the features both have. */
 enum wire_feature {
@@ -65,7 +68,8 @@ enum wire_type {
 	WIRE_BATCH,	      /* pages, see struct wire_batch */
 	WIRE_ROUND,	      /* end of a round on this channel: u32 round */
 	WIRE_STATE,	      /* a part of machine_save_state()'s sections, in order */
-	WIRE_SWITCH,	      /* the guest is stopped, everything is sent: u8 run; the destination loads and says READY */
+	WIRE_SWITCH,	      /* the guest is stopped, everything is sent; text: its run state; the destination loads and says READY.
+				 Flag WIRE_SWITCH_POSTCOPY: not everything; what WIRE_BITMAP named comes later */
 	WIRE_GO,	      /* only the destination may run now */
 	WIRE_BITMAP,	      /* post-copy: pages the destination does not have, runs per block */
 	WIRE_END,	      /* the last record */
@@ -79,11 +83,12 @@ enum wire_type {
 	WIRE_RUNNING,	    /* the guest runs here; u64 ns for loading, u64 ns for resuming */
 	WIRE_REQUEST,	    /* post-copy: u16 block, u64 first page, u32 count */
 	WIRE_COMPLETE,	    /* post-copy: every page is there */
-	WIRE_HAVE,	    /* recovery: pages received so far, runs per block */
+	WIRE_HAVE,	    /* recovery: u16 block, runs: pages that are missing; BEGIN ends the list */
 	/* either way */
 	WIRE_ABORT = 0xc0, /* text: this side gives up; the guest stays where it was */
 	WIRE_PING,	   /* ignored: a sign of life */
 };
+enum { WIRE_SWITCH_POSTCOPY = 1 }; /* flag of WIRE_SWITCH */
 const char *wire_type_name(uint16_t type); /* "record 77" for an unknown one: static buffer per thread */
 
 struct wire_record {

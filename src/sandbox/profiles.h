@@ -105,6 +105,7 @@ static const struct rule rules[] = {
 	{ "newfstatat", ROLE_MIGRATION, "fstat, by libc", { 0 } },
 	{ "lseek", ROLE_MIGRATION, "holes of guest memory", { 0 } },
 	{ "fallocate", ROLE_MIGRATION, "empty guest memory before it is received", { 0 } },
+	{ "setsockopt", ROLE_MIGRATION, "post-copy keeps its send queue short", { 0 } },
 	{ "shutdown", ROLE_MIGRATION, "end a connection", { 0 } },
 	{ "close", ROLE_MIGRATION, "connections", { 0 } },
 	{ "clock_nanosleep", ROLE_MIGRATION, "pauses between two tries", { 0 } },
