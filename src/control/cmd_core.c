@@ -32,6 +32,12 @@ static const struct qmp_type parameter_info =
 static const struct qmp_type option_info = QMP_OBJECT("CommandLineOptionInfo", QMP_REQ("option", qmp_str),
 						      QMP_REQ("parameters", QMP_LIST_OF(parameter_info)));
 
+static const struct qmp_type manual_command =
+	QMP_OBJECT("XCommandHelp", QMP_REQ("name", qmp_str), QMP_REQ("help", qmp_str), QMP_REQ("since", qmp_str));
+static const struct qmp_type manual_event = QMP_OBJECT("XEventHelp", QMP_REQ("name", qmp_str), QMP_REQ("help", qmp_str));
+static const struct qmp_type manual = QMP_OBJECT("XManual", QMP_REQ("commands", QMP_LIST_OF(manual_command)),
+						 QMP_REQ("events", QMP_LIST_OF(manual_event)));
+
 /* ---- negotiation and version ---- */
 
 static json_t *qmp_capabilities(struct qmp_call *call, struct err *e)
@@ -73,6 +79,21 @@ static json_t *query_events(struct qmp_call *call, struct err *e)
 	for (size_t i = 0; (ev = qmp_event_at(i)); i++)
 		json_array_append_new(list, json_pack("{s:s}", "name", ev->name));
 	return list;
+}
+
+/* What the tables say to people; vmm-qmp(7) is made of it. */
+static json_t *x_query_manual(struct qmp_call *call, struct err *e)
+{
+	json_t *commands = json_array(), *events = json_array();
+	const struct qmp_command *c;
+	const struct qmp_event *ev;
+
+	for (size_t i = 0; (c = qmp_command_at(i)); i++)
+		json_array_append_new(commands,
+				      json_pack("{s:s, s:s, s:s}", "name", c->name, "help", c->help, "since", c->since));
+	for (size_t i = 0; (ev = qmp_event_at(i)); i++)
+		json_array_append_new(events, json_pack("{s:s, s:s}", "name", ev->name, "help", ev->help));
+	return json_pack("{s:o, s:o}", "commands", commands, "events", events);
 }
 
 static json_t *query_schema(struct qmp_call *call, struct err *e)
@@ -259,6 +280,7 @@ const struct qmp_command qmp_core_commands[] = {
 	{"query-events", "Names of all events.", "0.1", NULL, &QMP_LIST_OF(event_info), 0, 0, query_events},
 	{"query-qmp-schema", "Commands, events and types of this server.", "0.1", NULL, &QMP_LIST_OF(qmp_any), 0, 0,
 	 query_schema},
+	{"x-query-manual", "What each command and event is for.", "0.2", NULL, &manual, 0, 0, x_query_manual},
 	{"query-command-line-options", "Options of the command line with their parameters.", "0.1",
 	 QMP_MEMBERS(QMP_OPT("option", qmp_str)), &QMP_LIST_OF(option_info), 0, 0, query_command_line_options},
 	{"query-name", "The name given with -name.", "0.1", NULL, &name_info, 0, 0, query_name},

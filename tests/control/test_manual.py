@@ -1,0 +1,106 @@
+#!/usr/bin/env python3
+"""vmm-qmp(7) tells the truth: its examples run, every command and event is in it, and every command is run by some test."""
+
+import glob
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+
+from harness import Vmm, vmmtest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+EXAMPLES = os.path.join(ROOT, "docs", "qmp-examples.txt")
+sys.path.insert(0, os.path.join(ROOT, "docs"))
+
+
+def matches(wanted, got):
+    """What an example names must be there; "..." is anything."""
+    if wanted == "...":
+        return True
+    if isinstance(wanted, dict):
+        return isinstance(got, dict) and all(key in got and matches(wanted[key], got[key]) for key in wanted)
+    if isinstance(wanted, list):
+        return isinstance(got, list) and len(wanted) == len(got) and all(map(matches, wanted, got))
+    return wanted == got
+
+
+class Manual(unittest.TestCase):
+    """The page and the server."""
+
+    def test_examples(self):
+        with Vmm("-m", "8", "-vga", "std", "-drive", "if=none,id=cd0,media=cdrom", "-device",
+                 "ide-cd,drive=cd0,id=cd,bus=ide.1", "-device", "isa-serial,id=com1", "-chardev", "ringbuf,id=log,size=64",
+                 "-name", "example", "-uuid", "00000000-0000-0000-0000-000000000001") as vmm:
+            sock = vmm.connect()
+            stream = sock.makefile("rwb")
+            self.assertIn("QMP", json.loads(stream.readline()))
+            sent, wanted = None, []
+            ran = 0
+
+            def check():
+                """Answers and events of one request, in any order: events are posted."""
+                got = [json.loads(stream.readline()) for _ in wanted]
+                for line in wanted:
+                    self.assertTrue(any(matches(line, g) for g in got), f"{sent}\nwanted {line}\ngot    {got}")
+
+            with open(EXAMPLES, encoding="utf-8") as examples:
+                for line in examples:
+                    kind, text = line[:3], line[3:].replace("@DIR@", vmm.dir)
+                    if kind == "-> ":
+                        check()
+                        sent, wanted = text, []
+                        stream.write(text.encode())
+                        stream.flush()
+                        ran += 1
+                    elif kind == "<- ":
+                        wanted.append(json.loads(text))
+                check()
+            self.assertGreater(ran, 25)
+            stream.close()
+            sock.close()
+            self.assertEqual(vmm.wait_exit(), 0)
+
+    def test_page(self):
+        with Vmm() as vmm, tempfile.TemporaryDirectory() as folder:
+            page = folder + "/vmm-qmp.7"
+            subprocess.run([sys.executable, os.path.join(ROOT, "docs", "gen-qmp-man.py"), vmmtest.VMM, EXAMPLES, page], check=True)
+            with open(page, encoding="utf-8") as stream:
+                text = stream.read().replace("\\-", "-").replace("\\&", "")
+            manual = vmm.qmp.command("x-query-manual")
+            self.assertEqual([c["name"] for c in manual["commands"]], [c["name"] for c in vmm.qmp.command("query-commands")])
+            self.assertEqual([c["name"] for c in manual["events"]], [c["name"] for c in vmm.qmp.command("query-events")])
+            for entry in manual["commands"] + manual["events"]:
+                self.assertIn(f"\n.SS {entry['name']}\n", text)
+                self.assertRegex(entry["help"], r"^[A-Zv].{6,}[.]$", entry["name"])
+            with open(EXAMPLES, encoding="utf-8") as stream:
+                for name in re.findall(r"^= (\S+)$", stream.read(), re.M):
+                    self.assertIn(name, [c["name"] for c in manual["commands"]])
+
+    def test_commands_that_have_nothing_to_do(self):
+        with Vmm() as vmm:
+            for name, arguments in (("job-complete", {"id": "x"}), ("job-finalize", {"id": "x"}), ("migrate-start-postcopy", {}),
+                                    ("migrate-pause", {}), ("migrate-recover", {"uri": "tcp:127.0.0.1:1"})):
+                with self.assertRaises(vmmtest.QMPError) as caught:
+                    vmm.qmp.execute(name, arguments)
+                self.assertEqual(caught.exception.error_class, "GenericError")
+            self.assertEqual(vmm.qmp.execute("announce-self", {"initial": 50, "max": 550, "rounds": 1, "step": 50}), {})
+
+    def test_every_command_is_run_by_a_test(self):
+        tests = ""
+        for pattern in ("tests/*/*.py", "tests/*/*.c", "docs/qmp-examples.txt", "src/ctl/*"):
+            for path in glob.glob(os.path.join(ROOT, pattern)):
+                with open(path, encoding="utf-8", errors="replace") as stream:
+                    tests += stream.read()
+        with Vmm() as vmm:
+            commands = [c["name"] for c in vmm.qmp.command("query-commands")]
+        # test_qmp runs every query that needs no arguments
+        missing = [c for c in commands if f'"{c}"' not in tests and not c.startswith("query-")]
+        self.assertEqual(missing, [])
+
+
+if __name__ == "__main__":
+    vmmtest.main()
