@@ -57,6 +57,10 @@ struct config_section {
 extern const struct config_section config_sections[]; /* ends with a NULL name */
 extern const struct prop guest_props[], disk_props[], serial_props[], nic_props[];
 
+/* Setting i of Xen's files: NULL behind the last. ours: the key it becomes, NULL if it is not as simple; why: why it is ignored, NULL
+   if it is not, "" if without a word. */
+const char *xen_setting_at(size_t i, const char **ours, const char **why);
+
 struct guest_config *guest_config_new(void);
 void guest_config_free(struct guest_config *c); /* NULL-safe */
 struct guest_config *guest_config_copy(const struct guest_config *c);

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "config.h"
 #include "ctl.h"
 #include "vmm-config.h"
 
@@ -169,6 +170,53 @@ static json_t *describe_options(const struct verb_option *o)
 	return list;
 }
 
+static json_t *describe_key(const struct prop *p)
+{
+	json_t *o = json_pack("{s:s, s:s, s:s, s:s?}", "name", p->name, "type", prop_type_name(p), "help", p->help, "default",
+			      p->def_str);
+
+	if (p->type == PROP_BOOL)
+		json_object_set_new(o, "default", json_string(p->def ? "on" : "off"));
+	else if (p->type == PROP_SIZE && p->def)
+		json_object_set_new(o, "default", json_integer((json_int_t)(p->def / MIB)));
+	else if (p->type == PROP_U32 && p->def)
+		json_object_set_new(o, "default", json_integer((json_int_t)p->def));
+	else if (p->type == PROP_ENUM)
+		json_object_set_new(o, "default", json_string(p->values[p->def]));
+	for (size_t i = 0; p->type == PROP_ENUM && p->values[i]; i++) {
+		if (!i)
+			json_object_set_new(o, "values", json_array());
+		json_array_append_new(json_object_get(o, "values"), json_string(p->values[i]));
+	}
+	return o;
+}
+
+static json_t *describe_config(void)
+{
+	json_t *sections = json_array();
+
+	for (const struct config_section *s = config_sections; s->name; s++) {
+		json_t *keys = json_array();
+
+		for (const struct prop *p = s->props; p && p->name; p++)
+			json_array_append_new(keys, describe_key(p));
+		json_array_append_new(sections,
+				      json_pack("{s:s, s:s, s:o}", "name", s->name, "help", s->help, "keys", keys));
+	}
+	return sections;
+}
+
+static json_t *describe_xen(void)
+{
+	const char *name, *ours, *why;
+	json_t *settings = json_array();
+
+	for (size_t i = 0; (name = xen_setting_at(i, &ours, &why)); i++)
+		json_array_append_new(settings,
+				      json_pack("{s:s, s:s?, s:s?}", "name", name, "ours", ours, "ignored", why));
+	return settings;
+}
+
 json_t *verb_describe_all(void)
 {
 	json_t *verbs = json_array(), *statuses = json_array();
@@ -185,8 +233,8 @@ json_t *verb_describe_all(void)
 	}
 	for (size_t i = 0; i < ARRAY_SIZE(status_help); i++)
 		json_array_append_new(statuses, json_string(status_help[i]));
-	return json_pack("{s:s, s:o, s:o, s:o}", "version", VMM_VERSION, "verbs", verbs, "options",
-			 describe_options(common), "status", statuses);
+	return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "version", VMM_VERSION, "verbs", verbs, "options",
+			 describe_options(common), "status", statuses, "config", describe_config(), "xen", describe_xen());
 }
 
 /* ---- arguments ---- */

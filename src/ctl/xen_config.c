@@ -921,6 +921,15 @@ static const struct setting settings[] = {
 	IGNORED("memory_dynamic_min", NULL),
 };
 
+const char *xen_setting_at(size_t i, const char **ours, const char **why)
+{
+	if (i >= ARRAY_SIZE(settings))
+		return NULL;
+	*ours = settings[i].ours;
+	*why = settings[i].take != as_ignored ? NULL : settings[i].why ? settings[i].why : "";
+	return settings[i].name;
+}
+
 static int take_setting(struct xen *x, const char *name, const struct xen_value *v, unsigned line, unsigned column,
 			struct err *e)
 {
