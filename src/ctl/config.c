@@ -43,7 +43,8 @@ const struct prop guest_props[] = {
 	     .help = "where the screen is served, as vmm -vnc takes it, or none"),
 	PROP_NAMED(G, "vnc-password", vnc_password, PROP_STR, .help = "password of the screen, 8 characters at most"),
 	PROP(G, pvpanic, PROP_BOOL, .def = 1, .help = "a device by which the guest reports a panic, for on-crash"),
-	PROP(G, balloon, PROP_BOOL, .def = 1, .help = "a memory balloon, for mem-set, where vmm offers one"),
+	PROP(G, balloon, PROP_BOOL, .def = 1, .help = "a memory balloon, for mem-set"),
+	PROP(G, metrics, PROP_BOOL, .def = 1, .help = "OpenMetrics text on metrics.sock in the run directory"),
 	PROP_NAMED(G, "on-poweroff", on_poweroff, PROP_ENUM, .values = plain_policies,
 		   .help = "when the guest powers off"),
 	PROP_NAMED(G, "on-reboot", on_reboot, PROP_ENUM, .values = plain_policies, .def = POLICY_RESTART,
@@ -515,6 +516,10 @@ int config_command_line(const struct guest_config *c, const char *vmm, struct ar
 		argv_add(out, "-device");
 		argv_add(out, "pvpanic");
 	}
+	if (c->balloon) {
+		argv_add(out, "-device");
+		argv_add(out, "virtio-balloon-pci,deflate-on-oom=on");
+	}
 	for (const struct device_config *d = c->devices; d; d = d->next) {
 		char *text = opts_format(&d->opts);
 
@@ -526,6 +531,10 @@ int config_command_line(const struct guest_config *c, const char *vmm, struct ar
 	if (!c->sandbox) {
 		argv_add(out, "-sandbox");
 		argv_add(out, "off");
+	}
+	if (c->metrics) {
+		argv_add(out, "-metrics");
+		argv_add(out, "unix:metrics.sock");
 	}
 	for (const char *const *w = (const char *const[]){"-msg", "timestamp=on", "-qmp",
 							  "unix:qmp.sock,server=on,wait=off", "-pidfile", "pid", NULL};

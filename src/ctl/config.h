@@ -42,7 +42,7 @@ struct guest_config {
 	uint64_t memory, maxmem;
 	uint32_t vcpus, maxvcpus, cpu_weight, cpu_cap;
 	int rtc, on_poweroff, on_reboot, on_crash;
-	bool acpi, pvpanic, balloon, sandbox;
+	bool acpi, pvpanic, balloon, metrics, sandbox;
 	struct disk_config *disks;
 	struct serial_config *serials;
 	struct nic_config *nics;

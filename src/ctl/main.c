@@ -172,8 +172,8 @@ static json_t *describe_options(const struct verb_option *o)
 
 static json_t *describe_key(const struct prop *p)
 {
-	json_t *o = json_pack("{s:s, s:s, s:s, s:s?}", "name", p->name, "type", prop_type_name(p), "help", p->help, "default",
-			      p->def_str);
+	json_t *o = json_pack("{s:s, s:s, s:s, s:s?}", "name", p->name, "type", prop_type_name(p), "help", p->help,
+			      "default", p->def_str);
 
 	if (p->type == PROP_BOOL)
 		json_object_set_new(o, "default", json_string(p->def ? "on" : "off"));
@@ -234,7 +234,8 @@ json_t *verb_describe_all(void)
 	for (size_t i = 0; i < ARRAY_SIZE(status_help); i++)
 		json_array_append_new(statuses, json_string(status_help[i]));
 	return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "version", VMM_VERSION, "verbs", verbs, "options",
-			 describe_options(common), "status", statuses, "config", describe_config(), "xen", describe_xen());
+			 describe_options(common), "status", statuses, "config", describe_config(), "xen",
+			 describe_xen());
 }
 
 /* ---- arguments ---- */

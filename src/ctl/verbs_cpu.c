@@ -325,7 +325,7 @@ static const struct verb_option sched_options[] = {
 const struct verb cpu_verbs[] = {
 	{"mem-set", "GUEST SIZE", "Ask a guest to make do with that much memory",
 	 "Through the balloon; a number without suffix counts MiB. It comes true as the guest's driver gives or takes.",
-	 NO_OPTIONS, 2, 2, WORDS_GUEST, do_mem_set, NULL},
+	 NO_OPTIONS, 2, 2, WORDS_GUEST, do_mem_set, EXAMPLES("vmmctl mem-set web 12")},
 	{"mem-max", "GUEST SIZE", "Limit what mem-set may give a guest", NULL, NO_OPTIONS, 2, 2, WORDS_GUEST,
 	 do_mem_max, EXAMPLES("vmmctl mem-max web 16")},
 	{"vcpu-list", "[GUEST]...", "List the vCPUs: where they run, and where they may",

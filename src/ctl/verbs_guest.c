@@ -32,7 +32,7 @@ static const char *plain_state(const char *state)
 
 /* What was asked of each guest at once. */
 struct asked {
-	unsigned status, memory, cpus;
+	unsigned status, memory, balloon, cpus;
 };
 
 static json_t *list_row(const struct guest *g, const struct asked *a)
@@ -50,6 +50,12 @@ static json_t *list_row(const struct guest *g, const struct asked *a)
 
 			json_object_set_new(row, "memory", json_integer(bytes / (json_int_t)MIB));
 		}
+		json_decref(answer);
+		answer = qmp_answer(g->qmp, a->balloon, NULL); /* what the guest has left of it */
+		if (answer)
+			json_object_set_new(
+				row, "memory",
+				json_integer(json_integer_value(json_object_get(answer, "actual")) / (json_int_t)MIB));
 		json_decref(answer);
 		answer = qmp_answer(g->qmp, a->cpus, NULL);
 		if (answer)
@@ -121,6 +127,7 @@ static int do_list(struct ctl *c)
 			continue;
 		asked[i].status = qmp_queue(g->qmp, "query-status", NULL, -1);
 		asked[i].memory = qmp_queue(g->qmp, "query-memory-size-summary", NULL, -1);
+		asked[i].balloon = qmp_queue(g->qmp, "query-balloon", NULL, -1);
 		asked[i].cpus = qmp_queue(g->qmp, "query-cpus-fast", NULL, -1);
 	}
 	qmp_gather(sessions, list.n, MIN(c->timeout_ms, 2000));

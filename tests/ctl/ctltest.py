@@ -4,6 +4,7 @@ Guests without a CPU (-accel qtest) start in milliseconds; their registers are r
 them off, reset them or let them panic when it wants.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -87,6 +88,15 @@ class Case(unittest.TestCase):
             self.assertRegex(done.stderr, r"\Avmmctl: |\n?vmmctl: ")
         return done.stdout
 
+    @contextlib.contextmanager
+    def background(self, *args, **options):
+        """vmmctl as a process; killed at the end, whatever happens."""
+        with subprocess.Popen([VMMCTL, *map(str, args)], **dict({"env": self.env}, **options)) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
     def json(self, *args, **options):
         """The same with --json, decoded."""
         return json.loads(self.ctl("--json", *args, **options))
@@ -131,7 +141,8 @@ class Case(unittest.TestCase):
         """Whether the power button was pressed; it is no more afterwards."""
         self.pm_base(board)
         pressed = board.number("inw 0x600") & 0x100
-        board.ask("outw 0x600 0x100")
+        if pressed:         # else it might be pressed just now
+            board.ask("outw 0x600 0x100")
         return pressed
 
     def row(self, name="web"):

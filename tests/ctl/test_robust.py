@@ -54,7 +54,7 @@ class Hanging(ctltest.Case):
         self.create()
         pid = self.pid()
         os.kill(pid, signal.SIGSTOP)
-        with subprocess.Popen([ctltest.VMMCTL, "pause", "--timeout", "60", "web"], env=self.env, stderr=subprocess.PIPE) as pause:
+        with self.background("pause", "--timeout", "60", "web", stderr=subprocess.PIPE) as pause:
             vmmtest.poll(lambda: any("socket" in os.readlink(f"/proc/{pause.pid}/fd/{fd}")
                                      for fd in os.listdir(f"/proc/{pause.pid}/fd")), 10)
             os.kill(pid, signal.SIGKILL)
@@ -193,7 +193,7 @@ class Clients(ctltest.Case):
     def test_nobody_reads(self):
         """The reader of a pipe goes; one that stalls does not stop the guest or other callers."""
         self.create()
-        with subprocess.Popen([ctltest.VMMCTL, "events"], env=self.env, stdout=subprocess.PIPE) as stalled:
+        with self.background("events", stdout=subprocess.PIPE) as stalled:
             vmmtest.poll(lambda: self.ctl("reboot", "-f", "web") == "" and
                          os.read(stalled.stdout.fileno(), 1), 10)
             for _ in range(50):
