@@ -274,6 +274,7 @@ struct kvm_vcpu {
 	bool thread_started;
 	bool parked;      /* run_lock */
 	bool retired;     /* unplugged: stays parked until it is plugged again; run_lock */
+	bool memory_error; /* it touched memory that cannot be had; its own signal handler */
 	bool stuck;       /* triple fault or internal error: not to be run before reset; vCPU thread, or paused */
 	bool trapped;     /* stuck by a debugger's trap: the next resume ends it; as stuck */
 	bool frozen;      /* kvm_vcpu_freeze(); run_lock */

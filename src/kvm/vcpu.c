@@ -386,7 +386,10 @@ static bool run_once(struct kvm_vcpu *c)
 		pthread_cond_broadcast(&c->vm->parked);
 		pthread_mutex_unlock(&c->vm->run_lock);
 	}
-	if (r == 0) {
+	if (c->memory_error) {
+		c->memory_error = false;
+		run_failed(c, EFAULT);
+	} else if (r == 0) {
 		c->pending_io = false;
 		c->stuck = !vcpu_handle_exit(c);
 	} else if (error == EINTR) {
@@ -445,15 +448,28 @@ static void on_kick(int signal)
 	(void)signal; /* its arrival is all that is needed */
 }
 
+/* Memory that cannot be had (a damaged page of a saved guest, the host's own broken memory): KVM raises this for a guest that
+   touches it. The guest stops with an internal error; anybody else ends the process, as without a handler. */
+static void on_bus_error(int signal)
+{
+	(void)signal;
+	if (!self || !(atomic_load(&self->word) & VCPU_OUTSIDE))
+		abort();
+	self->memory_error = true;
+	set_immediate_exit(self, 1);
+}
+
 static void install_kick_handler(void)
 {
 	static bool installed; /* the sandbox lets nobody change handlers when the guest runs */
-	struct sigaction sa = {.sa_handler = on_kick};
+	struct sigaction sa = {.sa_handler = on_kick}, bus = {.sa_handler = on_bus_error};
 
 	if (installed)
 		return;
 	sigemptyset(&sa.sa_mask);
 	sigaction(KICK_SIGNAL, &sa, NULL);
+	sigemptyset(&bus.sa_mask);
+	sigaction(SIGBUS, &bus, NULL);
 	installed = true;
 }
 

@@ -26,7 +26,9 @@
 #include "vmm/block.h"
 #include "vmm/log.h"
 
-#define MAX_READERS 4
+#define MAX_READERS   4
+#define HEAD_START_MS 100
+#define AROUND        16u
 #ifndef UFFDIO_POISON
 struct uffdio_poison {
 	struct uffdio_range range;
@@ -52,7 +54,7 @@ static struct restore {
 	struct switchover sw;
 	uint64_t fault_hash[LEAF_PAGES];
 	uint32_t fault_leaf;
-	uint8_t fault_page[WIRE_PAGE];
+	uint8_t fault_pages[AROUND * WIRE_PAGE];
 } rs = {.uffd = -1, .quit_fd = {-1, -1}, .lock = PTHREAD_MUTEX_INITIALIZER};
 
 static bool stopped(void)
@@ -161,6 +163,29 @@ static int place_zero(unsigned block, uint64_t first, uint64_t n, struct err *e)
 	return 0;
 }
 
+/* Into the memfd: a write needs no fault and no zeroing for each page, and the buffer is still in the cache. */
+static int fill(unsigned block, uint64_t first, uint64_t pages, const uint64_t *hash, const uint8_t *buf, struct err *e)
+{
+	const struct mig_block *b = &session.block[block];
+
+	for (uint64_t i = 0, run; i < pages; i += run) {
+		ssize_t len, done;
+
+		for (run = 1; i + run < pages && !hash[i] == !hash[i + run]; run++)
+			;
+		len = hash[i] ? (ssize_t)(run * WIRE_PAGE) : 0;
+		for (ssize_t at = 0; at < len; at += done) {
+			done = pwrite(b->v.fd, buf + i * WIRE_PAGE + at, (size_t)(len - at),
+				      (off_t)((first + i) * WIRE_PAGE) + at);
+			if (done < 0 && errno == EINTR)
+				done = 0;
+			else if (done <= 0)
+				return err_errno(e, errno, "cannot fill memory block '%s'", b->name);
+		}
+	}
+	return 0;
+}
+
 /* One leaf, the way rs.map says. Zero pages stay holes: a lazy guest gets them by touching them. */
 static int read_leaf(unsigned block, uint64_t first, uint64_t pages, uint32_t leaf, uint8_t *buf, struct err *e)
 {
@@ -168,8 +193,9 @@ static int read_leaf(unsigned block, uint64_t first, uint64_t pages, uint32_t le
 	int r = image_leaf(rs.im, leaf, hash, e);
 
 	if (!r && rs.map == MAP_EAGER)
-		return image_get(rs.im, block, first, pages, hash, true,
-				 session.block[block].v.host + first * WIRE_PAGE, e);
+		r = image_get(rs.im, block, first, pages, hash, true, buf, e);
+	if (rs.map == MAP_EAGER)
+		return r ? r : fill(block, first, pages, hash, buf, e);
 	if (!r && rs.map == MAP_COPY_ON_WRITE)
 		return image_verify(rs.im, block, first, pages, hash, buf, e);
 	if (!r)
@@ -234,27 +260,45 @@ static void poison(unsigned block, uint64_t page)
 	}
 }
 
+/* The page, and with it its neighbours: a guest that just came touches many, and each fault has its price. */
+static int bring(unsigned block, uint64_t page, uint32_t leaf, struct err *e)
+{
+	uint64_t first = page & ~(uint64_t)(AROUND - 1), n = MIN((uint64_t)AROUND, rs.im->block[block].pages - first);
+	const uint64_t *hash = rs.fault_hash + first % LEAF_PAGES;
+	int r = 0;
+
+	if (leaf != rs.fault_leaf)
+		r = image_leaf(rs.im, leaf, rs.fault_hash, e);
+	rs.fault_leaf = r ? UINT32_MAX : leaf;
+	if (r || !rs.fault_hash[page % LEAF_PAGES])
+		return r ? r : place_zero(block, page, 1, e);
+	if (image_get(rs.im, block, first, n, rs.fault_hash, true, rs.fault_pages,
+		      NULL)) { /* one of them is damaged: this one? */
+		r = image_get(rs.im, block, page, 1, rs.fault_hash, false, rs.fault_pages, e);
+		return r ? r : place(block, page, 1, rs.fault_pages, e);
+	}
+	for (uint64_t i = 0, run; !r && i < n; i += run) {
+		for (run = 1; i + run < n && !hash[i] == !hash[i + run]; run++)
+			;
+		if (hash[i])
+			r = place(block, first + i, run, rs.fault_pages + i * WIRE_PAGE, e);
+	}
+	return r;
+}
+
 static void on_touch(uint64_t address)
 {
 	struct err e = ERR_INIT;
 	unsigned i = 0;
 	uint64_t page;
-	uint32_t leaf;
-	int r = 0;
+	int r;
 
 	while (i < session.n_blocks && address - (uintptr_t)session.block[i].v.host >= session.block[i].v.size)
 		i++;
 	if (i == session.n_blocks)
 		return;
 	page = (address - (uintptr_t)session.block[i].v.host) / WIRE_PAGE;
-	leaf = rs.im->block[i].first_leaf + (uint32_t)(page / LEAF_PAGES);
-	if (leaf != rs.fault_leaf)
-		r = image_leaf(rs.im, leaf, rs.fault_hash, &e);
-	rs.fault_leaf = r ? UINT32_MAX : leaf;
-	if (!r && !rs.fault_hash[page % LEAF_PAGES])
-		r = place_zero(i, page, 1, &e);
-	else if (!r && !(r = image_get(rs.im, i, page, 1, rs.fault_hash, false, rs.fault_page, &e)))
-		r = place(i, page, 1, rs.fault_page, &e);
+	r = bring(i, page, rs.im->block[i].first_leaf + (uint32_t)(page / LEAF_PAGES), &e);
 	if (r) {
 		went_wrong(r, &e);
 		poison(i, page);
@@ -326,7 +370,8 @@ static void prepare(struct main_call *c)
 {
 	int r = 0;
 
-	/* A machine built from this description may differ where the operator said so (a template's clone: -set, -uuid). */
+	/* A machine built from this description may differ where the operator said so (a template's clone: -set,
+	 * -uuid). */
 	if (!machine_config(session.board)->described)
 		r = machine_check_description(session.board, rs.im->description, rs.im->description_len, &c->err);
 	if (!r)
@@ -460,6 +505,10 @@ static void *restore_thread(void *arg)
 	runs = !r;
 	if (!r && rs.map != MAP_EAGER) {
 		session_status(MIGRATION_POSTCOPY_ACTIVE);
+		/* The guest first: it has its own pages to wait for. One helper leaves it the other processors. */
+		for (int ms = 0; ms < HEAD_START_MS && !stopped(); ms += 10)
+			poll(NULL, 0, 10);
+		rs.readers = 1;
 		r = read_all(&e);
 	}
 	if (!r || !runs)

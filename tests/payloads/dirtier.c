@@ -6,6 +6,7 @@
  * range, round after round; word 0 of each page is the round's number, word 1 and the last one the
  * page's own index ^ round, so that a page that was lost, stale, torn or swapped shows.  Every
  * page's predecessor value is checked before it is overwritten: a mismatch prints "FAIL page".
+ * fill=BYTES: as much behind that range is written once and left alone.
  *
  * Prints "ready", then "round N" after each; any received character makes it check all pages once
  * and print "PASS dirtier rounds=N gap=TICKS": the longest time between two pages, in TSC ticks, since
@@ -59,6 +60,8 @@ int payload_main(void)
         page[1] = i;
         page[511] = i;
     }
+    for (uint64_t i = 0; i < option("fill", 0) / 4096; i++) /* memory that only has to travel */
+        *(volatile uint64_t *)(start + size + i * 4096) = i + 1;
     put_string("ready\n");
     if (option("halt", 0))
         ring0(halt, 0, 0);
