@@ -68,6 +68,12 @@ struct kvm_memory {
 	bool readonly, log_dirty;
 };
 int kvm_set_memory(struct kvm_vm *vm, const struct kvm_memory *list, size_t n, struct err *e);
+/* Writes of the guest to this range may reach exit_ops late: before any other exit of the same vCPU is handled, before a pause
+   has come to its end, or when they were hurried. Idempotent, for good. Any thread; leaf. */
+void kvm_coalesce_writes(struct kvm_vm *vm, bool pio, uint64_t addr, uint32_t size);
+/* Have what is waiting delivered soon. Any thread; leaf. */
+void kvm_hurry_coalesced(struct kvm_vm *vm);
+bool kvm_coalesced_waiting(struct kvm_vm *vm);
 /* ORs into bitmap the pages (bit 0: the one at gpa) of [gpa, gpa+size) that the guest wrote since the last call and
    clears KVM's log for them. Page-aligned. Slots without log_dirty and holes contribute nothing. The first call after
    log_dirty was switched on may report every page (KVM_DIRTY_LOG_INITIALLY_SET: nothing was write-protected yet). Any

@@ -46,6 +46,8 @@ void machine_powerdown(struct board *b);                       /* ACPI power but
 void machine_quit(struct board *b, enum shutdown_cause cause); /* end the main loop */
 enum run_state machine_run_state(const struct board *b);
 bool machine_running(const struct board *b);
+/* What the guest has written has reached its devices (region_desc.coalesced). No device lock held. */
+void machine_settle_writes(struct board *b);
 /* Exit status for main() after the loop ended. */
 int machine_exit_status(const struct board *b);
 /* Quiesce all devices, then call done(opaque) (main thread). For saving. resume undoes it. */

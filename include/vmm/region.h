@@ -56,6 +56,9 @@ struct region_desc {
 	int bar;               /* 0..5: a PCI BAR; REGION_NOT_BAR otherwise */
 	int priority;          /* 0 for devices, 1 overlays; guest RAM is -10; RAM windows of the host bridge 5 */
 	bool disabled;         /* not mapped at settle; the device maps it with region_enable() */
+	/* Writes to the first so many bytes may come late, as long as they come before any other access of the same vCPU: they need
+	   no exit. For what has no effect that the guest could wait for. region_hurry_writes() where somebody else looks. */
+	uint32_t coalesced;
 	const struct region_ops *ops;
 };
 #define REGION_NOT_BAR (-1)
@@ -77,6 +80,8 @@ struct region {
    called with the device's lock held (the map's lock is a leaf below device locks). Cheap when nothing changes. */
 void region_enable(struct region *r, bool on);
 void region_move(struct region *r, uint64_t base);
+/* Have late writes delivered soon; they may still be on their way on return. Leaf, any thread. */
+void region_hurry_writes(struct device *dev);
 /* IO <-> RAM <-> ROM with a window into a block (PAM, VGA chain-4, ROM shadowing). */
 void region_set_kind(struct region *r, enum region_kind kind, struct ram_block *ram, uint64_t ram_offset);
 /* Bracket several changes so that the map is rebuilt once. Nestable. */

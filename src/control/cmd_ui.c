@@ -283,6 +283,7 @@ static json_t *screendump(struct qmp_call *call, struct err *e)
 	if (!is_the_screen(call, e))
 		return NULL;
 	c = need_console(e);
+	machine_settle_writes(call->board);
 	shot = c ? screenshot_take(c, format ? format : "ppm", e) : NULL;
 	if (!shot)
 		return NULL;

@@ -126,6 +126,23 @@ struct setup {
 	struct err err;   /* of the first job that failed */
 };
 
+/* coalesced.c */
+#define COALESCED_ZONES 16u
+struct coalesced_zone {
+	uint64_t addr;
+	uint32_t size;
+	bool pio;
+};
+struct coalesced {
+	unsigned ring_page; /* of the mapping of struct kvm_run; 0: KVM has none */
+	bool pio;           /* ports, too */
+	struct kvm_coalesced_mmio_ring *ring; /* in the first vCPU's mapping, which stays until the VM ends */
+	pthread_mutex_t drain_lock;           /* before device locks */
+	pthread_mutex_t zone_lock;            /* leaf */
+	struct coalesced_zone zone[COALESCED_ZONES];
+	unsigned n_zones, n_registered;
+};
+
 /* stats.c: what a statistics file holds; read on first use */
 struct stats_layout {
 	struct kvm_stat *stat;
@@ -173,6 +190,7 @@ struct kvm_vm {
 	void (*thread_hook)(void); /* called on each vCPU thread before its first KVM_RUN */
 
 	int stats_fd; /* KVM's statistics; -1: none */
+	struct coalesced coalesced;
 	struct stats_layout stats[2]; /* of the VM, of its vCPUs; main thread */
 
 	pthread_mutex_t grace_lock;
@@ -186,6 +204,12 @@ int vm_check_extension(struct kvm_vm *vm, int cap);
 int setup_submit(struct kvm_vm *vm, int (*fn)(struct kvm_vm *, void *, struct err *), void *arg, bool replaces,
 		 struct err *e);
 int setup_wait(struct kvm_vm *vm, struct err *e); /* until the queue is empty; its first error */
+void coalesced_init(struct kvm_vm *vm);
+void coalesced_free(struct kvm_vm *vm);
+void coalesced_map(struct kvm_vm *vm, struct kvm_run *run);
+void coalesced_register(struct kvm_vm *vm);      /* zones that KVM does not know yet */
+/* Deliver what is in the ring. vCPU threads in an exit handler, without device locks. */
+void coalesced_drain(struct kvm_vm *vm);
 int stats_open(int fd); /* of a VM or vCPU; -1: not offered */
 void stats_free(struct kvm_vm *vm);
 void slots_free(struct kvm_vm *vm);

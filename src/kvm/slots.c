@@ -170,6 +170,7 @@ static int apply_list(struct kvm_vm *vm, void *arg, struct err *e)
 	if (hold)
 		vcpus_release(vm);
 	pthread_mutex_unlock(&vm->slots_lock);
+	coalesced_register(vm);
 	return r;
 }
 

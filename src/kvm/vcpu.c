@@ -138,6 +138,7 @@ static void complete_io(struct kvm_vcpu *c)
 		if (ioctl(c->fd, KVM_RUN, 0) == 0 && !vcpu_handle_exit(c))
 			c->stuck = true;
 	}
+	coalesced_drain(c->vm);
 }
 
 /* ---- interrupts from outside ---- */
@@ -240,6 +241,12 @@ static void deliver_nmi(struct kvm_vcpu *c)
 	lvt = get_le32(lapic.regs + 0x360);
 	if (!(lvt & BIT(16)) && (lvt >> 8 & 7) == 4)
 		vcpu_ioctl(c, KVM_NMI, NULL);
+}
+
+void kvm_hurry_coalesced(struct kvm_vm *vm)
+{
+	if (kvm_coalesced_waiting(vm) && vm->vcpus[0])
+		request(vm->vcpus[0], VCPU_REQ_INTR); /* any request will do: it makes the vCPU leave the guest */
 }
 
 /* ---- the thread ---- */
@@ -386,6 +393,8 @@ static bool run_once(struct kvm_vcpu *c)
 		pthread_cond_broadcast(&c->vm->parked);
 		pthread_mutex_unlock(&c->vm->run_lock);
 	}
+	if (r != 0)
+		coalesced_drain(c->vm);
 	if (c->memory_error) {
 		c->memory_error = false;
 		run_failed(c, EFAULT);
@@ -513,6 +522,7 @@ static int open_vcpu(struct kvm_vcpu *c, struct err *e)
 		return err_errno(e, errno, "cannot map CPU %u", c->index);
 	}
 	c->stats_fd = stats_open(c->fd);
+	coalesced_map(vm, c->run);
 	return 0;
 }
 

@@ -216,6 +216,7 @@ bool vcpu_handle_exit(struct kvm_vcpu *c)
 				      atomic_load_explicit(&c->exits[reason], memory_order_relaxed) + 1,
 				      memory_order_relaxed);
 	remember(c, run, reason);
+	coalesced_drain(c->vm); /* the guest wrote that before it left */
 	switch (reason) {
 	case KVM_EXIT_IO:
 		c->pending_io = true;

@@ -333,6 +333,7 @@ struct kvm_vm *kvm_vm_new(const struct config *c, const struct kvm_exit_ops *ops
 	}
 	vm->run_size = (size_t)r;
 	enable_caps(vm);
+	coalesced_init(vm);
 	vm->stats_fd = stats_open(vm->fd);
 	crash_add_dumper(vcpu_dump_exits, vm);
 	return vm;
@@ -365,6 +366,7 @@ void kvm_vm_free(struct kvm_vm *vm)
 	free(vm->supported);
 	free(vm->msr_list);
 	stats_free(vm);
+	coalesced_free(vm);
 	if (vm->fd >= 0)
 		close(vm->fd);
 	if (vm->sys_fd >= 0)

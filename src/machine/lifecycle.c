@@ -269,6 +269,14 @@ void machine_migration_arrived(struct board *b, enum run_state s)
 	b->state = s;
 }
 
+void machine_settle_writes(struct board *b)
+{
+	if (!b->kvm || !machine_running(b) || !kvm_coalesced_waiting(b->kvm))
+		return;
+	kvm_vcpus_pause(b->kvm); /* a vCPU that leaves the guest delivers them */
+	kvm_vcpus_resume(b->kvm);
+}
+
 /* ---- quiesce ---- */
 
 static void quiesce_finished(void *opaque)

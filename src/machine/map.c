@@ -226,9 +226,17 @@ void region_enable(struct region *r, bool on)
 			list_add(&b->map, r);
 		else
 			list_del(&b->map, r);
+		if (on && r->desc->coalesced && b->kvm)
+			kvm_coalesce_writes(b->kvm, r->desc->space == SPACE_PIO, r->base, r->desc->coalesced);
 		changed(b, r);
 	}
 	pthread_mutex_unlock(&b->map.lock);
+}
+
+void region_hurry_writes(struct device *dev)
+{
+	if (dev->board->kvm)
+		kvm_hurry_coalesced(dev->board->kvm);
 }
 
 void region_move(struct region *r, uint64_t base)

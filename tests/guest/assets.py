@@ -460,7 +460,7 @@ ALL = {
     "int13-hd": int13_hd, "int13-cd": int13_cd, "int13-floppy": int13_floppy,
     "other-floppy": other_floppy, "reset-rom": reset_rom, "screen-hd": screen_hd,
     "hello": lambda: payload("hello"), "hello-multiboot": lambda: payload("hello", True),
-    "dirtier": lambda: payload("dirtier"), "debug": lambda: payload("debug"), "hotplug": lambda: payload("hotplug"),
+    "dirtier": lambda: payload("dirtier"), "debug": lambda: payload("debug"), "planar": lambda: payload("planar"), "hotplug": lambda: payload("hotplug"),
     "memtest": memtest,
 }
 

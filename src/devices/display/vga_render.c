@@ -453,6 +453,7 @@ static void vga_refresh(void *opaque, bool full)
 	struct vga_view *view = view_of(v);
 	bool changed = view_changed(v, view);
 
+	region_hurry_writes(&v->dev); /* for the next picture: what is drawn below may miss the guest's last strokes */
 	if (!screen_on(v)) {
 		blank(v, changed || full);
 		return;

@@ -704,7 +704,7 @@ static const struct device_property rtc_properties[] = {
 
 static const struct region_ops rtc_ops = {.read = rtc_read, .write = rtc_write, .max_access = 1};
 static const struct region_desc rtc_regions[] = {
-	{.name = "rtc", .base = 0x70, .size = 2, .bar = REGION_NOT_BAR, .ops = &rtc_ops},
+	{.name = "rtc", .base = 0x70, .size = 2, .coalesced = 1, .bar = REGION_NOT_BAR, .ops = &rtc_ops},
 };
 
 DEVICE_CLASS(mc146818rtc) = {
