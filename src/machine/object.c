@@ -6,7 +6,7 @@
 #include <string.h>
 
 extern const struct object_type memory_backend_file_type, memory_backend_memfd_type, memory_backend_ram_type, rng_builtin_type,
-	rng_random_type, secret_type;
+	rng_random_type, secret_type, tls_creds_psk_type, tls_creds_x509_type;
 
 static const struct object_type *const types[] = {
 	&memory_backend_file_type,
@@ -15,6 +15,8 @@ static const struct object_type *const types[] = {
 	&rng_builtin_type,
 	&rng_random_type,
 	&secret_type,
+	&tls_creds_psk_type,
+	&tls_creds_x509_type,
 };
 
 static struct object *objects, **objects_tail = &objects;

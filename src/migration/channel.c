@@ -70,6 +70,8 @@ static int gone(struct channel *c, int err, struct err *e)
 {
 	if (!err || err == EPIPE || err == ECONNRESET)
 		return err_set(e, EPIPE, "%s: the other side closed the connection", c->peer);
+	if (c->tls && err == EPERM)
+		return err_set(e, EPERM, "%s: the other side refuses our TLS credentials", c->peer);
 	return err_errno(e, err, "%s", c->peer);
 }
 

@@ -41,6 +41,8 @@ void migration_shutdown(void)
 	restore_stop();
 	announce_stop();
 	session_free_blocks();
+	session.running = false;
+	tls_use(NULL, NULL);
 	props_free(migration_parameter_props, &session.params);
 	close(session.cancel_fd);
 	session.board = NULL;

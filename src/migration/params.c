@@ -1,5 +1,6 @@
 /* Capabilities and parameters: tables and their rules. Main thread. */
 #include "session.h"
+#include "tls.h"
 
 #include <errno.h>
 #include <string.h>
@@ -122,6 +123,9 @@ int migration_set_parameter(const char *name, const char *text, struct err *e)
 		return err_set(e, EINVAL, "migration parameter '%s' is not offered", name);
 	if (!strcmp(name, "tls-authz") && *text)
 		return err_set(e, ENOTSUP, "tls-authz is not offered: client certificates are verified by their CA");
+	if (!strcmp(name, "tls-creds") && strcmp(text, session.params.tls_creds ? session.params.tls_creds : "") &&
+	    (r = tls_use(text, e)) != 0)
+		return r;
 	pthread_mutex_lock(&session.lock);
 	r = prop_parse(p, &session.params, text, e);
 	pthread_mutex_unlock(&session.lock);

@@ -18,6 +18,7 @@ PRIVATE = {
     r"rfb/.*": {"display"},
     r"(n?curses|ncursesw/.*)\.h": {"display"},
     r"png\.h": {"display"},
+    r"gnutls/.*": {"migration"},
     r"jansson\.h": {"config", "control", "migration", "ctl"},
 }
 # Public headers by the room that implements them, in the order of dependency.
