@@ -199,28 +199,34 @@ static void on_crash(int number, siginfo_t *si, void *context)
 	syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), number);
 }
 
+/* A sanitizer reports by itself. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1 /* it reports by itself */
+#define SANITIZED 1
 #elif defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
 #define SANITIZED 1
 #endif
 #endif
+#ifndef SANITIZED
+#define SANITIZED 0
+#endif
 
 void crash_init(void)
 {
-#ifndef SANITIZED
 	struct sigaction sa = {.sa_sigaction = on_crash, .sa_flags = SA_SIGINFO | SA_RESETHAND | SA_ONSTACK};
-	void *stack = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	stack_t ss = {.ss_sp = stack, .ss_size = STACK_SIZE};
+	void *stack;
+	stack_t ss = {.ss_size = STACK_SIZE};
 
+	if (SANITIZED)
+		return;
+	stack = mmap(NULL, STACK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ss.ss_sp = stack;
 	if (stack != MAP_FAILED) /* of the main thread: it may be its stack that ran out */
 		sigaltstack(&ss, NULL);
 	sigfillset(&sa.sa_mask);
 	crash_unblock(&sa.sa_mask);
 	for (size_t i = 0; i < ARRAY_SIZE(signals); i++)
 		sigaction(signals[i].number, &sa, NULL);
-#endif
 }
 
 void crash_unblock(sigset_t *set)

@@ -17,12 +17,24 @@
 
 /* ---- registers ---- */
 
+/* KVM_GET_MSRS or KVM_SET_MSRS of one register. */
+static int kernel_gs_base(struct kvm_vcpu *c, unsigned long request, uint64_t *value)
+{
+	struct kvm_msrs *m = xzalloc(sizeof(*m) + sizeof(m->entries[0]));
+	int r;
+
+	m->nmsrs = 1;
+	m->entries[0].index = MSR_KERNEL_GS_BASE;
+	m->entries[0].data = *value;
+	r = vcpu_ioctl(c, request, m);
+	if (r == 1)
+		*value = m->entries[0].data;
+	free(m);
+	return r == 1 ? 0 : r < 0 ? r : -EINVAL;
+}
+
 static int fetch_rest(struct kvm_vcpu *c, struct cpu_regs *r)
 {
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} msr = {.head.nmsrs = 1, .entry.index = MSR_KERNEL_GS_BASE};
 	struct kvm_debugregs d = {0};
 	struct kvm_mp_state mp = {0};
 	struct kvm_fpu f;
@@ -39,8 +51,7 @@ static int fetch_rest(struct kvm_vcpu *c, struct cpu_regs *r)
 	r->fip = f.last_ip;
 	r->fdp = f.last_dp;
 	r->mxcsr = f.mxcsr;
-	if (vcpu_ioctl(c, KVM_GET_MSRS, &msr) == 1) /* absent on CPUs without long mode */
-		r->kernel_gs_base = msr.entry.data;
+	kernel_gs_base(c, KVM_GET_MSRS, &r->kernel_gs_base); /* fails on CPUs without long mode: 0 */
 	if (c->vm->caps.debugregs && vcpu_ioctl(c, KVM_GET_DEBUGREGS, &d) == 0) {
 		memcpy(r->dr, d.db, sizeof(r->dr));
 		r->dr6 = d.dr6;
@@ -127,17 +138,6 @@ static bool fpu_differs(const struct cpu_regs *a, const struct cpu_regs *b)
 	       a->fdp != b->fdp || a->mxcsr != b->mxcsr;
 }
 
-static int push_kernel_gs(struct kvm_vcpu *c, uint64_t base)
-{
-	struct {
-		struct kvm_msrs head;
-		struct kvm_msr_entry entry;
-	} msr = {.head.nmsrs = 1, .entry = {.index = MSR_KERNEL_GS_BASE, .data = base}};
-	int ret = vcpu_ioctl(c, KVM_SET_MSRS, &msr);
-
-	return ret == 1 ? 0 : ret < 0 ? ret : -EINVAL;
-}
-
 /* Only what differs is handed to KVM: each of these calls has side effects on what it sets. */
 int kvm_vcpu_set_regs(struct kvm_vcpu *c, const struct cpu_regs *r)
 {
@@ -162,7 +162,7 @@ int kvm_vcpu_set_regs(struct kvm_vcpu *c, const struct cpu_regs *r)
 	if (ret >= 0 && fpu_differs(&old, r))
 		ret = push_fpu(c, r);
 	if (ret >= 0 && old.kernel_gs_base != r->kernel_gs_base)
-		ret = push_kernel_gs(c, r->kernel_gs_base);
+		ret = kernel_gs_base(c, KVM_SET_MSRS, &(uint64_t){r->kernel_gs_base});
 	c->touched = c->ready_stale = true;
 	free(m);
 	return MIN(ret, 0);

@@ -444,24 +444,28 @@ void machine_powerdown(struct board *b)
 	emit("POWERDOWN", NULL);
 }
 
-static void power_off(struct board *b, enum shutdown_cause cause)
+static void end(struct board *b, enum shutdown_cause cause)
 {
 	emit_cause("SHUTDOWN", cause);
-	if (b->shutdown_action == SHUTDOWN_PAUSE && (guest_caused(cause))) {
-		machine_stop(b, RUN_SHUTDOWN);
-		return;
-	}
 	b->quitting = true;
 	loop_stop(loop_main());
 }
 
 void machine_quit(struct board *b, enum shutdown_cause cause)
 {
-	if (b->quitting)
+	if (!b->quitting)
+		end(b, cause);
+}
+
+/* The guest's own end may leave it for inspection. */
+static void power_off(struct board *b, enum shutdown_cause cause)
+{
+	if (b->shutdown_action != SHUTDOWN_PAUSE || !guest_caused(cause)) {
+		end(b, cause);
 		return;
+	}
 	emit_cause("SHUTDOWN", cause);
-	b->quitting = true;
-	loop_stop(loop_main());
+	machine_stop(b, RUN_SHUTDOWN);
 }
 
 int machine_exit_status(const struct board *b)
