@@ -133,6 +133,21 @@ char *block_describe(const struct block *b, bool *drive);
 /* A CD-ROM drive without name or medium, for a device that was given none (-device ide-cd): claimed by `owner`, whose
    id names it in QMP; the device closes it. Main thread. */
 struct block *block_open_empty_cdrom(const char *owner);
+/*
+ * I/O limits, as QEMU's throttling.*: averages per second, burst rates with their lengths in seconds, and how large an
+ * operation counts as one (0: any). Drives of one group share them; group NULL: the drive's own, or the one it is in.
+ */
+enum { BLOCK_BPS, BLOCK_BPS_RD, BLOCK_BPS_WR, BLOCK_IOPS, BLOCK_IOPS_RD, BLOCK_IOPS_WR, BLOCK_LIMIT_KINDS };
+struct block_limits {
+	uint64_t avg[BLOCK_LIMIT_KINDS], max[BLOCK_LIMIT_KINDS], max_length[BLOCK_LIMIT_KINDS]; /* max_length: at least 1 */
+	uint64_t iops_size;
+};
+int block_set_limits(struct block *b, const struct block_limits *l, const char *group, struct err *e); /* QEMU's texts */
+const struct block_limits *block_get_limits(const struct block *b, const char **group); /* NULL: never had any */
+bool block_limits_any(const struct block_limits *l);
+/* Pass on at once what waits because of limits: somebody waits for all requests to end. Main thread. */
+void block_release_throttled(void);
+
 /* What device_claim_block() does: a drive for `owner`'s use. A -blockdev node gets a drive of its own, which block_release()
    closes; the node stays the operator's. */
 struct block *block_attach(const char *id, const char *owner, struct err *e);

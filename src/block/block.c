@@ -165,13 +165,13 @@ void block_submit(struct block *b, struct block_req *req)
 	__atomic_fetch_add(&b->inflight, 1, __ATOMIC_ACQ_REL);
 	if (r || (req->op != BLOCK_FLUSH && !req->len))
 		block_req_complete(req, r);
-	else
+	else if (!throttle_hold(b, req))
 		b->root->drv->submit(b->root, req);
 }
 
 void block_cancel(struct block *b, struct block_req *req)
 {
-	if (!pool_cancel(req) && !engine_aio.cancel(req))
+	if (!throttle_cancel(b, req) && !pool_cancel(req) && !engine_aio.cancel(req))
 		engine_io_uring.cancel(req);
 }
 
@@ -231,6 +231,7 @@ int block_flush_sync(struct block *b)
 
 int block_drain(struct block *b)
 {
+	throttle_release(b);
 	while (block_inflight(b))
 		loop_step(loop_main(), -1);
 	return 0;
@@ -574,6 +575,9 @@ static int open_drive(struct block *b, struct opts *o, struct err *e)
 	if (r)
 		return r;
 	b->write_cache = options_writeback(&b->opts);
+	r = block_set_limits(b, &b->opts.limits, b->opts.throttle_group, e);
+	if (r)
+		return r;
 	if (!c.filename || !*c.filename)
 		return 0; /* empty */
 	b->root = node_open(&c, e);
@@ -734,6 +738,7 @@ void block_close_all(void)
 {
 	while (blocks)
 		block_close(blocks);
+	throttle_close_all();
 	pool_shutdown();
 	engine_aio.stop();
 	engine_io_uring.stop();

@@ -22,6 +22,8 @@ enum block_aio { AIO_THREADS, AIO_NATIVE, AIO_IO_URING };
 enum block_detect_zeroes { DETECT_ZEROES_OFF, DETECT_ZEROES_ON, DETECT_ZEROES_UNMAP };
 enum { TRI_OFF, TRI_ON, TRI_UNSET }; /* values of PROP_ONOFFAUTO */
 
+struct throttle_group;
+
 /* The options of -drive and -blockdev; rows in options.c. */
 struct block_opts {
 	char *id, *node_name;
@@ -36,6 +38,8 @@ struct block_opts {
 	int direct, no_flush, writeback;                                /* cache.*: off, on, unset */
 	int read_only, auto_read_only, locking, file_locking, snapshot; /* off, on, unset */
 	bool copy_on_read, force_share;
+	struct block_limits limits;
+	char *throttle_group;
 };
 
 /* What opening a node chain needs, after -drive's and -blockdev's spellings were reconciled. */
@@ -120,6 +124,12 @@ void block_unuse_node(struct block *node);
 void block_set_medium(struct block *b, struct block *node); /* the node's user is this drive; NULL: none, or no node */
 void block_forget_medium(struct block *node);		    /* it is about to be closed */
 
+/* throttle.c */
+bool throttle_hold(struct block *b, struct block_req *req); /* true: it waits, and is passed on later */
+bool throttle_cancel(struct block *b, struct block_req *req);
+void throttle_release(const struct block *b); /* NULL: all drives */
+void throttle_close_all(void);
+
 /* engine_threads.c: run work(node, req) on a worker; its result completes the request. Any thread. */
 typedef int block_work_fn(struct block_node *n, struct block_req *req);
 void pool_submit(struct block_node *n, struct block_req *req, block_work_fn *work);
@@ -162,6 +172,7 @@ struct block {
 	char *options; /* as given; NULL: a device made it for itself */
 	bool from_drive, removable_hint;
 	unsigned io_status;   /* atomic */
+	struct throttle_group *throttle; /* atomic: set by the main thread */
 	bool device_owned;    /* as anonymous, but its device closes it */
 	bool anonymous;       /* a device's own drive, without name: on a -blockdev node, or empty */
 	struct block *medium; /* whose node root is, if a -blockdev's */

@@ -36,6 +36,25 @@ static const char *const detect_names[] = {"off", "on", "unmap", NULL};
 		TRI("file.locking", file_locking, "As locking"),                                                   \
 		OPT("force-share", force_share, PROP_BOOL, .help = "Open without locks, for reading only")
 
+/* Each limit has two spellings, as in QEMU. */
+#define LIMIT(old, new, kind, what)                                                                                      \
+	OPT(old, limits.avg[kind], PROP_U64, .help = "Limit of " what), OPT("throttling." new, limits.avg[kind], PROP_U64), \
+		OPT(old "_max", limits.max[kind], PROP_U64, .help = "Limit in bursts of " what),                         \
+		OPT("throttling." new "-max", limits.max[kind], PROP_U64),                                               \
+		OPT(old "_max_length", limits.max_length[kind], PROP_U64, .def = 1, .help = "Seconds a burst may last"), \
+		OPT("throttling." new "-max-length", limits.max_length[kind], PROP_U64, .def = 1)
+#define LIMIT_ROWS                                                                                                       \
+	LIMIT("bps", "bps-total", BLOCK_BPS, "bytes per second"),                                                        \
+		LIMIT("bps_rd", "bps-read", BLOCK_BPS_RD, "bytes read per second"),                                      \
+		LIMIT("bps_wr", "bps-write", BLOCK_BPS_WR, "bytes written per second"),                                  \
+		LIMIT("iops", "iops-total", BLOCK_IOPS, "operations per second"),                                        \
+		LIMIT("iops_rd", "iops-read", BLOCK_IOPS_RD, "reads per second"),                                        \
+		LIMIT("iops_wr", "iops-write", BLOCK_IOPS_WR, "writes per second"),                                      \
+		OPT("iops_size", limits.iops_size, PROP_U64, .help = "Bytes that count as one operation"),               \
+		OPT("throttling.iops-size", limits.iops_size, PROP_U64),                                                 \
+		OPT("group", throttle_group, PROP_STR, .help = "Drives of one group share its limits"),                  \
+		OPT("throttling.group", throttle_group, PROP_STR)
+
 const struct prop block_drive_props[] = {
 	OPT("file", file, PROP_STR, .help = "Path of the image; empty: no medium"),
 	OPT("format", format, PROP_STR, .help = "Image format: raw; default: probe"),
@@ -59,6 +78,7 @@ const struct prop block_drive_props[] = {
 	    .help = "Count the time of failed requests"),
 	OPT("serial", serial, PROP_STR, .help = "Serial number for the drive that shows it to the guest"),
 	OPT("copy-on-read", copy_on_read, PROP_BOOL, .help = "Only off: raw images have no backing file"),
+	LIMIT_ROWS,
 	COMMON_ROWS,
 	PROP_END,
 };
@@ -71,16 +91,16 @@ const struct prop block_blockdev_props[] = {
 };
 
 /* Options of QEMU's that would change what the guest or the operator gets: refused by name with the reason. */
-static int refuse_known(const struct opts *o, const char *owner, struct err *e)
+static int refuse_known(const struct opts *o, bool drive, const char *owner, struct err *e)
 {
 	static const char *const prefixes[] = {"throttling.", "bps", "iops", "group"};
 
 	for (size_t i = 0; i < o->n; i++) {
 		const char *k = o->v[i].key;
 
-		for (size_t p = 0; p < ARRAY_SIZE(prefixes); p++)
+		for (size_t p = 0; !drive && p < ARRAY_SIZE(prefixes); p++)
 			if (!strncmp(k, prefixes[p], strlen(prefixes[p])))
-				return err_set(e, ENOTSUP, "%s: '%s': I/O throttling is not supported by this version",
+				return err_set(e, ENOTSUP, "%s: '%s': limits belong to -drive, or set them with block_set_io_throttle",
 					       owner, k);
 		if (!strncmp(k, "backing", 7) && (k[7] == '.' || !k[7]))
 			return err_set(e, ENOTSUP, "%s: '%s': raw images have no backing file", owner, k);
@@ -133,7 +153,7 @@ int options_parse(struct block_opts *bo, struct opts *o, bool drive, struct err 
 		bo->werror = BLOCK_ERR_ENOSPC;
 		bo->index = bo->bus = bo->unit = -1;
 	}
-	r = refuse_known(o, owner, e);
+	r = refuse_known(o, drive, owner, e);
 	if (!r)
 		r = opts_apply(o, table, bo, owner, e);
 	if (!r)

@@ -21,7 +21,13 @@ static const struct qmp_type device_info = QMP_OBJECT(
 	QMP_REQ("drv", qmp_str), QMP_REQ("backing_file_depth", qmp_int), QMP_REQ("encrypted", qmp_bool),
 	QMP_REQ("detect_zeroes", detect_zeroes), QMP_REQ("bps", qmp_int), QMP_REQ("bps_rd", qmp_int),
 	QMP_REQ("bps_wr", qmp_int), QMP_REQ("iops", qmp_int), QMP_REQ("iops_rd", qmp_int), QMP_REQ("iops_wr", qmp_int),
-	QMP_REQ("cache", cache_info), QMP_REQ("write_threshold", qmp_int), QMP_REQ("image", image_info));
+	QMP_REQ("cache", cache_info), QMP_REQ("write_threshold", qmp_int), QMP_REQ("image", image_info),
+	QMP_OPT("bps_max", qmp_int), QMP_OPT("bps_rd_max", qmp_int), QMP_OPT("bps_wr_max", qmp_int),
+	QMP_OPT("iops_max", qmp_int), QMP_OPT("iops_rd_max", qmp_int), QMP_OPT("iops_wr_max", qmp_int),
+	QMP_OPT("bps_max_length", qmp_int), QMP_OPT("bps_rd_max_length", qmp_int),
+	QMP_OPT("bps_wr_max_length", qmp_int), QMP_OPT("iops_max_length", qmp_int),
+	QMP_OPT("iops_rd_max_length", qmp_int), QMP_OPT("iops_wr_max_length", qmp_int), QMP_OPT("iops_size", qmp_int),
+	QMP_OPT("group", qmp_str));
 static const struct qmp_type io_status = QMP_ENUM("BlockDeviceIoStatus", "ok", "failed", "nospace");
 static const struct qmp_type block_info =
 	QMP_OBJECT("BlockInfo", QMP_REQ("device", qmp_str), QMP_OPT("qdev", qmp_str), QMP_REQ("type", qmp_str),
@@ -63,6 +69,33 @@ static const struct device *device_of(struct board *board, const struct block *b
 	return id && board ? device_find(board, id) : NULL;
 }
 
+static const char *const limit_names[BLOCK_LIMIT_KINDS] = {[BLOCK_BPS] = "bps",         [BLOCK_BPS_RD] = "bps_rd",
+							   [BLOCK_BPS_WR] = "bps_wr",   [BLOCK_IOPS] = "iops",
+							   [BLOCK_IOPS_RD] = "iops_rd", [BLOCK_IOPS_WR] = "iops_wr"};
+
+static void describe_limits(json_t *o, const struct block *b)
+{
+	const char *group;
+	const struct block_limits *l = block_get_limits(b, &group);
+	char key[64];
+
+	if (!l || !block_limits_any(l))
+		return;
+	for (unsigned k = 0; k < BLOCK_LIMIT_KINDS; k++) {
+		json_object_set_new(o, limit_names[k], json_integer((json_int_t)l->avg[k]));
+		if (!l->max[k])
+			continue;
+		snprintf(key, sizeof(key), "%s_max", limit_names[k]);
+		json_object_set_new(o, key, json_integer((json_int_t)l->max[k]));
+		snprintf(key, sizeof(key), "%s_max_length", limit_names[k]);
+		json_object_set_new(o, key, json_integer((json_int_t)l->max_length[k]));
+	}
+	if (l->iops_size)
+		json_object_set_new(o, "iops_size", json_integer((json_int_t)l->iops_size));
+	if (group)
+		json_object_set_new(o, "group", qmp_text(group));
+}
+
 /* Who uses a drive, as QEMU names it: an id, or a path where there is none or the user is a part of the device. */
 static bool attached_to(struct board *board, const struct block *b, char name[QOM_PATH_MAX])
 {
@@ -99,8 +132,12 @@ static json_t *describe_block(struct board *board, const struct block *b)
 		json_object_set_new(o, "io-status", json_string(io_status.values[block_io_status(b)]));
 	if (block_has_tray(b))
 		json_object_set_new(o, "tray_open", json_boolean(block_tray_is_open(b)));
-	if (block_inserted(b))
-		json_object_set_new(o, "inserted", describe_inserted(&info));
+	if (block_inserted(b)) {
+		json_t *inserted = describe_inserted(&info);
+
+		describe_limits(inserted, b);
+		json_object_set_new(o, "inserted", inserted);
+	}
 	return o;
 }
 
@@ -400,6 +437,30 @@ static json_t *insert_medium(struct qmp_call *call, struct err *e)
 	return b ? done(block_insert_medium(b, qmp_arg_str(call, "node-name"), e)) : NULL;
 }
 
+/* ---- limits ---- */
+
+static json_t *set_io_throttle(struct qmp_call *call, struct err *e)
+{
+	struct block *b = find_drive(call, e);
+	struct block_limits l = {.iops_size = (uint64_t)qmp_arg_int(call, "iops_size", 0)};
+
+	if (!b)
+		return NULL;
+	for (unsigned k = 0; k < BLOCK_LIMIT_KINDS; k++) {
+		char max[64], length[64];
+
+		snprintf(max, sizeof(max), "%s_max", limit_names[k]);
+		snprintf(length, sizeof(length), "%s_max_length", limit_names[k]);
+		l.avg[k] = (uint64_t)qmp_arg_int(call, limit_names[k], 0);
+		l.max[k] = (uint64_t)qmp_arg_int(call, max, 0);
+		l.max_length[k] = (uint64_t)qmp_arg_int(call, length, 1);
+	}
+	return done(block_set_limits(b, &l, qmp_arg_str(call, "group"), e));
+}
+
+#define LIMIT_ARGS(n) \
+	QMP_REQ(n, qmp_int), QMP_OPT(n "_max", qmp_int), QMP_OPT(n "_max_length", qmp_int)
+
 /* ---- nodes ---- */
 
 static json_t *blockdev_add(struct qmp_call *call, struct err *e)
@@ -446,6 +507,10 @@ const struct qmp_command qmp_block_commands[] = {
 	 &QMP_LIST_OF(device_info), 0, 0, query_named_block_nodes},
 	{"query-blockstats", "Operations, bytes and times of drives.", "0.1",
 	 QMP_MEMBERS(QMP_OPT("query-nodes", qmp_bool)), &QMP_LIST_OF(block_stats), 0, 0, query_blockstats},
+	{"block_set_io_throttle", "Limit a drive's bytes and operations per second; 0: no limit.", "0.2",
+	 QMP_MEMBERS(DRIVE_ARGS, LIMIT_ARGS("bps"), LIMIT_ARGS("bps_rd"), LIMIT_ARGS("bps_wr"), LIMIT_ARGS("iops"),
+		     LIMIT_ARGS("iops_rd"), LIMIT_ARGS("iops_wr"), QMP_OPT("iops_size", qmp_int), QMP_OPT("group", qmp_str)),
+	 NULL, 0, 0, set_io_throttle},
 	{"blockdev-add", "Open an image as a node, with -blockdev's options.", "0.2",
 	 QMP_MEMBERS(QMP_REQ("driver", qmp_blockdev_driver), QMP_REQ("node-name", qmp_str)), NULL, 0, QMP_OPEN_ARGS,
 	 blockdev_add},

@@ -334,6 +334,7 @@ void machine_quiesce(struct board *b, void (*done)(void *opaque), void *opaque)
 		}
 		pthread_mutex_unlock(d->lock);
 	}
+	block_release_throttled(); /* what a limit holds back would be waited for */
 	quiesce_put(b);
 }
 

@@ -49,8 +49,7 @@ START_TEST(refuses_bad_options_by_name)
 	refused("'qcow2' is not supported", "file=%s,format=qcow2", p);
 	refused("invalid cache option 'foo'", "file=%s,format=raw,cache=foo", p);
 	refused("requires cache.direct=on", "file=%s,format=raw,aio=native", p);
-	refused("throttling", "file=%s,format=raw,bps=100", p);
-	refused("throttling", "file=%s,format=raw,throttling.iops-total=100", p);
+	refused("same time", "file=%s,format=raw,bps=100,bps_rd=1", p);
 	refused("fromat", "file=%s,fromat=raw", p);
 	refused("werror", "file=%s,format=raw,werror=maybe", p);
 	refused("detect-zeroes to unmap", "file=%s,format=raw,detect-zeroes=unmap", p);

@@ -287,6 +287,18 @@ class Domain(unittest.TestCase):
             self.assertEqual(os.stat(self.images["d1.raw"]).st_size, size)
             nodes = {n["node-name"]: n for n in ask("query-named-block-nodes", flat=True)}
             self.assertEqual([nodes[f"libvirt-2-{part}"]["image"]["virtual-size"] for part in ("format", "storage")], [size] * 2)
+        tune = {"id": "ide0-0-0", "bps": 100000000, "bps_rd": 0, "bps_wr": 0, "iops": 0, "iops_rd": 0, "iops_wr": 0,
+                "bps_max": 0, "bps_rd_max": 0, "bps_wr_max": 0, "iops_max": 0, "iops_rd_max": 0, "iops_wr_max": 0,
+                "iops_size": 0}
+        self.qmp.execute("block_set_io_throttle", tune)
+        drive = {d["qdev"]: d for d in ask("query-block")}["ide0-0-0"]["inserted"]
+        self.assertEqual((drive["bps"], drive["iops"], drive["group"]), (100000000, 0, "ide0-0-0"))
+        with self.assertRaisesRegex(vmmtest.QMPError, "cannot be used at the same time"):
+            self.qmp.execute("block_set_io_throttle", {**tune, "bps_rd": 5})
+        with self.assertRaisesRegex(vmmtest.QMPError, "must be within"):
+            self.qmp.execute("block_set_io_throttle", {**tune, "bps": -5})
+        self.qmp.execute("block_set_io_throttle", {**tune, "bps": 0})
+        self.assertNotIn("group", {d["qdev"]: d for d in ask("query-block")}["ide0-0-0"]["inserted"])
         for pattern, arguments in (("Image is read-only", {"node-name": "libvirt-1-format", "size": 512}),
                                    ("nor node-name='x'", {"node-name": "x", "size": 512}),
                                    ("exactly one", {"size": 512}), ("multiple of 512", {"node-name": "libvirt-2-format", "size": 5}),
