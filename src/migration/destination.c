@@ -66,6 +66,16 @@ bool destination_waits(void)
 	return waiting.waiting;
 }
 
+bool destination_talks(void)
+{
+	bool talks;
+
+	pthread_mutex_lock(&waiting.lock);
+	talks = waiting.greeters;
+	pthread_mutex_unlock(&waiting.lock);
+	return talks;
+}
+
 /* ---- page channels ---- */
 
 static int page_loop(struct channel *c, unsigned slot, struct err *e)

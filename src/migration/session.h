@@ -145,6 +145,7 @@ void *source_thread(void *arg);	     /* struct source_start */
 int destination_listen(const char *uri, struct err *e); /* main thread */
 void destination_stop(void);				/* main thread, at exit */
 int destination_listen_again(const char *uri, struct err *e); /* main thread: another address for a recovery */
+bool destination_talks(void);				/* connections are being served */
 bool destination_waits(void);				/* a guest is to come or is coming */
 
 struct source_start {
