@@ -13,6 +13,16 @@ enum accel { ACCEL_KVM, ACCEL_QTEST };
 enum irqchip_mode { IRQCHIP_ON, IRQCHIP_SPLIT };
 enum reboot_action { REBOOT_RESET, REBOOT_SHUTDOWN };
 enum shutdown_action { SHUTDOWN_POWEROFF, SHUTDOWN_PAUSE };
+enum watchdog_action {
+	WATCHDOG_RESET,
+	WATCHDOG_SHUTDOWN,
+	WATCHDOG_POWEROFF,
+	WATCHDOG_PAUSE,
+	WATCHDOG_DEBUG,
+	WATCHDOG_NONE,
+	WATCHDOG_INJECT_NMI
+};
+extern const char *const watchdog_action_names[]; /* in that order, NULL-terminated */
 enum panic_action { PANIC_SHUTDOWN, PANIC_PAUSE, PANIC_EXIT_FAILURE, PANIC_NONE };
 
 /* One option that may be given several times, with its source for messages ("-drive file=...") */
@@ -111,7 +121,7 @@ struct config {
 	bool snapshot;
 	char *qtest, *qtest_log;
 	char *gdb, *metrics;
-	char *watchdog_action;
+	int watchdog; /* enum watchdog_action: -watchdog-action, -action watchdog= */
 	char *run_with;
 };
 

@@ -168,6 +168,7 @@ bool machine_started(const struct board *board); /* powered on: what is created 
 void machine_request_stop_on_io_error(struct board *board);                /* werror=stop: RUN_STATE_IO_ERROR */
 void machine_guest_panicked(struct board *board, const char *action_info); /* pvpanic: event, then the panic action */
 void machine_guest_crashloaded(struct board *board);
+void machine_watchdog_fired(struct board *board); /* event, then what -watchdog-action says */
 /* Pulse CPU n's INIT (PORT 92h fast reset without chip reset is a full reset on this board). NMI to the boot CPU (SERR,
  * port 61). */
 void machine_inject_nmi(struct board *board);

@@ -63,6 +63,7 @@ enum run_state machine_migration_stop(struct board *b);
 int machine_migration_return(struct board *b, enum run_state before, struct err *e);
 void machine_migration_arrived(struct board *b, enum run_state s);
 /* Does -no-reboot / set-action: */
+void machine_set_watchdog_action(struct board *b, int action); /* enum watchdog_action */
 void machine_set_actions(struct board *b, int reboot, int shutdown, int panic); /* -1: keep */
 
 /* Device tree of the machine description (libfdt): malloc'ed blob. */

@@ -17,6 +17,7 @@ static const char *const rtc_clock_names[] = {"host", "rt", "vm", NULL};
 static const char *const driftfix_names[] = {"none", "slew", NULL};
 static const char *const reboot_names[] = {"reset", "shutdown", NULL};
 static const char *const shutdown_names[] = {"poweroff", "pause", NULL};
+const char *const watchdog_action_names[] = {"reset", "shutdown", "poweroff", "pause", "debug", "none", "inject-nmi", NULL};
 static const char *const panic_names[] = {"shutdown", "pause", "exit-failure", "none", NULL};
 
 const struct prop machine_props[] = {
@@ -81,6 +82,7 @@ const struct prop action_props[] = {
 	PROP(struct config, reboot, PROP_ENUM, .values = reboot_names, .help = "when the guest reboots"),
 	PROP(struct config, shutdown, PROP_ENUM, .values = shutdown_names, .help = "when the guest powers off"),
 	PROP(struct config, panic, PROP_ENUM, .values = panic_names, .help = "when the guest reports a panic"),
+	PROP(struct config, watchdog, PROP_ENUM, .values = watchdog_action_names, .help = "when a watchdog fires"),
 	PROP_END,
 };
 
@@ -239,6 +241,11 @@ static int opt_rtc(struct config *c, const char *arg, struct err *e)
 static int opt_action(struct config *c, const char *arg, struct err *e)
 {
 	return apply_text(action_props, c, arg, NULL, "action", e);
+}
+
+static int opt_watchdog(struct config *c, const char *arg, struct err *e)
+{
+	return props_set(action_props, c, "action", "watchdog", arg, e);
 }
 
 static int opt_name(struct config *c, const char *arg, struct err *e)
@@ -630,15 +637,15 @@ static const struct row rows[] = {
 	FLAG("S", RUN, "do not start the vCPUs (QMP cont does)", stopped),
 	FN("no-reboot", NULL, RUN, "exit instead of rebooting", opt_no_reboot, NULL),
 	FN("no-shutdown", NULL, RUN, "stop instead of exiting when the guest powers off", opt_no_shutdown, NULL),
-	FN("action", "reboot=reset|shutdown,shutdown=poweroff|pause,panic=shutdown|pause|exit-failure|none", RUN,
-	   "what to do when the guest reboots, powers off or panics", opt_action, action_props),
+	FN("action", "reboot=reset|shutdown,shutdown=poweroff|pause,panic=shutdown|pause|exit-failure|none,watchdog=...", RUN,
+	   "what to do when the guest reboots, powers off, panics or hangs (see -watchdog-action)", opt_action, action_props),
 	STRING("incoming", "defer|tcp:[HOST]:PORT|unix:PATH|fd:N|exec:COMMAND", RUN,
 	       "wait for a guest that migrates here", incoming),
 	STRING("migration-allow", "NETWORK[,NETWORK...]", RUN,
 	       "only these networks may send guests (10.0.0.0/8,fd00::/8)", migration_allow),
 	STRING("loadvm", "NAME", RUN, "start from an internal snapshot", loadvm),
-	STRING("watchdog-action", "reset|shutdown|poweroff|pause|debug|none|inject-nmi", RUN, "when the watchdog fires",
-	       watchdog_action),
+	FN("watchdog-action", "reset|shutdown|poweroff|pause|debug|none|inject-nmi", RUN,
+	   "what to do when a watchdog (-device i6300esb) fires", opt_watchdog, NULL),
 	FLAG("daemonize", RUN, "run in the background once everything is ready", daemonize),
 	STRING("pidfile", "FILE", RUN, "write the process id to FILE and lock it", pidfile),
 	STRING("runas", "USER|UID:GID", RUN, "drop root privileges to this user", runas),

@@ -232,7 +232,7 @@ void config_free(struct config *c)
 			    &c->incoming, &c->migration_allow,     &c->loadvm,     &c->pidfile,
 			    &c->log_file,     &c->log_filter, &c->runas,
 			    &c->chroot,       &c->qtest,      &c->qtest_log,
-			    &c->gdb,          &c->metrics,    &c->watchdog_action,
+			    &c->gdb,          &c->metrics,    
 			    &c->run_with};
 	struct opt_list *lists[] = {&c->vnc,        &c->serial, &c->parallel, &c->debugcon, &c->monitor,  &c->qmp,
 				    &c->qmp_pretty, &c->mon,    &c->chardev,  &c->drive,    &c->blockdev, &c->netdev,

@@ -31,6 +31,9 @@ static const struct qmp_type reboot_action = QMP_ENUM("RebootAction", "reset", "
 static const struct qmp_type shutdown_action = QMP_ENUM("ShutdownAction", "poweroff", "pause");
 static const struct qmp_type panic_action = QMP_ENUM("PanicAction", "pause", "shutdown", "exit-failure", "none");
 
+static const struct qmp_type watchdog_action = {
+	.name = "WatchdogAction", .kind = QMP_KIND_ENUM, .values = watchdog_action_names};
+
 /* ---- status ---- */
 
 static json_t *query_status(struct qmp_call *call, struct err *e)
@@ -107,9 +110,17 @@ static json_t *set_action(struct qmp_call *call, struct err *e)
 	static const int shutdowns[] = {SHUTDOWN_POWEROFF, SHUTDOWN_PAUSE};
 	static const int panics[] = {PANIC_PAUSE, PANIC_SHUTDOWN, PANIC_EXIT_FAILURE, PANIC_NONE};
 	int r = action(call, "reboot", reboot_action.values), s = action(call, "shutdown", shutdown_action.values);
-	int p = action(call, "panic", panic_action.values);
+	int p = action(call, "panic", panic_action.values), w = action(call, "watchdog", watchdog_action.values);
 
 	machine_set_actions(call->board, r < 0 ? -1 : reboots[r], s < 0 ? -1 : shutdowns[s], p < 0 ? -1 : panics[p]);
+	if (w >= 0)
+		machine_set_watchdog_action(call->board, w);
+	return json_object();
+}
+
+static json_t *watchdog_set_action(struct qmp_call *call, struct err *e)
+{
+	machine_set_watchdog_action(call->board, action(call, "action", watchdog_action.values));
 	return json_object();
 }
 
@@ -183,8 +194,10 @@ const struct qmp_command qmp_machine_commands[] = {
 	{"inject-nmi", "Send an NMI to the vCPUs.", "0.1", NULL, NULL, 0, 0, inject_nmi},
 	{"set-action", "What a reboot, power-off or panic of the guest leads to.", "0.1",
 	 QMP_MEMBERS(QMP_OPT("reboot", reboot_action), QMP_OPT("shutdown", shutdown_action),
-		     QMP_OPT("panic", panic_action)),
+		     QMP_OPT("panic", panic_action), QMP_OPT("watchdog", watchdog_action)),
 	 NULL, 0, 0, set_action},
+	{"watchdog-set-action", "What a watchdog that fires leads to.", "0.2", QMP_MEMBERS(QMP_REQ("action", watchdog_action)), NULL, 0, 0,
+	 watchdog_set_action},
 	{"rtc-reset-reinjection", "Forget clock interrupts the guest has missed.", "0.2", NULL, NULL, 0, 0,
 	 rtc_reset_reinjection},
 	{"query-current-machine", "What this machine can do.", "0.2", NULL, &current_machine, 0, 0,

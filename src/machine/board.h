@@ -130,7 +130,7 @@ struct board {
 
 	/* life cycle (lifecycle.c), main thread unless noted */
 	enum run_state state;
-	int reboot_action, shutdown_action, panic_action;
+	int reboot_action, shutdown_action, panic_action, watchdog_action;
 	int exit_status;
 	bool quitting, started;
 	bool reset_in_progress, run_after_reset;

@@ -26,6 +26,7 @@ enum machine_request {
 	REQ_INTERNAL_ERROR = BIT(7),
 	REQ_CRASHLOADED = BIT(8),
 	REQ_DEBUG = BIT(9),
+	REQ_WATCHDOG = BIT(10),
 };
 
 static const char *const state_names[] = {
@@ -474,6 +475,11 @@ int machine_exit_status(const struct board *b)
 	return b->exit_status;
 }
 
+void machine_set_watchdog_action(struct board *b, int action)
+{
+	b->watchdog_action = action;
+}
+
 void machine_set_actions(struct board *b, int reboot, int shutdown, int panic)
 {
 	if (reboot >= 0)
@@ -555,6 +561,42 @@ void lifecycle_vcpu_error(struct board *b, unsigned cpu, const char *text)
 	snprintf(b->internal_error, sizeof(b->internal_error), "CPU %u: %s", cpu, text);
 	pthread_mutex_unlock(&b->request_lock);
 	request(b, REQ_INTERNAL_ERROR, -1);
+}
+
+void machine_watchdog_fired(struct board *board)
+{
+	request(board, REQ_WATCHDOG, -1);
+}
+
+static void watchdog_fired(struct board *b)
+{
+	char *data = xasprintf("{\"action\": \"%s\"}", watchdog_action_names[b->watchdog_action]);
+
+	emit("WATCHDOG", data);
+	free(data);
+	switch ((enum watchdog_action)b->watchdog_action) {
+	case WATCHDOG_RESET:
+		machine_request_reset(b, SHUTDOWN_GUEST_RESET);
+		break;
+	case WATCHDOG_SHUTDOWN: /* ask; a guest that hangs will not answer */
+		machine_powerdown(b);
+		break;
+	case WATCHDOG_POWEROFF:
+		machine_quit(b, SHUTDOWN_GUEST_SHUTDOWN);
+		break;
+	case WATCHDOG_PAUSE:
+		if (b->state == RUN_RUNNING)
+			machine_stop(b, RUN_WATCHDOG);
+		break;
+	case WATCHDOG_DEBUG:
+		log_warn("machine", "watchdog: timer fired");
+		break;
+	case WATCHDOG_NONE:
+		break;
+	case WATCHDOG_INJECT_NMI:
+		machine_inject_nmi(b);
+		break;
+	}
 }
 
 static void panicked(struct board *b)
@@ -656,6 +698,10 @@ static void carry_out(void *opaque)
 		emit("GUEST_CRASHLOADED", "{\"action\": \"run\"}");
 	if (what & REQ_PANIC)
 		panicked(b);
+	if (what & REQ_WATCHDOG)
+		watchdog_fired(b);
+	if (b->quitting)
+		return;
 	if (what & REQ_IO_ERROR && b->state == RUN_RUNNING)
 		machine_stop(b, RUN_IO_ERROR);
 	if (what & REQ_DEBUG && b->state == RUN_RUNNING)
@@ -680,6 +726,7 @@ void lifecycle_init(struct board *b)
 	bh_init(&b->request_bh, loop_main(), NULL, carry_out, b);
 	b->state = RUN_PRELAUNCH;
 	machine_set_actions(b, b->config->reboot, b->config->shutdown, b->config->panic);
+	machine_set_watchdog_action(b, b->config->watchdog);
 }
 
 void lifecycle_free(struct board *b)
