@@ -196,7 +196,7 @@ static void feed_byte(struct gdb *g, uint8_t c)
 		}
 		break;
 	case GDB_SUM1:
-		g->told_sum = (uint8_t)(digit << 4);
+		g->told_sum = (uint8_t)((unsigned)digit << 4);
 		g->overflow |= digit < 0;
 		g->state = GDB_SUM2;
 		break;

@@ -14,11 +14,13 @@
 #include <string.h>
 #include "host_stats.h"
 #include "vmm-config.h"
+#include "vmm/balloon.h"
 #include "vmm/block.h"
 #include "vmm/clock.h"
 #include "vmm/kvm.h"
 #include "vmm/log.h"
 #include "vmm/machine.h"
+#include "vmm/migration.h"
 
 enum metric_type { COUNTER, GAUGE, HISTOGRAM, INFO };
 
@@ -155,6 +157,14 @@ static void collect_state(struct sink *s)
 static void collect_guest_memory(struct sink *s)
 {
 	put_number(s, NULL, machine_config(s->board)->memory.size);
+}
+
+static void collect_balloon(struct sink *s)
+{
+	uint64_t bytes;
+
+	if (machine_balloon_get(s->board, &bytes, NULL) == 0)
+		put_number(s, NULL, bytes);
 }
 
 static void collect_guest_time(struct sink *s)
@@ -456,6 +466,61 @@ static void collect_size(struct sink *s)
 	each_drive(s, drive_size);
 }
 
+/* ---- migration ---- */
+
+static bool migration_is_active(enum migration_status status)
+{
+	return status != MIGRATION_NONE && status != MIGRATION_COMPLETED && status != MIGRATION_FAILED &&
+	       status != MIGRATION_CANCELLED;
+}
+
+static void collect_migration_active(struct sink *s)
+{
+	struct migration_info i;
+
+	migration_query(&i);
+	put_number(s, NULL, migration_is_active(i.status));
+}
+
+/* The numbers of a migration from here; there are none before the first. */
+static bool outgoing(struct migration_info *i)
+{
+	migration_query(i);
+	return i->outgoing;
+}
+
+static void collect_transferred(struct sink *s)
+{
+	struct migration_info i;
+
+	if (outgoing(&i))
+		put_number(s, NULL, i.transferred);
+}
+
+static void collect_remaining(struct sink *s)
+{
+	struct migration_info i;
+
+	if (outgoing(&i))
+		put_number(s, NULL, i.remaining);
+}
+
+static void collect_throttle(struct sink *s)
+{
+	struct migration_info i;
+
+	if (outgoing(&i))
+		put_real(s, NULL, i.throttle_percent / 100.0);
+}
+
+static void collect_downtime(struct sink *s)
+{
+	struct migration_info i;
+
+	if (outgoing(&i))
+		put_seconds(s, NULL, i.downtime_us * NS_PER_US);
+}
+
 /* ---- the log ---- */
 
 static void collect_log(struct sink *s)
@@ -508,6 +573,8 @@ static const struct metric metrics[] = {
 	{"vmm_guest_state", GAUGE, NULL, "1 for the run state the guest is in, as query-status names them.",
 	 collect_state},
 	{"vmm_guest_memory_bytes", GAUGE, "bytes", "RAM the guest started with.", collect_guest_memory},
+	{"vmm_guest_memory_actual_bytes", GAUGE, "bytes", "RAM the guest has left itself, as its balloon says.",
+	 collect_balloon},
 	{"vmm_guest_time_seconds", COUNTER, "seconds", "Guest time: stands still while the guest is stopped.",
 	 collect_guest_time},
 	{"vmm_vcpu_present", GAUGE, NULL, "1 for each vCPU that is plugged in.", collect_vcpus},
@@ -524,6 +591,14 @@ static const struct metric metrics[] = {
 	{"vmm_block_latency_seconds", HISTOGRAM, "seconds", "Time from submission to completion.", collect_latency},
 	{"vmm_block_queue_depth", GAUGE, NULL, "Requests in flight.", collect_depth},
 	{"vmm_block_size_bytes", GAUGE, "bytes", "Size of the medium; 0: none.", collect_size},
+	{"vmm_migration_active", GAUGE, NULL, "1 while a migration or a save goes on.", collect_migration_active},
+	{"vmm_migration_transferred_bytes", COUNTER, "bytes", "Bytes the last migration has sent.",
+	 collect_transferred},
+	{"vmm_migration_remaining_bytes", GAUGE, "bytes", "RAM the last migration has yet to send.", collect_remaining},
+	{"vmm_migration_throttle_ratio", GAUGE, "ratio", "How much vCPUs are held back to let it converge.",
+	 collect_throttle},
+	{"vmm_migration_downtime_seconds", GAUGE, "seconds", "How long the last migration kept the guest stopped.",
+	 collect_downtime},
 	{"vmm_log_messages", COUNTER, NULL, "Lines written to the log.", collect_log},
 	{"vmm_log_suppressed", COUNTER, NULL, "Lines that rate limits kept back.", collect_log_suppressed},
 	{"process_cpu_seconds", COUNTER, "seconds", "CPU time of all threads.", process_cpu},

@@ -111,6 +111,8 @@ class Metrics(unittest.TestCase):
         self.assertEqual(latency[("vmm_block_latency_seconds_count", 'drive="one",operation="read"')], reads)
         states = {labels: value for (_, labels), value in families["vmm_guest_state"]["samples"].items()}
         self.assertEqual([labels for labels, value in states.items() if value], ['state="running"'])
+        self.assertEqual(families["vmm_migration_active"]["samples"], {("vmm_migration_active", ""): 0})
+        self.assertNotIn("vmm_guest_memory_actual_bytes", families)      # no balloon
         self.assertIn('name="a\\"b\\\\c"', body)
         self.vmm.qmp.command("stop")
         text = self.vmm.qmp.command("x-query-metrics")["text"]
