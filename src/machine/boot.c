@@ -182,6 +182,19 @@ int boot_direct_prepare(struct board *b, struct err *e)
 	return r == 0 && c->incoming && !c->described ? boot_direct_keep(b, e) : r; /* the blocks the source has, too */
 }
 
+int boot_direct_refresh(struct board *b, struct err *e)
+{
+	struct boot *boot = b->boot;
+	int r;
+
+	if (!boot || !boot->has_acpi)
+		return 0;
+	acpi_blobs_free(&boot->acpi);
+	r = acpi_build(b, &boot->acpi, e);
+	boot->has_acpi = r == 0;
+	return r;
+}
+
 static void free_file(struct boot_file *f)
 {
 	if (f->fd >= 0)

@@ -20,6 +20,8 @@
 
 /* Read and check the kernel and initrd while the file system is still open. 0 when there is no -kernel. */
 int boot_direct_prepare(struct board *b, struct err *e);
+/* At a reset after devices or vCPUs came or went: the ACPI tables anew. */
+int boot_direct_refresh(struct board *b, struct err *e);
 /* At every reset, after the devices have settled and the vCPUs were reset: put the images, the boot structures and the
    ACPI tables into guest RAM and give the boot CPU its start state. 0 when there is no -kernel. */
 int boot_direct_load(struct board *b, struct err *e);

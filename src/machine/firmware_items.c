@@ -5,6 +5,7 @@
  */
 #include "firmware_items.h"
 #include "acpi.h"
+#include "boot.h"
 #include "boot_order.h"
 #include "e820.h"
 #include "smbios.h"
@@ -247,5 +248,7 @@ int firmware_refresh(struct board *b, struct err *e)
 	int ret = fw_cfg_update_item(b, KEY_NB_CPUS, cpus, sizeof(cpus), e);
 	if (ret == 0)
 		ret = publish_boot_order(b, e);
-	return ret ? ret : publish_acpi(b, e);
+	if (ret == 0)
+		ret = publish_acpi(b, e);
+	return ret ? ret : boot_direct_refresh(b, e);
 }
