@@ -218,6 +218,8 @@ static void *reader(void *arg)
 
 	(void)arg;
 	session_confine();
+	if (rs.map != MAP_EAGER)
+		session_stand_back();
 	while (!stopped() && next_leaf(&block, &first, &pages, &leaf)) {
 		struct err e = ERR_INIT;
 		int r = buf ? read_leaf(block, first, pages, leaf, buf, &e) : err_errno(&e, ENOMEM, "restore buffer");

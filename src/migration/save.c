@@ -339,6 +339,7 @@ static void *checkpoint_writer(void *arg)
 	struct claim c;
 
 	session_confine();
+	session_stand_back();
 	while (!is_failed(s) && next_claim(s, &c))
 		for (uint64_t at = 0; at < c.pages && !is_failed(s); at += WORD_PAGES) {
 			uint64_t word = (c.first + at) / 64, n = MIN((uint64_t)WORD_PAGES, c.pages - at);

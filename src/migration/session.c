@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 #include "vmm/crash.h"
 #include "vmm/hotplug.h"
@@ -196,6 +197,11 @@ int session_thread(pthread_t *t, const char *name, void *(*fn)(void *), void *ar
 		return 0;
 	free(start);
 	return err_errno(e, r, "cannot create the thread '%s'", name);
+}
+
+void session_stand_back(void)
+{
+	setpriority(PRIO_PROCESS, (id_t)gettid(), 10);
 }
 
 void session_confine(void)

@@ -71,6 +71,8 @@ int session_take_blocks(struct err *e);
 void session_free_blocks(void);
 /* Seccomp, thread name; first thing of each thread after it opened what it needs. */
 void session_confine(void);
+/* The calling thread's work can wait: the guest and who serves its faults go first. After session_confine(). */
+void session_stand_back(void);
 /* Threads with all signals blocked. */
 int session_thread(pthread_t *t, const char *name, void *(*fn)(void *), void *arg, struct err *e);
 

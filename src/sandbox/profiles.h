@@ -97,6 +97,7 @@ static const struct rule rules[] = {
 	{ "ppoll", ROLE_MIGRATION, "wait for the stream, a cancel or the bandwidth limit", { 0 } },
 	{ "ioctl", ROLE_MIGRATION, "KVM's dirty log", ARG(1, 0xff00, KVMIO << 8) },
 	{ "ioctl", ROLE_MIGRATION, "userfaultfd of a post-copy", ARG(1, 0xff00, 0xaa << 8) },
+	{ "setpriority", ROLE_MIGRATION | ROLE_MAIN, "helpers that save or load memory leave the processors to the guest", ARG(0, 0xffffffff, 0) },
 	{ "pread64", ROLE_MIGRATION, "saved guests", { 0 } },
 	{ "pwrite64", ROLE_MIGRATION, "saved guests", { 0 } },
 	{ "ftruncate", ROLE_MIGRATION, "saved guests", { 0 } },
