@@ -5,6 +5,7 @@
  *
  * SIGTERM asks the guest to shut down, and ends it when it has not after STOP_MS; a second one ends it at once.
  */
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -29,10 +30,11 @@
 #define QUIT_MS        (10 * 1000)
 #define DUMP_MS        (10 * 60 * 1000)
 #define TRIM_MS        (10 * 1000)
-#define LOG_KEEP       (256 * KIB) /* of the console's output */
+#define LOG_KEEP       (256 * KIB) /* of the console's output and of vmm's log, at least */
 #define RESTARTS       5           /* within RESTARTS_MS, then the guest stays down */
 #define RESTARTS_MS    (60 * 1000)
 #define RETRY_START_MS 10
+#define MAX_DUMPS      5
 
 struct life { /* of one vmm process */
 	struct keeper *k;
@@ -229,6 +231,21 @@ static enum guest_policy policy_of(const struct life *l)
 	return POLICY_DESTROY;
 }
 
+/* A guest that panics again and again does not fill the disk. */
+static unsigned count_dumps(const char *dir, const char *name)
+{
+	DIR *d = opendir(dir);
+	struct dirent *entry;
+	size_t len = strlen(name);
+	unsigned n = 0;
+
+	while (d && (entry = readdir(d)))
+		n += !strncmp(entry->d_name, name, len) && entry->d_name[len] == '-' && strstr(entry->d_name, ".core");
+	if (d)
+		closedir(d);
+	return n;
+}
+
 static void dump_core(struct life *l)
 {
 	struct err e = ERR_INIT;
@@ -240,6 +257,11 @@ static void dump_core(struct life *l)
 
 	if (!dir)
 		return say(l->k, "no dump: %s", e.msg);
+	if (count_dumps(dir, l->k->name) >= MAX_DUMPS) {
+		say(l->k, "no dump: %d of this guest lie in %s already", MAX_DUMPS, dir);
+		free(dir);
+		return;
+	}
 	gmtime_r(&now, &tm);
 	strftime(stamp, sizeof(stamp), "%Y%m%d-%H%M%S", &tm);
 	path = xasprintf("%s/%s-%s.core", dir, l->k->name, stamp);
@@ -308,19 +330,26 @@ static void on_event(struct life *l, json_t *event)
 }
 
 /* Old parts of a log become holes: its size grows, what it takes does not. */
-static void trim(int dir, const char *file)
+static void trim(int fd)
 {
-	int fd = openat(dir, file, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
 	struct stat st;
 
-	if (fd < 0)
-		return;
 	if (!fstat(fd, &st) && S_ISREG(st.st_mode) && (uint64_t)st.st_size > 2 * LOG_KEEP &&
 	    fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
 		      (off_t)ALIGN_DOWN((uint64_t)st.st_size - LOG_KEEP, 4096))) {
 		/* a file system without holes: the log stays whole */
 	}
-	close(fd);
+}
+
+static void trim_logs(const struct keeper *k)
+{
+	int fd = openat(k->dir, "console.log", O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+
+	if (fd >= 0) {
+		trim(fd);
+		close(fd);
+	}
+	trim(k->log);
 }
 
 static void on_signal(struct life *l, int signals)
@@ -381,7 +410,7 @@ static void watch(struct life *l, int signals)
 		if (l->kill_at_ms && now_ms() >= l->kill_at_ms)
 			on_deadline(l);
 		if (now_ms() >= trim_at) {
-			trim(l->k->dir, "console.log");
+			trim_logs(l->k);
 			trim_at = now_ms() + TRIM_MS;
 		}
 	}

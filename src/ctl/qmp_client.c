@@ -192,7 +192,8 @@ static void take_lines(struct qmp *q)
 			start = i + 1;
 		}
 	q->in_len -= start;
-	memmove(q->in, q->in + start, q->in_len);
+	if (start)
+		memmove(q->in, q->in + start, q->in_len);
 	q->in_seen = q->in_len;
 }
 

@@ -199,7 +199,7 @@ static int destroy_one(struct ctl *c, struct guest *g)
 {
 	char *run = run_directory(&c->err);
 	struct qmp *q;
-	json_t *answer;
+	bool ended;
 	int r;
 
 	if (!g->pid && !g->keeper) {
@@ -208,16 +208,19 @@ static int destroy_one(struct ctl *c, struct guest *g)
 		return r ? ctl_errno(c, -r, "cannot remove what is left of %s", g->name) : CTL_OK;
 	}
 	q = g->pid ? qmp_open(g->dir, "qmp.sock", NULL) : NULL;
-	answer = q ? qmp_run(q, "quit", NULL, MIN(c->timeout_ms, 3000), NULL) : NULL;
-	if (!answer && !(q && qmp_gone(q))) {
+	if (q)
+		json_decref(qmp_run(q, "quit", NULL, MIN(c->timeout_ms, 3000), NULL));
+	ended = q && qmp_gone(q);
+	qmp_close(q);
+	ended = guest_wait_end(g, ended ? MIN(c->timeout_ms, 5000) : 200);
+	if (!ended) {
 		if (g->keeper)
-			kill(g->keeper, SIGINT);
+			kill(g->keeper, SIGINT); /* before: it is not to start again */
 		if (g->pid && guest_lock_holder(g->dir, "pid") == g->pid)
 			kill(g->pid, SIGKILL);
+		ended = guest_wait_end(g, c->timeout_ms);
 	}
-	json_decref(answer);
-	qmp_close(q);
-	r = guest_wait_end(g, c->timeout_ms) ? CTL_OK : ctl_fail(c, CTL_NO_ANSWER, "%s does not end", g->name);
+	r = ended ? CTL_OK : ctl_fail(c, CTL_NO_ANSWER, "%s does not end", g->name);
 	if (!r && !g->keeper && run)
 		guest_remove_directory(g->dir, run); /* nobody else does */
 	free(run);

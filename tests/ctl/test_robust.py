@@ -206,6 +206,66 @@ class Clients(ctltest.Case):
             self.assertEqual(subprocess.run([ctltest.VMMCTL, "list"], env=self.env, stdout=full, check=False).returncode, FAILED)
 
 
+class Hostile(ctltest.Case):
+    """Something else than vmm answers on the socket."""
+
+    def server(self, name, behave):
+        """A guest's directory whose socket is ours; the lock on the pid file is ours as well."""
+        import fcntl
+        os.makedirs(f"{self.run_dir}/{name}")
+        stream = open(f"{self.run_dir}/{name}/pid", "w", encoding="ascii")
+        self.addCleanup(stream.close)
+        fcntl.lockf(stream, fcntl.LOCK_EX)
+        sock = socket.socket(socket.AF_UNIX)
+        sock.bind(f"{self.run_dir}/{name}/qmp.sock")
+        sock.listen(8)
+
+        def serve():
+            while True:
+                try:
+                    client, _ = sock.accept()
+                except OSError:
+                    return
+                with client:
+                    try:
+                        behave(client)
+                    except OSError:
+                        pass
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+
+        def stop():
+            sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+            thread.join(10)
+        self.addCleanup(stop)
+
+    def test_answers(self):
+        esc = r'"\u001b]0;owned\u0007\u001b[2J"'
+        behaviours = {
+            "endless": lambda c: [c.sendall(b"x" * (1 << 20)) for _ in range(80)],
+            "garbage": lambda c: (c.sendall(bytes(range(256)) * 64 + b"\n" * 100), c.recv(1)),
+            "deep": lambda c: (c.sendall(b"[" * 100000 + b"\n"), c.recv(1)),
+            "wrong": lambda c: c.sendall(b'{"return": 5, "id": 0}\n{"return": [[]], "id": 1}\n{"return": "x", "id": 2}\n'
+                                         b'{"error": 7, "id": 3}\n{"return": {}, "id": "4"}\n[]\n5\nnull\n'),
+            "escape": lambda c: c.sendall(b"".join(b'{"return": {"status": %s}, "id": %d}\n' % (esc.encode(), i)
+                                                   for i in range(8))),
+            "events": lambda c: [c.sendall(b'{"event": "RESET"}\n' * 1000) for _ in range(100)],
+            "nothing": lambda c: None,
+        }
+        for name, behave in behaviours.items():
+            self.server(name, behave)
+        rows = {r["name"]: r["state"] for r in self.json("list")}
+        self.assertEqual(set(rows), set(behaviours))
+        out = self.ctl("list", "--color", "never")
+        self.assertNotIn("\x1b", out)
+        self.assertIn("?]0;owned", out)
+        self.ctl("top", "-b", "-n", "2", "-d", "0.1")
+        for name in behaviours:
+            self.ctl("vcpu-list", "--timeout", "1", name, status=None)
+            self.ctl("mem-set", "--timeout", "1", name, "5", status=None)
+
+
 class Many(ctltest.Case):
     """Fifty guests."""
 

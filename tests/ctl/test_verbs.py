@@ -332,6 +332,17 @@ class Resources(ctltest.Case):
         self.assertEqual(self.json("list")[0]["vcpus"], 3)
         self.assertEqual(len(self.json("vcpu-list", "web")), 3)
         self.refused(FAILED, "no place for a further vCPU", "vcpu-set", "web", "4")
+        board = self.board()
+        board.ask("outl 0xaf00 0")                  # as the DSDT does: the registers of today, not the old bitmap
+        with self.background("vcpu-set", "web", "1") as vcpu_set:
+            for number in (2, 1):                   # the guest's part: it ejects what it is asked for
+                def asked():
+                    board.ask(f"outl 0xaf00 {number}")
+                    return board.number("inb 0xaf04") & 4
+                vmmtest.poll(asked, 10, "the guest to be asked")
+                board.ask("outb 0xaf04 8")
+            self.assertEqual(vcpu_set.wait(20), 0)
+        self.assertEqual(self.json("list")[0]["vcpus"], 1)
         self.refused(USAGE, "whole number", "vcpu-set", "web", "many")
         self.refused(USAGE, "no list of processors", "vcpu-pin", "web", "0", "0-")
         self.refused(USAGE, "this host has processors 0 to", "vcpu-pin", "web", "0", "100000")
@@ -380,8 +391,16 @@ class Resources(ctltest.Case):
         self.refused(FAILED, "device_del: Device 'a' not found", "detach", "web", "a")
         self.ctl("attach", "web", "pvpanic-pci,id=panic,addr=5")
         self.assertIn("panic", self.ctl("qmp", "web", "qom-list", "path=/machine/peripheral"))
-        # Nobody in this guest lets go of it.
+        # Nobody in this guest lets go of it; then somebody does, as Linux would: PCI slot 5 is ejected.
         self.refused(ctltest.NO_ANSWER, "does not let go of panic", "detach", "--timeout", "1", "web", "panic")
+        board = self.board()
+        self.ctl("attach", "web", "pvpanic-pci,id=second,addr=6")
+        with self.background("detach", "web", "second") as detach:
+            vmmtest.poll(lambda: board.number("inl 0xae04") & 1 << 6, 10, "the guest to be asked")
+            self.assertIsNone(detach.poll())
+            board.ask(f"outl 0xae08 {1 << 6:#x}")
+            self.assertEqual(detach.wait(20), 0)
+        self.assertNotIn("second", self.ctl("qmp", "web", "qom-list", "path=/machine/peripheral"))
 
     def test_screen(self):
         self.refused(BAD_CONFIG, "8 characters", "create", self.config(vnc_password="123456789"))
