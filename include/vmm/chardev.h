@@ -94,6 +94,8 @@ struct chardev *chardev_open(struct opts *o, struct err *e);
 struct chardev *chardev_open_legacy(const char *id, const char *text, struct err *e);
 void chardev_close(struct chardev *c); /* flushes what goes without blocking; NULL-safe; not while claimed */
 void chardev_close_all(void);          /* at exit, after the machine has gone */
+/* QMP chardev-remove: QEMU's texts. */
+int chardev_remove(const char *id, struct err *e);
 struct chardev *chardev_find(const char *id);
 struct chardev *chardev_next(struct chardev *prev); /* iterate; NULL starts; mux ports are not listed */
 /* Backends by name, for query-chardev-backends and -chardev help: NULL past the end. */

@@ -743,6 +743,22 @@ void chardev_close(struct chardev *c)
 	chardev_free(c);
 }
 
+int chardev_remove(const char *id, struct err *e)
+{
+	struct chardev *c = chardev_find(id);
+	bool used;
+
+	if (!c)
+		return err_set(e, ENOENT, "Chardev '%.200s' not found", id);
+	used = c->owner || c->attached;
+	for (unsigned i = 0; c->mux && mux_port(c, i); i++)
+		used |= mux_port(c, i)->owner != NULL;
+	if (used)
+		return err_set(e, EBUSY, "Chardev '%s' is busy", id);
+	chardev_close(c);
+	return 0;
+}
+
 void chardev_close_all(void)
 {
 	while (all_chardevs)

@@ -22,6 +22,120 @@ static json_t *query_chardev(struct qmp_call *call, struct err *e)
 	return list;
 }
 
+/* ---- chardev-add, chardev-remove ---- */
+
+static const struct qmp_type address_kind = QMP_ENUM("SocketAddressType", "inet", "unix", "fd");
+static const struct qmp_type backend_kind =
+	QMP_ENUM("ChardevBackendKind", "file", "serial", "pipe", "socket", "pty", "null", "ringbuf", "memory");
+#define LOG_ARGS QMP_OPT("logfile", qmp_str), QMP_OPT("logappend", qmp_bool)
+static const struct qmp_type inet_address = QMP_OBJECT("InetSocketAddress", QMP_REQ("host", qmp_str), QMP_REQ("port", qmp_str),
+						       QMP_OPT("to", qmp_int), QMP_OPT("ipv4", qmp_bool), QMP_OPT("ipv6", qmp_bool));
+static const struct qmp_type unix_address = QMP_OBJECT("UnixSocketAddress", QMP_REQ("path", qmp_str),
+						       QMP_OPT("abstract", qmp_bool), QMP_OPT("tight", qmp_bool));
+static const struct qmp_type fd_address = QMP_OBJECT("FdSocketAddress", QMP_REQ("str", qmp_str));
+static const struct qmp_type socket_address = {
+	.name = "SocketAddressLegacy",
+	.kind = QMP_KIND_OBJECT,
+	.members = QMP_MEMBERS(QMP_REQ("type", address_kind)),
+	.tag = "type",
+	.variants =
+		(const struct qmp_variant[]){
+			{"inet", QMP_MEMBERS(QMP_REQ("data", inet_address))},
+			{"unix", QMP_MEMBERS(QMP_REQ("data", unix_address))},
+			{"fd", QMP_MEMBERS(QMP_REQ("data", fd_address))},
+			{NULL, NULL},
+		},
+};
+static const struct qmp_type common_data = QMP_OBJECT("ChardevCommon", LOG_ARGS);
+static const struct qmp_type file_data =
+	QMP_OBJECT("ChardevFile", QMP_REQ("out", qmp_str), QMP_OPT("append", qmp_bool), LOG_ARGS);
+static const struct qmp_type host_data = QMP_OBJECT("ChardevHostdev", QMP_REQ("device", qmp_str), LOG_ARGS);
+static const struct qmp_type ring_data = QMP_OBJECT("ChardevRingbuf", QMP_OPT("size", qmp_int), LOG_ARGS);
+static const struct qmp_type socket_data =
+	QMP_OBJECT("ChardevSocket", QMP_REQ("addr", socket_address), QMP_OPT("server", qmp_bool), QMP_OPT("wait", qmp_bool),
+		   QMP_OPT("nodelay", qmp_bool), QMP_OPT("telnet", qmp_bool), QMP_OPT("reconnect", qmp_int), LOG_ARGS);
+static const struct qmp_type backend = {
+	.name = "ChardevBackend",
+	.kind = QMP_KIND_OBJECT,
+	.members = QMP_MEMBERS(QMP_REQ("type", backend_kind)),
+	.tag = "type",
+	.variants =
+		(const struct qmp_variant[]){
+			{"file", QMP_MEMBERS(QMP_REQ("data", file_data))},
+			{"serial", QMP_MEMBERS(QMP_REQ("data", host_data))},
+			{"pipe", QMP_MEMBERS(QMP_REQ("data", host_data))},
+			{"socket", QMP_MEMBERS(QMP_REQ("data", socket_data))},
+			{"pty", QMP_MEMBERS(QMP_REQ("data", common_data))},
+			{"null", QMP_MEMBERS(QMP_REQ("data", common_data))},
+			{"ringbuf", QMP_MEMBERS(QMP_REQ("data", ring_data))},
+			{"memory", QMP_MEMBERS(QMP_REQ("data", ring_data))},
+			{NULL, NULL},
+		},
+};
+static const struct qmp_type chardev_return = QMP_OBJECT("ChardevReturn", QMP_OPT("pty", qmp_str));
+
+/* QMP's structure as -chardev's options: the same words, but for these. */
+static void add_data(struct opts *o, const json_t *data)
+{
+	static const char *const renamed[][2] = {{"out", "path"}, {"device", "path"}, {"str", "fd"}};
+	const char *key;
+	json_t *v;
+
+	json_object_foreach((json_t *)data, key, v)
+	{
+		char number[32];
+		const char *name = key;
+
+		for (size_t i = 0; i < ARRAY_SIZE(renamed); i++)
+			if (!strcmp(key, renamed[i][0]))
+				name = renamed[i][1];
+		snprintf(number, sizeof(number), "%lld", (long long)json_integer_value(v));
+		if (!strcmp(key, "addr"))
+			add_data(o, json_object_get(v, "data"));
+		else if (json_is_object(v))
+			add_data(o, v);
+		else
+			opts_set(o, name, json_is_string(v)    ? json_string_value(v)
+					  : json_is_integer(v) ? number
+					  : json_is_true(v)    ? "on"
+							       : "off");
+	}
+}
+
+static json_t *chardev_add(struct qmp_call *call, struct err *e)
+{
+	const json_t *b = json_object_get(call->args, "backend"), *data = json_object_get(b, "data");
+	const char *type = json_string_value(json_object_get(b, "type"));
+	bool is_socket = !strcmp(type, "socket");
+	const json_t *server = json_object_get(data, "server"), *wait = json_object_get(data, "wait");
+	struct opts o = {0};
+	struct chardev *c;
+
+	if (is_socket && json_is_true(wait)) {
+		err_set(e, EINVAL, "'wait' would hold up the guest: it is for the command line");
+		return NULL;
+	}
+	opts_set(&o, "backend", type);
+	add_data(&o, data);
+	opts_set(&o, "id", qmp_arg_str(call, "id"));
+	if (is_socket && !json_is_false(server)) { /* QMP's default is to listen */
+		opts_set(&o, "server", "on");
+		opts_set(&o, "wait", "off");
+	}
+	c = chardev_open(&o, e);
+	opts_free(&o);
+	if (!c)
+		return NULL;
+	if (!strcmp(type, "pty") && !strncmp(chardev_filename(c), "pty:", 4))
+		return json_pack("{s:o}", "pty", qmp_text(chardev_filename(c) + 4));
+	return json_object();
+}
+
+static json_t *chardev_remove_command(struct qmp_call *call, struct err *e)
+{
+	return chardev_remove(qmp_arg_str(call, "id"), e) ? NULL : json_object();
+}
+
 static json_t *query_chardev_backends(struct qmp_call *call, struct err *e)
 {
 	json_t *list = json_array();
@@ -120,6 +234,10 @@ const struct qmp_command qmp_chardev_commands[] = {
 	 query_chardev},
 	{"query-chardev-backends", "Kinds of character devices.", "0.1", NULL, &QMP_LIST_OF(backend_info), 0, 0,
 	 query_chardev_backends},
+	{"chardev-add", "Add a character device; a socket listens unless server is false.", "0.2",
+	 QMP_MEMBERS(QMP_REQ("id", qmp_str), QMP_REQ("backend", backend)), &chardev_return, 0, 0, chardev_add},
+	{"chardev-remove", "Remove a character device that nothing uses.", "0.2", QMP_MEMBERS(QMP_REQ("id", qmp_str)), NULL, 0, 0,
+	 chardev_remove_command},
 	{"chardev-send-break", "Send a break to the guest's serial port.", "0.1", QMP_MEMBERS(QMP_REQ("id", qmp_str)),
 	 NULL, 0, 0, chardev_send_break_command},
 	{"ringbuf-read", "Take bytes out of a ring buffer, at most 1 MiB at once.", "0.1",

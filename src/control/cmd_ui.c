@@ -8,6 +8,7 @@
 #include "work.h"
 #include "vmm/config.h"
 #include "vmm/display.h"
+#include "vmm/fdset.h"
 #include "vmm/input.h"
 
 /* ---- keys ---- */
@@ -382,6 +383,20 @@ static json_t *set_password(struct qmp_call *call, struct err *e)
 	return set_vnc_password(qmp_arg_str(call, "password"), e);
 }
 
+static json_t *add_client(struct qmp_call *call, struct err *e)
+{
+	int fd = fd_name_take(qmp_arg_str(call, "fdname"), e);
+
+	if (fd < 0)
+		return NULL;
+	if (strcmp(qmp_arg_str(call, "protocol"), "vnc")) {
+		close(fd);
+		err_set(e, EINVAL, "protocol '%.100s' is invalid", qmp_arg_str(call, "protocol"));
+		return NULL;
+	}
+	return vnc_add_client(fd, qmp_arg_bool(call, "skipauth", false), e) ? NULL : json_object();
+}
+
 static json_t *change_vnc_password(struct qmp_call *call, struct err *e)
 {
 	return set_vnc_password(qmp_arg_str(call, "password"), e);
@@ -417,6 +432,10 @@ const struct qmp_command qmp_ui_commands[] = {
 	{"expire_password", "When the VNC password stops to be valid.", "0.1",
 	 QMP_MEMBERS(QMP_REQ("protocol", protocol), QMP_REQ("time", qmp_str), QMP_OPT("display", qmp_str)), NULL, 0, 0,
 	 expire_password},
+	{"add_client", "Serve a socket passed with getfd as a VNC client; skipauth: without a password.", "0.2",
+	 QMP_MEMBERS(QMP_REQ("protocol", qmp_str), QMP_REQ("fdname", qmp_str), QMP_OPT("skipauth", qmp_bool),
+		     QMP_OPT("tls", qmp_bool)),
+	 NULL, 0, 0, add_client},
 	{"change-vnc-password", "Set the VNC password.", "0.1", QMP_MEMBERS(QMP_REQ("password", qmp_str)), NULL, 0, 0,
 	 change_vnc_password},
 	{NULL},

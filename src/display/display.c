@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "src/display/modules.h"
 #include "vmm/log.h"
 #include "vmm/module.h"
@@ -101,6 +102,14 @@ int vnc_expire_password(const char *time, struct err *e)
 	if (!vnc)
 		return err_set_class(e, ERR_DEVICE_NOT_ACTIVE, ENODEV, "no VNC server is running");
 	return vnc->expire_password(time, e);
+}
+
+int vnc_add_client(int fd, bool skip_auth, struct err *e)
+{
+	if (vnc)
+		return vnc->add_client(fd, skip_auth, e);
+	close(fd);
+	return err_set_class(e, ERR_DEVICE_NOT_ACTIVE, ENODEV, "no VNC server is running");
 }
 
 char *vnc_query(void)

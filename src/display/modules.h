@@ -24,6 +24,7 @@ struct vnc_module {
 	int (*start)(struct console *console, const char *spec, bool announce, struct err *e);
 	int (*set_password)(const char *password, struct err *e);
 	int (*expire_password)(const char *time, struct err *e);
+	int (*add_client)(int fd, bool skip_auth, struct err *e); /* takes fd */
 	char *(*query)(void);
 	void (*stop)(void);
 };

@@ -358,6 +358,41 @@ static void on_connection(void *opaque, int fd, unsigned events)
 	serve(NULL);
 }
 
+struct handed { /* a socket on its way to the VNC thread */
+	int fd;
+	bool skip_auth;
+};
+
+static void serve_handed(void *opaque)
+{
+	struct handed *h = opaque;
+	rfbClientPtr cl;
+
+	pthread_mutex_lock(&vnc.fb_lock);
+	cl = rfbNewClient(vnc.screen, h->fd); /* closes it on failure */
+	if (cl && h->skip_auth)
+		cl->reverseConnection = TRUE; /* libvncserver asks those for no password */
+	pthread_mutex_unlock(&vnc.fb_lock);
+	free(h);
+	serve(NULL);
+}
+
+static int vnc_module_add_client(int fd, bool skip_auth, struct err *e)
+{
+	int type = 0;
+	socklen_t len = sizeof(type);
+	struct handed *h;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) || type != SOCK_STREAM || fd >= FD_SETSIZE) {
+		close(fd);
+		return err_set(e, EINVAL, "the file descriptor is no connected stream socket");
+	}
+	h = xzalloc(sizeof(*h));
+	*h = (struct handed){.fd = fd, .skip_auth = skip_auth};
+	loop_post(vnc.loop, NULL, serve_handed, h);
+	return 0;
+}
+
 /* The client encrypted the challenge with its password: do the same and compare. */
 static rfbBool check_password(rfbClientPtr cl, const char *response, int len)
 {
@@ -739,6 +774,7 @@ const struct vnc_module vmm_module_vnc = {
 	.start = vnc_module_start,
 	.set_password = vnc_module_set_password,
 	.expire_password = vnc_module_expire_password,
+	.add_client = vnc_module_add_client,
 	.query = vnc_module_query,
 	.stop = vnc_module_stop,
 };

@@ -20,10 +20,12 @@ class Rfb:
     """One client. pixels: width * height * 4 bytes, B G R x, as of the last update()."""
 
     def __init__(self, address, password=None, shared=True, timeout=10, before_encodings=None):
-        family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
-        self.sock = socket.socket(family, socket.SOCK_STREAM)
+        if isinstance(address, socket.socket):
+            self.sock = address
+        else:
+            self.sock = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET, socket.SOCK_STREAM)
+            self.sock.connect(address)
         self.sock.settimeout(timeout)
-        self.sock.connect(address)
         assert self.read(12) == b"RFB 003.008\n"
         self.sock.sendall(b"RFB 003.008\n")
         count = self.read(1)[0]

@@ -289,6 +289,43 @@ class Management(unittest.TestCase):
             qmp.wait_event("VNC_DISCONNECTED", 10)
             vmmtest.poll(lambda: not qmp.command("query-vnc")["clients"], 10, "the client to be forgotten")
 
+    def hand_over(self, machine, fd, **options):
+        """Pass a descriptor with getfd and have it served."""
+        sock = machine.vmm.connect()
+        stream = sock.makefile("rwb")
+        stream.readline()
+        stream.write(b'{"execute":"qmp_capabilities"}')
+        stream.flush()
+        stream.readline()
+        socket.send_fds(sock, [b'{"execute":"getfd","arguments":{"fdname":"graphicsfd"}}'], [fd])
+        self.assertIn(b"return", stream.readline())
+        stream.close()
+        sock.close()
+        return machine.vmm.qmp.command("add_client", fdname="graphicsfd", **options)
+
+    def test_add_client(self):
+        with Machine(",password=on") as m:
+            m.vmm.qmp.command("set_password", protocol="vnc", password="sesame")
+            for password, skip in (("sesame", False), (None, True)):
+                ours, theirs = socket.socketpair()
+                self.hand_over(m, theirs.fileno(), protocol="vnc", skipauth=skip)
+                theirs.close()
+                client = Rfb(ours, password=password)
+                self.assertEqual(client.security, [1] if skip else [2])
+                m.vmm.qmp.wait_event("VNC_INITIALIZED", 10)
+                client.close()
+                m.vmm.qmp.wait_event("VNC_DISCONNECTED", 10)
+            before = m.vmm.fds()
+            reader, writer = os.pipe()
+            for fd, options in ((reader, {"protocol": "vnc"}), (reader, {"protocol": "spice"})):
+                with self.assertRaises(vmmtest.QMPError):
+                    self.hand_over(m, fd, **options)
+            with self.assertRaisesRegex(vmmtest.QMPError, "nosuch"):
+                m.vmm.qmp.command("add_client", protocol="vnc", fdname="nosuch")
+            os.close(reader)
+            os.close(writer)
+            vmmtest.poll(lambda: m.vmm.fds() == before, 10, "no descriptor to be left")
+
     def test_wrong_password_never_initializes(self):
         with Machine(",password=on") as m:
             m.vmm.qmp.command("set_password", protocol="vnc", password="right")
