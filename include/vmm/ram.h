@@ -28,6 +28,10 @@ int machine_ram_map_private(struct board *b, const char *name, int fd, uint64_t 
 /* Let block `name` be this memfd, which is taken: what another process had as its memory. Before the guest runs. Main thread. */
 int machine_ram_adopt(struct board *b, const char *name, int fd, struct err *e);
 
+/* While on, no page of RAM is given back to the host (dma_discard()): pages may be missing that come when they are touched. Any
+   thread. */
+void machine_hold_discards(struct board *b, bool on);
+
 /* Another process goes on with this memory: let go of it. What is there reads as zeros from then on, and writes stay here. */
 void machine_ram_forget(struct board *b);
 

@@ -104,6 +104,7 @@ struct board {
 	struct device *devices, **devices_tail;
 	struct device *pci_bus; /* host bridge; NULL on -machine none */
 	struct ram_block *blocks, *ram, *firmware;
+	bool discards_held; /* atomic */
 	struct device *balloon_dev;
 	const struct balloon_ops *balloon_ops;
 	struct doorbell *doorbells; /* attached ones; map's lock */

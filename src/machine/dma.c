@@ -87,6 +87,18 @@ int dma_map(struct device *dev, uint64_t addr, size_t len, enum dma_dir dir, str
 	return n;
 }
 
+void machine_hold_discards(struct board *b, bool on)
+{
+	__atomic_store_n(&b->discards_held, on, __ATOMIC_RELEASE);
+}
+
+/* A page that is not there yet, or whose old contents are still wanted, must not be replaced by a hole. */
+static bool may_discard(const struct board *b, const struct ram_block *rb)
+{
+	return rb->fd >= 0 && !__atomic_load_n(&b->discards_held, __ATOMIC_ACQUIRE) &&
+	       !__atomic_load_n(&b->devices_held, __ATOMIC_ACQUIRE);
+}
+
 int dma_discard(struct device *dev, uint64_t addr, uint64_t len)
 {
 	struct board *b = dev->board;
@@ -101,9 +113,11 @@ int dma_discard(struct device *dev, uint64_t addr, uint64_t len)
 		if (!host || rb != b->ram)
 			return -EFAULT;
 		avail = MIN(ALIGN_DOWN(avail, RAM_PAGE), len);
-		if (!avail || fallocate(rb->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)avail))
+		if (!avail)
 			return -EFAULT;
-		ram_block_mark_dirty(rb, off, avail); /* zeroes are another content */
+		if (may_discard(b, rb) && fallocate(rb->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)avail))
+			return -EFAULT;
+		ram_block_mark_dirty(rb, off, avail); /* zeroes are other contents */
 		addr += avail;
 		len -= avail;
 	}

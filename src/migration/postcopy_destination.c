@@ -210,6 +210,7 @@ int postcopy_missing(struct channel *c, const uint8_t *payload, size_t len, stru
 		return r;
 	reg = (struct uffdio_register){ .range = { .start = (uintptr_t)b->v.host, .len = b->v.size },
 					.mode = UFFDIO_REGISTER_MODE_MISSING };
+	machine_hold_discards(session.board, true);
 	if (ioctl(post.uffd, UFFDIO_REGISTER, &reg))
 		return err_errno(e, errno, "userfaultfd does not take memory block '%s'", b->name);
 	ram_recv_place = postcopy_place;
@@ -264,6 +265,7 @@ void postcopy_end(void)
 	const uint64_t one = 1;
 
 	if (post.on) {
+		machine_hold_discards(session.board, false);
 		for (unsigned i = 0; i < session.n_blocks; i++) {
 			struct uffdio_range range = { .start = (uintptr_t)session.block[i].v.host, .len = session.block[i].v.size };
 

@@ -336,6 +336,7 @@ static int begin_lazy(struct err *e)
 			.range = {.start = (uintptr_t)session.block[i].v.host, .len = session.block[i].v.size},
 			.mode = UFFDIO_REGISTER_MODE_MISSING};
 
+		machine_hold_discards(session.board, true);
 		if (ioctl(rs.uffd, UFFDIO_REGISTER, &reg))
 			r = err_errno(e, errno, "memory block '%s' cannot be filled on demand", session.block[i].name);
 		rs.registered = true;
@@ -355,6 +356,8 @@ static void end_lazy(void)
 
 		ioctl(rs.uffd, UFFDIO_UNREGISTER, &range);
 	}
+	if (rs.registered)
+		machine_hold_discards(session.board, false);
 	rs.registered = false;
 	if (rs.fault_runs) {
 		if (write(rs.quit_fd[1], "", 1) < 0) {
