@@ -432,6 +432,51 @@ START_TEST(pluggable_cpus_are_listed_and_enabled_after_a_reset)
 }
 END_TEST
 
+/* The MADT that a directly booted kernel finds in low memory: which of its local APICs are enabled. */
+static unsigned madt_in_memory(struct board *b)
+{
+	static uint8_t ram[MIB];
+	unsigned enabled = 0, n = 0;
+
+	bench_read(b, 0, ram, sizeof(ram));
+	for (uint32_t at = 0; at + 44 < sizeof(ram); at += 4) {
+		uint8_t *m = ram + at;
+		uint32_t len = get_le32(m + 4);
+
+		if (memcmp(m, "APIC", 4) || len < 44 || at + len > sizeof(ram) || sum(m, len))
+			continue;
+		for (uint32_t i = 44; i < len; i += m[i + 1])
+			if (m[i] == 0)
+				enabled |= (get_le32(m + i + 4) & 1) << n++;
+		return enabled;
+	}
+	ck_abort_msg("there is no MADT in low memory");
+}
+
+START_TEST(directly_booted_kernels_find_new_tables_after_a_reset)
+{
+	/* multiboot: magic, flags (addresses follow), checksum; header, start, end, bss, entry */
+	const uint32_t kernel[] = {0x1badb002, 0x10000, 0xe4514ffe, 0x100000, 0x100000, 0, 0, 0x100000};
+	char path[] = "/tmp/vmm-kernel-XXXXXX", options[128];
+	int fd = mkstemp(path);
+	struct board *b;
+	struct opts o;
+
+	ck_assert_int_eq(write(fd, kernel, sizeof(kernel)), sizeof(kernel));
+	snprintf(options, sizeof(options), "-m 16 -smp 1,maxcpus=3 -kernel %s", path);
+	b = bench_new(options);
+	ck_assert_uint_eq(madt_in_memory(b), 0x1);
+	ck_assert_int_eq(opts_parse(&o, "qemu64-x86_64-cpu,socket-id=2,core-id=0,thread-id=0", "driver", NULL), 0);
+	ck_assert_int_eq(machine_device_add(b, &o, NULL), 0);
+	opts_free(&o);
+	bench_reset(b);
+	ck_assert_uint_eq(madt_in_memory(b), 0x5);
+	bench_free(b);
+	close(fd);
+	unlink(path);
+}
+END_TEST
+
 START_TEST(user_table_is_added)
 {
 	char path[] = "/tmp/vmm-table-XXXXXX", options[256];
@@ -483,6 +528,7 @@ int main(void)
 	tcase_add_test(t, iasl_is_content_with_pluggable_cpus);
 	tcase_add_test(t, slots_of_fixed_devices_cannot_be_ejected);
 	tcase_add_test(t, pluggable_cpus_are_listed_and_enabled_after_a_reset);
+	tcase_add_test(t, directly_booted_kernels_find_new_tables_after_a_reset);
 	tcase_add_test(t, fadt_points_to_the_power_management);
 	tcase_add_test(t, madt_lists_cpus_and_overrides);
 	tcase_add_test(t, windows_of_the_root_bus_follow_the_ram);
