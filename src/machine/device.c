@@ -77,6 +77,15 @@ static const struct bus_name {
 	{ "ps2.0", BUS_PS2, "i8042" }, { "virtio-serial-bus", BUS_VIRTIO_SERIAL, "virtio-serial-pci" }, { "i2c", BUS_SMBUS, "PIIX4_PM" },
 };
 
+/* What kind of bus a device has for others; NULL: none. */
+static const enum device_bus *owns_bus(const struct device *dev)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(bus_names); i++)
+		if (bus_names[i].owner && !strcmp(bus_names[i].owner, dev->class->name))
+			return &bus_names[i].bus;
+	return NULL;
+}
+
 /* The device that owns the bus a new device of class c goes to; NULL without error for buses that need no owner. */
 static int find_parent(struct board *b, const struct device_class *c, const char *bus, struct device **parent,
 		       struct err *e)
@@ -96,8 +105,10 @@ static int find_parent(struct board *b, const struct device_class *c, const char
 
 			snprintf(id, sizeof(id), "%.*s", (int)MIN(dot ? (size_t)(dot - bus) : strlen(bus), sizeof(id) - 1), bus);
 			*parent = device_find(b, id);
-			if (!*parent)
+			if (!*parent || (*parent)->leaving || !owns_bus(*parent))
 				return err_set(e, ENODEV, "Bus '%s' not found", bus);
+			if (*owns_bus(*parent) != c->bus)
+				return err_set(e, EINVAL, "Device '%s' can't go on bus '%s'", c->name, bus);
 			return 0;
 		}
 		if (found->bus != c->bus)

@@ -13,7 +13,7 @@ class Hotplug(unittest.TestCase):
     """A machine with free slots and free CPU places; the guest's part is played over qtest."""
 
     def setUp(self):
-        self.vmm = Vmm("-smp", "1,maxcpus=4,sockets=2,cores=2,threads=1", "-qtest", "unix:@DIR@/qtest,server=on,wait=off",
+        self.vmm = Vmm("-chardev", "null,id=c0", "-chardev", "null,id=c1", "-smp", "1,maxcpus=4,sockets=2,cores=2,threads=1", "-qtest", "unix:@DIR@/qtest,server=on,wait=off",
                        "-device", '{"driver":"VGA","id":"video0","vgamem_mb":16,"bus":"pci.0","addr":"0x2"}')
         self.addCleanup(self.vmm.close)
         self.qmp = self.vmm.qmp
@@ -25,7 +25,7 @@ class Hotplug(unittest.TestCase):
         return caught.exception.error_class
 
     def add(self, **arguments):
-        self.qmp.command("device_add", **arguments)
+        self.qmp.execute("device_add", arguments)
 
     def test_a_device_comes_and_goes(self):
         self.add(driver="pvpanic-pci", id="p0", bus="pci.0", addr="0x5", events=1)
@@ -61,6 +61,24 @@ class Hotplug(unittest.TestCase):
                          [{"path": "/machine/peripheral/v/virtio-backend"}, {"device": "v", "path": "/machine/peripheral/v"}])
         self.qmp.command("object-del", id="r0")
 
+    def test_ports_go_at_once_and_before_their_controller(self):
+        self.add(driver="virtio-serial-pci", id="vs", addr="9")
+        self.add(driver="virtserialport", bus="vs.0", id="p0", chardev="c0", name="org.x.0", nr=1)
+        self.add(driver="virtserialport", bus="vs.0", id="p1", chardev="c1", name="org.x.1")
+        self.refused("c0", "device_add", driver="virtserialport", bus="vs.0", id="p2", chardev="c0")
+        self.refused("can't go on", "device_add", driver="pvpanic-pci", bus="vs.0", id="p2")
+        self.qmp.command("device_del", id="p0")
+        self.assertEqual(self.qmp.wait_event("DEVICE_DELETED")["data"]["device"], "p0")
+        self.add(driver="virtserialport", bus="vs.0", id="p0", chardev="c0", name="org.x.0", nr=1)
+        self.qmp.command("device_del", id="vs")
+        self.guest.ask(f"outl {EJECT:#x} {1 << 9:#x}")
+        gone = [self.qmp.wait_event("DEVICE_DELETED")["data"].get("device") for _ in range(4)]
+        self.assertEqual(set(gone[:2]), {"p0", "p1"})
+        self.assertEqual(gone[2:], [None, "vs"])    # the device behind the function, then the function
+        self.refused("Bus 'vs.0' not found", "device_add", driver="virtserialport", bus="vs.0", id="p0", chardev="c0")
+        self.add(driver="virtio-serial-pci", id="vs", addr="9")
+        self.add(driver="virtserialport", bus="vs.0", id="p0", chardev="c0", name="org.x.0", nr=1)  # its chardev is free again
+
     def test_cpus(self):
         schema = Schema(self.qmp.command("query-qmp-schema"))
         cpus = self.qmp.command("query-hotpluggable-cpus")
@@ -69,7 +87,7 @@ class Hotplug(unittest.TestCase):
                                                       for s, c in ((1, 1), (1, 0), (0, 1), (0, 0))])
         self.assertEqual([c.get("qom-path") for c in cpus], [None, None, None, "/machine/unattached/cpu[0]"])
         self.assertTrue(next(m for m in self.qmp.command("query-machines") if m["name"] != "none")["hotpluggable-cpus"])
-        self.add(driver=cpus[1]["type"], id="vcpu2", **{k.replace("-", "_"): v for k, v in cpus[1]["props"].items()})
+        self.add(driver=cpus[1]["type"], id="vcpu2", **cpus[1]["props"])
         fast = self.qmp.command("query-cpus-fast")
         self.assertEqual([(c["cpu-index"], c["qom-path"]) for c in fast],
                          [(0, "/machine/unattached/cpu[0]"), (2, "/machine/peripheral/vcpu2")])
