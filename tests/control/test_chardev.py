@@ -59,6 +59,17 @@ class Hotplug(unittest.TestCase):
         self.qmp.command("ringbuf-write", device="log", data="hello")
         self.assertEqual(self.qmp.command("ringbuf-read", device="log", size=10), "hello")
 
+    def test_break(self):
+        """A break sets BI in the line status register."""
+        with Vmm("-chardev", "null,id=line", "-serial", "chardev:line", "-qtest", "unix:@DIR@/qtest,server=on,wait=off") as vmm:
+            board = vmm.qtest()
+            self.assertFalse(board.number("inb 0x3fd") & 0x10)
+            vmm.qmp.execute("chardev-send-break", {"id": "line"})
+            self.assertTrue(board.number("inb 0x3fd") & 0x10)
+            with self.assertRaisesRegex(vmmtest.QMPError, "'nosuch' not found"):
+                vmm.qmp.execute("chardev-send-break", {"id": "nosuch"})
+            board.close()
+
     def test_mistakes(self):
         self.refused("'nosuch' not found", "chardev-remove", {"id": "nosuch"})
         for name in ("used", "shared", "compat_monitor0"):

@@ -87,6 +87,9 @@ class Manual(unittest.TestCase):
                 with self.assertRaises(vmmtest.QMPError) as caught:
                     vmm.qmp.execute(name, arguments)
                 self.assertEqual(caught.exception.error_class, "GenericError")
+            self.assertEqual(vmm.qmp.execute("watchdog-set-action", {"action": "pause"}), {})
+            with self.assertRaisesRegex(vmmtest.QMPError, "does not accept value 'dance'"):
+                vmm.qmp.execute("watchdog-set-action", {"action": "dance"})
             self.assertEqual(vmm.qmp.execute("announce-self", {"initial": 50, "max": 550, "rounds": 1, "step": 50}), {})
 
     def test_every_command_is_run_by_a_test(self):
