@@ -114,6 +114,14 @@ void address_peer(int fd, char *text, size_t size)
 		print_address(&ss, len, text, size);
 }
 
+bool address_is_remote(int fd)
+{
+	struct sockaddr_storage ss = { 0 };
+	socklen_t len = sizeof(ss);
+
+	return !getpeername(fd, (void *)&ss, &len) && ss.ss_family != AF_UNIX && !loopback(&ss);
+}
+
 void address_warn_plain(int fd)
 {
 	struct sockaddr_storage ss = { 0 };

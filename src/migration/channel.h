@@ -26,6 +26,7 @@ struct channel {
 	int fd;
 	int cancel_fd; /* an eventfd, readable: give up with -ECANCELED; borrowed */
 	bool socket, one_way;
+	bool by_reference; /* channel_send_file() is cheaper than a copy: another host */
 	bool local; /* a unix socket: descriptors can be passed */
 	struct tls_stream *tls;
 	struct limiter *limit; /* NULL: none; borrowed */

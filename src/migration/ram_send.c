@@ -1,8 +1,9 @@
 /*
  * The sending side of guest memory. A round takes pages from the blocks' bitmaps in batches: claim up to 512 pages, sort out the
- * zero ones, hash the others, and send them straight from the memfd (sendfile: the kernel passes references, nobody copies).
- * The guest may write to a page after it was hashed: the receiver finds that its hash does not fit and waits for the page to
- * come again, which it will because the write is in the dirty log.
+ * zero ones, hash the others, and send them straight from the memfd: to another host by reference (sendfile: nobody copies), on
+ * the loopback and in unix sockets from its mapping (one copy in the kernel, which is measurably cheaper there than passing
+ * references page by page). The guest may write to a page after it was hashed: the receiver finds that its hash does not fit
+ * and waits for the page to come again, which it will because the write is in the dirty log.
  *
  * With several channels each has a thread that claims and sends batches; the claims are the only thing they share.
  */
@@ -155,11 +156,6 @@ static uint32_t build_head(struct sender *s, struct wire_batch *wb)
 	return hashed;
 }
 
-static bool by_reference(const struct channel *c)
-{
-	return !c->tls;
-}
-
 /* The data pages, gathered; long runs by reference. n: entries of s->iov that wait to be sent. */
 static int send_data(struct sender *s, const struct wire_batch *wb, int n, struct err *e)
 {
@@ -172,7 +168,7 @@ static int send_data(struct sender *s, const struct wire_batch *wb, int n, struc
 
 		for (len = 1; i + len < wb->data_pages && b->page[s->data[i + len]] == first + len; len++)
 			;
-		if (len < SENDFILE_PAGES || blk->v.fd < 0 || !by_reference(s->channel)) {
+		if (len < SENDFILE_PAGES || blk->v.fd < 0 || !s->channel->by_reference) {
 			s->iov[n++] = (struct iovec){ blk->v.host + first * WIRE_PAGE, (size_t)len * WIRE_PAGE };
 			continue;
 		}

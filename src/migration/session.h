@@ -115,6 +115,7 @@ int address_take_fd(const struct address *a, bool incoming, struct err *e);
 /* Who is at the other end of an accepted or connected socket. */
 void address_peer(int fd, char *text, size_t size);
 bool address_allowed(int fd, char *text, size_t size); /* -migration-allow; text: the peer */
+bool address_is_remote(int fd); /* TCP beyond loopback */
 void address_warn_plain(int fd); /* TCP without TLS beyond loopback: one warning */
 
 /* switchover.c: the machine's part of a hand-over; functions for main_call(). */

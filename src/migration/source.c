@@ -172,6 +172,7 @@ struct channel *source_connect(const struct address *a, int fd, struct err *e)
 		snprintf(peer, sizeof(peer), "%s:%.300s", a->kind == ADDRESS_FD ? "fd" : "exec", a->path);
 	c = channel_new(fd, session.cancel_fd, peer);
 	c->one_way = !c->socket;
+	c->by_reference = address_is_remote(fd) && !tls_wanted();
 	c->limit = &session.limit;
 	if (tls_wanted()) {
 		int r = c->socket ? tls_client(c, a->kind == ADDRESS_TCP ? a->host : "", e)

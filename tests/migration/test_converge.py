@@ -1,0 +1,71 @@
+"""A guest that writes faster than the line carries: throttled, given up after a time, or moved by force; and said so."""
+
+import unittest
+
+import mig
+import vmmtest
+
+BUSY = dict(memory=192, size=128, start=40, quiet=1)
+
+
+class Converge(unittest.TestCase):
+    """The line is limited to a fraction of what the guest writes."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.source = mig.Dirtier(**BUSY).running()
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.source.close()
+
+    def begin(self, b, **params):
+        """Migrate over a slow line."""
+        a = self.source
+        a.params(**{"max_bandwidth": 32 << 20, "downtime_limit": 300, "x_timeout": 0, **params})
+        a.qmp.command("migrate", uri=b.address())
+        a.migration("active", "failed", "completed")
+        return a
+
+    def test_1_timeout_gives_up(self):
+        """x-timeout: the guest stays, the reason has both rates."""
+        with mig.twin(self.source) as b:
+            a = self.begin(b, x_timeout=2, max_bandwidth=64 << 20)
+            info = mig.stayed(self, a, ["failed"])
+            self.assertRegex(info["error-desc"], r"not finished after 2 s .*the guest writes \d+ MB/s, the connection carries \d+ MB/s")
+            self.assertEqual(b.wait_exit(), 1)
+
+    def test_2_stall_is_told(self):
+        """Rounds that do not shrink are noticed and said once; a cancel ends it."""
+        with mig.twin(self.source) as b:
+            a = self.begin(b, max_bandwidth=128 << 20, downtime_limit=50)
+            vmmtest.poll(lambda: "does not converge" in a.stderr(), 60, "the warning")
+            self.assertEqual(a.info()["status"], "active")
+            a.qmp.command("migrate_cancel")
+            mig.stayed(self, a, ["cancelled"])
+            self.assertEqual(a.stderr().count("does not converge"), 1)
+
+    def test_3_auto_converge(self):
+        """auto-converge slows the vCPU down until it fits, and lets it go afterwards."""
+        with mig.twin(self.source) as b:
+            a = self.source
+            a.caps(auto_converge=True)
+            self.begin(b, max_bandwidth=128 << 20, downtime_limit=400)
+            vmmtest.poll(lambda: a.info().get("cpu-throttle-percentage", 0) >= 20 or a.info()["status"] != "active", 60)
+            info = mig.moved(self, a, b)
+            self.assertGreaterEqual(info.get("cpu-throttle-percentage", 0), 20)
+            self.assertLessEqual(info["downtime"], 6000)
+
+    def test_4_forced(self):
+        """x-timeout-action=force: stop it, whatever the pause."""
+        with mig.Dirtier(**BUSY) as a, mig.twin(a) as b:
+            a.running()
+            a.params(max_bandwidth=48 << 20, downtime_limit=100, x_timeout=2)
+            a.params(x_timeout_action="force")
+            a.qmp.command("migrate", uri=b.address())
+            mig.moved(self, a, b)
+            self.assertIn("x-timeout-action=force", a.stderr())
+
+
+if __name__ == "__main__":
+    vmmtest.main()
