@@ -104,44 +104,33 @@ def copy(path, directory, name=None):
 
 # -- Linux -----------------------------------------------------------------------------------
 
-def kernel(kind="small"):
-    """Directory with bzImage and vmlinux (PVH).
-
-    small  consoles, IDE, ext2, ISO 9660: quick to load and boot
-    full   that and every device, bus and hotplug the later tests need
-    """
+def kernel():
+    """Directory with bzImage and vmlinux (PVH)."""
     need(LINUX_SOURCE, "linux-source-6.1")
-    for tool, package in (("flex", "flex"), ("bison", "bison"), ("bc", "bc"), ("lz4", "lz4")):
+    for tool, package in (("flex", "flex"), ("bison", "bison"), ("bc", "bc"), ("lz4", "lz4"), ("patch", "patch")):
         need(tool, package)
-    script = os.path.join(HERE, "linux", "build-kernel.sh")
-    fragments = [os.path.join(HERE, "linux", "kernel-small.config")]
-    if kind == "full":
-        fragments.append(os.path.join(HERE, "linux", "kernel-full.config"))
+    script, patch, config = (os.path.join(HERE, "linux", name)
+                             for name in ("build-kernel.sh", "emulated-cpl0.patch", "kernel.config"))
     version = run("dpkg-query", "-W", "-f", "${Version}", "linux-source-6.1").decode() \
         if shutil.which("dpkg-query") else ""
-    config = []
-    for fragment in fragments:
-        with open(fragment, encoding="ascii") as stream:
-            config += [line for line in stream
-                       if line.startswith("CONFIG") or line.endswith(" is not set\n")]
+    with open(config, encoding="ascii") as stream:
+        options = [line for line in stream if line.startswith("CONFIG") or line.endswith(" is not set\n")]
 
     def build(out):
-        print(f"building Linux 6.1 ({kind}) for the guest tests: 5-15 minutes, once ...",
-              file=sys.stderr, flush=True)
-        run(script, LINUX_SOURCE, out, *fragments)
+        print("building Linux 6.1 for the guest tests: 3-10 minutes, once ...", file=sys.stderr, flush=True)
+        run(script, LINUX_SOURCE, out, config)
 
-    return cached(f"linux-{kind}",
-                  digest("".join(config), script, f"{version} {os.stat(LINUX_SOURCE).st_size}"), build)
+    return cached("linux", digest("".join(options), script, patch, f"{version} {os.stat(LINUX_SOURCE).st_size}"), build)
 
 
-def bzimage(kind="small"):
+def bzimage():
     """The kernel in Linux boot protocol format."""
-    return os.path.join(kernel(kind), "bzImage")
+    return os.path.join(kernel(), "bzImage")
 
 
-def vmlinux(kind="small"):
+def vmlinux():
     """The kernel as a PVH ELF."""
-    return os.path.join(kernel(kind), "vmlinux")
+    return os.path.join(kernel(), "vmlinux")
 
 
 def _busybox_applets():

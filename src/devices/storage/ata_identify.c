@@ -63,7 +63,7 @@ static void put_features(const struct ide_drive *d, uint8_t *p)
 {
 	bool trim = block_discard_enabled(d->blk);
 
-	put_word(p, 80, 0x01f0);                         /* ATA-4 to ATA8-ACS */
+	put_word(p, 80, 0x00f0);                         /* ATA-4 to ATA-7: from ATA-8 on word 48 means TCG */
 	put_word(p, 81, 0x0016);                         /* ATA/ATAPI-6 revision 3a */
 	put_word(p, 82, 0x4061);                         /* NOP, look-ahead, write cache, SMART */
 	put_word(p, 83, 0x7400);                         /* FLUSH CACHE (EXT), 48-bit addresses */

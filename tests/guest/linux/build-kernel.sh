@@ -1,31 +1,24 @@
 #!/bin/sh
 # Build the guest tests' Linux from Debian's source package.
 #
-#   build-kernel.sh SOURCE.tar.xz OUTDIR FRAGMENT...
+#   build-kernel.sh SOURCE.tar.xz OUTDIR CONFIG
 #
 # Leaves OUTDIR/bzImage (Linux boot protocol), OUTDIR/vmlinux (PVH ELF, stripped) and
 # OUTDIR/config.  The caller owns caching; see assets.py.  KEEP_SOURCE=DIR unpacks and builds
 # there and leaves it for a faster next build.
 set -eu
 
+here=$(cd "$(dirname "$0")" && pwd)
 source=$1
 out=$2
-shift 2
+config=$3
 work=${KEEP_SOURCE:-$out/work}
 mkdir -p "$out" "$work"
 
 if [ ! -e "$work/.unpacked" ]; then
     tar -xJf "$source" -C "$work" --strip-components=1 \
         --exclude='*/drivers/gpu/drm/amd/include' --exclude='*/tools/testing'
-    # KVM without VMX or SVM emulates CPL 0 code.  It has no INT3 there, which the kernel executes
-    # only to test its own handler; and summing up option ROMs byte by byte takes it seconds.
-    sed -i 's/^\tint3_selftest();$/\tif (0)\n\t\tint3_selftest();/' \
-        "$work/arch/x86/kernel/alternative.c"
-    sed -i 's/^\tx86_init.resources.probe_roms();$/\tif (0)\n\t\tx86_init.resources.probe_roms();/' \
-        "$work/arch/x86/kernel/setup.c"
-    for file in alternative setup; do
-        grep -q '^	if (0)$' "$work/arch/x86/kernel/$file.c"
-    done
+    patch -d "$work" -p1 -s -F3 <"$here/emulated-cpl0.patch"
     touch "$work/.unpacked"
 fi
 
@@ -35,11 +28,11 @@ export KBUILD_BUILD_TIMESTAMP='1970-01-01' KBUILD_BUILD_USER=vmm KBUILD_BUILD_HO
 make="make -C $work ARCH=x86"
 
 $make tinyconfig >/dev/null
-cat "$@" >>"$work/.config"
+cat "$config" >>"$work/.config"
 $make CC="$cc" olddefconfig >/dev/null 2>&1
 
 # A symbol that a dependency dropped would show up minutes later as a device that is missing.
-missing=$(cat "$@" | grep -E "^CONFIG_[A-Z0-9_]+=y" | while read -r line; do
+missing=$(cat "$config" | grep -E "^CONFIG_[A-Z0-9_]+=y" | while read -r line; do
     grep -qx "$line" "$work/.config" || echo "  $line"
 done)
 if [ -n "$missing" ]; then
