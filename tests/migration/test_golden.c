@@ -1,6 +1,7 @@
 /*
  * What travels stays readable. golden/NAME.schema holds every state table as text: a change that nobody meant fails here. A table
- * that must change gets a higher version, new fields a `since`, and VMM_GOLDEN=write rewrites its file. fixtures/ holds the
+ * that must change gets a higher version, new fields a `since`, and VMM_GOLDEN=write rewrites its file (before 0.1.0 is released
+ * no stream of ours is out there: rewriting is all there is to do, also for a new table). fixtures/ holds the
  * description and the state of a machine for every released version: they load for ever (or until their version is dropped,
  * and CHANGELOG.md says so).
  */
