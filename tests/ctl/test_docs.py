@@ -29,7 +29,8 @@ class Examples(ctltest.Case):
                     self.assertIn(f"vmmctl {verb['name']}", example.replace("--json ", ""))
                     if not self.row("web")[0]:
                         # A real processor, for those who look at its thread; paused, because it has nothing to do.
-                        self.ctl("create", "-p", self.write("web.vmm", "memory = 16\nmaxvcpus = 2\n"))
+                        self.ctl("create", "-p", self.write("web.vmm", "memory = 16\nmaxvcpus = 2\n" +
+                                                        f"extra = {os.environ.get('VMM_TEST_ARGS', '')}\n"))
                     run = subprocess.run(["bash", "-c", example], env=dict(self.env, EDITOR="true"), cwd=self.dir, text=True,
                                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                          timeout=60 * vmmtest.SLOW, check=False)
