@@ -16,7 +16,6 @@ static const struct {
 	{ "pause-before-switchover", CAP_PAUSE_BEFORE_SWITCHOVER },
 	{ "multifd", CAP_MULTIFD },
 	{ "late-block-activate", CAP_LATE_BLOCK_ACTIVATE },
-	{ "validate-uuid", CAP_VALIDATE_UUID },
 	{ "background-snapshot", CAP_BACKGROUND_SNAPSHOT },
 	{ "mapped-ram", CAP_MAPPED_RAM },
 };
@@ -36,6 +35,7 @@ static const struct {
 	{ "dirty-bitmaps", "there are no persistent bitmaps" },
 	{ "postcopy-blocktime", "it is not measured" },
 	{ "x-ignore-shared", "use a live upgrade" },
+	{ "validate-uuid", "the machines are compared anyway; a UUID given at the destination is a clone's" },
 	{ "zero-copy-send", "pages go out without a copy anyway, where the channel can" },
 	{ "postcopy-preempt", "urgent pages overtake others anyway" },
 };
