@@ -167,8 +167,9 @@ int guest_remove_directory(int dir, const char *run_dir)
 {
 	int copy = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	DIR *d = copy < 0 ? NULL : fdopendir(copy);
-	char link[64], path[4200];
+	char link[64], path[4200], *real, *slash;
 	struct dirent *entry;
+	bool inside;
 	ssize_t n;
 
 	if (!d)
@@ -184,7 +185,11 @@ int guest_remove_directory(int dir, const char *run_dir)
 	if (n < 0)
 		return -errno;
 	path[n] = 0;
-	if (run_dir && strncmp(path, run_dir, strlen(run_dir)))
+	real = realpath(run_dir, NULL); /* /var/run is a link */
+	slash = strrchr(path, '/');
+	inside = real && (size_t)(slash - path) == strlen(real) && !strncmp(path, real, strlen(real));
+	free(real);
+	if (!inside)
 		return -EXDEV;
 	return rmdir(path) ? -errno : 0;
 }

@@ -137,6 +137,16 @@ class Directories(ctltest.Case):
     def test_relative(self):
         self.refused(FAILED, "VMM_RUN_DIR=run: not an absolute path", "list", env={"VMM_RUN_DIR": "run"})
 
+    def test_through_a_link(self):
+        """As /var/run is one."""
+        os.mkdir(self.path("real"))
+        os.symlink("real", self.path("link"))
+        env = {"VMM_RUN_DIR": self.path("link")}
+        self.ctl("create", self.config(), env=env)
+        self.ctl("rename", "web", "www", env=env)
+        self.ctl("destroy", "www", env=env)
+        self.assertEqual(os.listdir(self.path("real")), [])
+
     def test_long_path(self):
         """Longer than a socket's address may be."""
         deep = self.path(*["d" * 100] * 3)
