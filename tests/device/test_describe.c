@@ -252,6 +252,58 @@ START_TEST(state_fits)
 }
 END_TEST
 
+static void add(struct board *b, const char *options)
+{
+	struct err e = ERR_INIT;
+	struct opts o;
+
+	ck_assert(!opts_parse(&o, options, "driver", &e));
+	ck_assert_msg(!machine_device_add(b, &o, &e), "%s", e.msg);
+	opts_free(&o);
+	bench_idle(b);
+}
+
+/* What came and went while the guest ran: devices, CPUs, media. */
+START_TEST(changed_while_running)
+{
+	struct state_buf state = {0};
+	struct err e = ERR_INIT;
+	size_t len, again_len;
+	void *fdt, *again;
+	struct cpu_info cpu;
+	struct board *b;
+	char *options;
+
+	make_files();
+	options = expand("-m 16 -smp 1,maxcpus=4 -cdrom @b.iso -device pvpanic-pci,id=first,addr=9");
+	b = bench_new(options);
+	free(options);
+	add(b, "pvpanic-pci,id=late,addr=0xa");
+	options = xasprintf("%s,id=third,socket-id=2,core-id=0,thread-id=0", machine_cpu_type(b));
+	add(b, options);
+	free(options);
+	ck_assert_msg(!block_change_medium(block_find("ide1-cd0"), scratch("a.img"), "raw", NULL, true, &e), "%s", e.msg);
+	fdt = describe(b, &len);
+	ck_assert_msg(!machine_save_state(b, &state, &e), "%s", e.msg);
+	bench_free(b);
+	b = bench_new_described("", fdt, len);
+	ck_assert_ptr_nonnull(device_find(b, "late"));
+	ck_assert_uint_eq(board_cpus(b), 2);
+	ck_assert(machine_possible_cpu(b, 2, &cpu) && cpu.present);
+	ck_assert_str_eq(cpu.id, "third");
+	ck_assert_str_eq(block_filename(block_find("ide1-cd0")), scratch("a.img"));
+	again = describe(b, &again_len);
+	ck_assert_uint_eq(again_len, len);
+	ck_assert_mem_eq(again, fdt, len);
+	ck_assert_msg(!machine_load_state(b, state.data, state.len, &e), "%s", e.msg);
+	bench_free(b);
+	state_buf_free(&state);
+	free(again);
+	free(fdt);
+	remove_files();
+}
+END_TEST
+
 START_TEST(host_side_overrides)
 {
 	struct board *b;
@@ -354,6 +406,7 @@ int main(void)
 	tcase_add_test(c, same_configuration_same_bytes);
 	tcase_add_loop_test(c, round_trip, 0, ARRAY_SIZE(configurations));
 	tcase_add_loop_test(c, state_fits, 0, ARRAY_SIZE(configurations));
+	tcase_add_test(c, changed_while_running);
 	tcase_add_test(c, host_side_overrides);
 	tcase_add_loop_test(c, other_machines, 0, 7);
 	tcase_add_test(c, damaged);
