@@ -433,11 +433,16 @@ static void merge(const char *option, struct opts *theirs, struct opts *mine)
 {
 	static const char *const place[] = {"id", "if", "bus", "unit", "index", "media", "node-name"};
 
-	/* Another back end has other options. */
-	if (!strcmp(option, "chardev") && opts_get(mine, "backend"))
-		for (size_t i = theirs->n; i-- > 0;)
-			if (strcmp(theirs->v[i].key, "id") && strcmp(theirs->v[i].key, "mux"))
-				opts_del(theirs, theirs->v[i].key);
+	if (!strcmp(option, "chardev") && opts_get(mine, "backend")) { /* another back end has other options */
+		static const char *const stay[] = {"id", "mux"};
+		struct opts kept = {0};
+
+		for (size_t i = 0; i < ARRAY_SIZE(stay); i++)
+			if (opts_get(theirs, stay[i]))
+				opts_set(&kept, stay[i], opts_get(theirs, stay[i]));
+		opts_free(theirs);
+		*theirs = kept;
+	}
 	for (size_t i = 0; i < mine->n; i++) {
 		bool fixed = false;
 
