@@ -43,7 +43,7 @@ end the guest
 send a break
 .TP
 .B Ctrl-A c
-the next port of the multiplexer
+the monitor ("help" lists its commands), and back
 .TP
 .B Ctrl-A Ctrl-A
 send Ctrl-A

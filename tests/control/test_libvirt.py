@@ -16,6 +16,7 @@ import unittest
 from harness import Vmm, vmmtest
 
 KVM = os.access("/dev/kvm", os.R_OK | os.W_OK)
+SANDBOX = "off," if os.environ.get("VMM_TEST_SANITIZED") else "on,"
 
 
 def names(entries):
@@ -140,7 +141,7 @@ class Domain(unittest.TestCase):
             "-device", json.dumps({"driver": "isa-serial", "chardev": "charserial0", "id": "serial0", "index": 0}),
             "-audiodev", json.dumps({"id": "audio1", "driver": "none"}),
             "-device", json.dumps({"driver": "VGA", "id": "video0", "vgamem_mb": 16, "bus": "pci.0", "addr": "0x2"}),
-            "-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny", "-msg", "timestamp=on",
+            "-sandbox", SANDBOX + "obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny", "-msg", "timestamp=on",
             qmp=False, pass_fds=[fd])
         self.addCleanup(self.vmm.close)
         self.listener.close()  # else a connection would succeed even if there is no vmm
