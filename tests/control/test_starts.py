@@ -65,7 +65,7 @@ class Starts(unittest.TestCase):
                 vmm.qmp.command("query-blockstats")
                 vmm.qmp.command("x-query-metrics")
                 vmm.qmp.command("query-qmp-schema")
-                vmm.qmp.command("blockdev-change-medium", id="ide1-cd0", filename=vmm.path("floppy"))
+                vmm.qmp.command("blockdev-change-medium", device="ide1-cd0", filename=vmm.path("floppy"))
                 half_open = vmm.connect(vmm.path("metrics"))
                 half_open.sendall(b"GET ")
                 self.end(vmm, i)

@@ -118,6 +118,19 @@ class Gdb(vmmtest.TestCase):
             guest.serial.wait_for(r"PASS debug", 30)
             self.assertEqual(guest.wait_exit(10), 0x10 << 1 | 1)
 
+    def test_32_bit_cpu(self):
+        """A CPU without long mode has gdb's i386 registers; a selector that cannot be loaded changes nothing."""
+        if not shutil.which("gdb"):
+            self.skipTest("apt install gdb")
+        if vmmtest.is_qemu():
+            self.skipTest("QEMU describes every CPU as x86-64")
+        with self.start(cpu="qemu32") as guest:
+            text = self.gdb("show architecture", "set var $ds = 0x1234", "print/x $ds", "set var $ds = 0", "print/x $ds", "print $eip > 0", "print $xmm7.uint128",
+                            "monitor info registers", "kill", symbols=False)
+            self.assertIn('"i386"', text)
+            self.assertEqual(re.findall(r"^\$\d+ = (.*)$", text, re.M), ["0x18", "0x0", "1", "0"], text)
+            self.assertEqual(guest.wait_exit(20), 0)
+
     def test_user_code_and_watchpoints(self):
         """What needs debug registers while the guest runs by itself."""
         if EMULATES:
