@@ -402,18 +402,24 @@ int ram_send_begin(struct channel **extra, unsigned n, struct err *e)
 
 void ram_send_end(void)
 {
+	unsigned n = ram.n_extra;
+
 	pthread_mutex_lock(&ram.lock);
 	ram.quit = true;
 	pthread_cond_broadcast(&ram.cond);
 	pthread_mutex_unlock(&ram.lock);
-	for (unsigned i = 0; i < ram.n_extra; i++) {
+	for (unsigned i = 0; i < n; i++) {
 		if (ram.extra[i].threaded)
 			pthread_join(ram.extra[i].thread, NULL);
 		ram.retired_bytes += ram.extra[i].channel->sent;
+	}
+	pthread_mutex_lock(&session.lock); /* query-migrate looks at the channels under it */
+	ram.n_extra = 0;
+	pthread_mutex_unlock(&session.lock);
+	for (unsigned i = 0; i < n; i++) {
 		channel_free(ram.extra[i].channel);
 		free_sender(&ram.extra[i]);
 	}
-	ram.n_extra = 0;
 	free(ram.extra);
 	ram.extra = NULL;
 	free_sender(&ram.own);

@@ -215,6 +215,16 @@ static pthread_mutex_t call_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t call_cond;
 static bool call_cond_ready, closing;
 
+bool session_closing(void)
+{
+	bool c;
+
+	pthread_mutex_lock(&call_lock);
+	c = closing;
+	pthread_mutex_unlock(&call_lock);
+	return c;
+}
+
 static void put_call(struct main_call *c)
 {
 	bool last;
@@ -230,7 +240,10 @@ static void run_call(void *opaque)
 {
 	struct main_call *c = opaque;
 
-	c->fn(c);
+	if (session_closing()) /* nobody waits any more, and what arg points to is gone */
+		put_call(c);
+	else
+		c->fn(c);
 }
 
 void main_call_done(struct main_call *c, int ret)

@@ -97,6 +97,7 @@ bool main_call_over(struct main_call *c); /* wait would not block */
 void main_call_done(struct main_call *c, int ret);
 void session_calls_init(void);
 void session_calls_close(void); /* vmm ends: who waits gives up */
+bool session_closing(void);
 
 /* address.c */
 enum address_kind { ADDRESS_TCP, ADDRESS_UNIX, ADDRESS_FD, ADDRESS_EXEC, ADDRESS_FILE };

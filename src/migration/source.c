@@ -581,7 +581,8 @@ static void finish(struct source *s)
 	free(s->start->description);
 	free(s->start->drives);
 	free(s->start);
-	free(s->sw);
+	if (!session_closing()) /* else the main thread may still be in the middle of it, for the last time */
+		free(s->sw);
 	session_free_blocks();
 }
 
