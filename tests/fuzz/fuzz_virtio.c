@@ -1,0 +1,209 @@
+/*
+ * Rings from hell: each virtio device is set up as a driver would do it, then the input writes descriptors, indices and control
+ * messages into the rings, rings the doorbells, resets, saves. The device fuzzer hardly ever gets a queue to run; this one always does.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "fuzz.h"
+#include "vmm/bytes.h"
+#include "vmm/chardev.h"
+#include "vmm/machine.h"
+
+#define RINGS   0x100000ull /* a page of descriptors, a page of each ring for every queue */
+#define PER_Q   0x3000ull
+#define QUEUES  6
+#define DEVICES 3
+#define BUFFERS 0x400000ull
+
+static struct config config;
+static struct board *board;
+static const unsigned slots[DEVICES] = {4, 5, 6};
+
+struct input {
+	const uint8_t *p;
+	size_t left;
+};
+
+static uint64_t take(struct input *in, unsigned size)
+{
+	uint8_t v[8] = {0};
+	size_t n = MIN((size_t)size, in->left);
+
+	memcpy(v, in->p, n);
+	in->p += n;
+	in->left -= n;
+	return get_le64(v);
+}
+
+static void idle(void)
+{
+	for (unsigned i = 0; i < 1000 && loop_step(loop_main(), 0) > 0; i++)
+		;
+}
+
+static uint64_t bar(unsigned dev)
+{
+	return 0xe0000000ull + dev * 0x10000;
+}
+
+static uint64_t ring(unsigned dev, unsigned q)
+{
+	return RINGS + (dev * QUEUES + q) * PER_Q;
+}
+
+static void write_mem(uint64_t addr, uint64_t value, unsigned size)
+{
+	uint8_t raw[8];
+
+	put_le64(raw, value);
+	map_mem_write(board, addr, raw, size);
+}
+
+static void set_config(unsigned slot, unsigned reg, uint32_t value)
+{
+	map_pio_write(board, 0xcf8, 0x80000000u | slot << 11 | reg, 4);
+	map_pio_write(board, 0xcfc, value, 4);
+}
+
+static void drive(unsigned dev, uint32_t features)
+{
+	uint64_t b = bar(dev);
+
+	set_config(slots[dev], 0x20, (uint32_t)b);
+	set_config(slots[dev], 0x24, 0);
+	set_config(slots[dev], 0x04, 7);
+	write_mem(b + 20, 0, 1);
+	write_mem(b + 20, 3, 1);
+	for (unsigned half = 0; half < 2; half++) {
+		uint8_t offered[4];
+
+		write_mem(b, half, 4);
+		map_mem_read(board, b + 4, offered, 4);
+		write_mem(b + 8, half, 4);
+		write_mem(b + 12, get_le32(offered) & (half ? 1 : features), 4);
+	}
+	write_mem(b + 20, 11, 1);
+	for (unsigned q = 0; q < QUEUES; q++) {
+		write_mem(b + 22, q, 2);
+		write_mem(b + 24, 8, 2);
+		for (unsigned area = 0; area < 3; area++) {
+			write_mem(b + 32 + 8 * area, ring(dev, q) + area * 0x1000, 4);
+			write_mem(b + 36 + 8 * area, 0, 4);
+		}
+		write_mem(b + 28, 1, 2);
+	}
+	write_mem(b + 20, 15, 1);
+}
+
+static void build(void)
+{
+	char *argv[] = {"vmm", "-accel", "qtest", "-m", "8", "-nodefaults", "-display", "none", "-chardev", "ringbuf,id=c0",
+			"-chardev", "ringbuf,id=c1", "-device", "virtio-rng-pci,addr=4,max-bytes=100000,period=10", "-device",
+			"virtio-balloon-pci,addr=5,free-page-reporting=on", "-device", "virtio-serial-pci,addr=6", "-device",
+			"virtconsole,chardev=c0", "-device", "virtserialport,chardev=c1,name=n"};
+	struct err e = ERR_INIT;
+
+	if (config_parse(&config, ARRAY_SIZE(argv), argv, &e) || loop_init_main(&e))
+		goto fail;
+	clock_use_manual(1000000000ull * NS_PER_SEC);
+	board = machine_new(&config, &e);
+	if (board && !machine_start(board, &e))
+		return;
+fail:
+	fprintf(stderr, "%s\n", e.msg);
+	abort();
+}
+
+static void set_flag(void *opaque)
+{
+	*(bool *)opaque = true;
+}
+
+static void save(void)
+{
+	struct state_buf buf = {0};
+	struct err e = ERR_INIT;
+	bool done = false;
+
+	machine_quiesce(board, set_flag, &done);
+	for (unsigned i = 0; !done && i < 1000; i++)
+		loop_step(loop_main(), 0);
+	if (!done || machine_save_state(board, &buf, &e) || machine_load_state(board, buf.data, buf.len, &e)) {
+		fprintf(stderr, "saving: %s\n", e.msg);
+		abort();
+	}
+	state_buf_free(&buf);
+	machine_unquiesce(board);
+}
+
+/* One descriptor: mostly sane, so that chains get far. */
+static void descriptor(struct input *in, unsigned dev, unsigned q)
+{
+	uint8_t raw[16];
+	unsigned how = (unsigned)take(in, 1);
+
+	put_le64(raw, how & 1 ? take(in, 8) : BUFFERS + (take(in, 2) << 4));
+	put_le32(raw + 8, (uint32_t)take(in, how & 2 ? 4 : 1));
+	put_le16(raw + 12, (uint16_t)take(in, 1) & 7);
+	put_le16(raw + 14, (uint16_t)take(in, how & 4 ? 2 : 1) % (how & 4 ? 65536 : 8));
+	map_mem_write(board, how & 8 ? BUFFERS + (take(in, 1) << 4) : ring(dev, q) + 16 * (take(in, 1) & 7), raw, sizeof(raw));
+}
+
+static void one_step(struct input *in)
+{
+	unsigned op = (unsigned)take(in, 1), dev = (unsigned)take(in, 1) % DEVICES, q = (unsigned)take(in, 1) % QUEUES;
+	uint64_t avail = ring(dev, q) + 0x1000;
+	uint8_t idx[2];
+
+	switch (op & 15) {
+	case 0 ... 5:
+		descriptor(in, dev, q);
+		break;
+	case 6 ... 9: /* offer a head and ring */
+		map_mem_read(board, avail + 2, idx, 2);
+		write_mem(avail + 4 + 2 * (get_le16(idx) % 8), take(in, 1) & (op & 0x80 ? 255 : 7), 2);
+		write_mem(avail + 2, get_le16(idx) + (op & 0x40 ? take(in, 2) : 1), 2);
+		write_mem(bar(dev) + 0x3000 + 4 * q, q, 2);
+		idle();
+		break;
+	case 10: /* contents of buffers: control messages, page numbers, indirect tables */
+		write_mem(BUFFERS + (take(in, 2) << 2), take(in, 8), 8);
+		break;
+	case 11: /* used_event, flags */
+		write_mem(avail + (op & 16 ? 0 : 4 + 2 * 8), take(in, 2), 2);
+		break;
+	case 12:
+		clock_manual_step(take(in, 1) * NS_PER_MS);
+		idle();
+		break;
+	case 13: /* any register, also the status */
+		write_mem(bar(dev) + (take(in, 1) & 63) + (op & 16 ? 0x2000 : 0), take(in, 4), 1u << (op >> 6 & 1 ? 2 : 0));
+		break;
+	case 14:
+		drive(dev, (uint32_t)take(in, 4) | (op & 16 ? 0x30000000 : 0));
+		break;
+	case 15:
+		if (op & 16)
+			save();
+		else
+			chardev_ring_write(chardev_find("c1"), in->p, MIN(in->left, (size_t)64));
+		break;
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+	struct input in = {data, size};
+
+	if (!board)
+		build();
+	for (unsigned dev = 0; dev < DEVICES; dev++)
+		drive(dev, UINT32_MAX);
+	for (unsigned i = 0; in.left && i < 4096; i++)
+		one_step(&in);
+	idle();
+	machine_reset(board, SHUTDOWN_HOST_QMP_RESET);
+	idle();
+	return 0;
+}
