@@ -59,7 +59,7 @@ struct device_class {
 	const char *category; /* "Storage", "Network", "Display", "Input", "Misc", "Controller/Bridge" */
 	size_t size;          /* of the instance; struct device is its first member */
 	bool user_creatable;  /* with -device / device_add (else only from the board table) */
-	bool hotpluggable;
+	bool hotpluggable;    /* device_add and device_del while the guest runs: see vmm/hotplug.h */
 	bool lock_is_fabric; /* interrupt controllers: see vmm/irq.h */
 	const struct prop *props;
 	const struct region_desc *regions;

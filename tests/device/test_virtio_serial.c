@@ -26,11 +26,13 @@ struct rig {
 	char path[64];
 };
 
-
 static void post_buffers(struct vd *d, unsigned queue, unsigned n, uint32_t len)
 {
 	for (unsigned i = 0; i < n; i++)
-		vd_add(d, queue, &(struct vd_seg){VQ_BUFFERS + queue * 0x10000 + (d->q[queue].avail_idx % 16) * 0x1000, len, true}, 1);
+		vd_add(d, queue,
+		       &(struct vd_seg){VQ_BUFFERS + queue * 0x10000 + (d->q[queue].avail_idx % 16) * 0x1000, len,
+					true},
+		       1);
 	vd_ring(d, queue);
 }
 
@@ -46,8 +48,8 @@ static const char *message(struct vd *d)
 	if (vd_used(d, CRX, &len) < 0)
 		return "";
 	bench_read(d->b, at, raw, MIN(len, (uint32_t)sizeof(raw)));
-	snprintf(text, sizeof(text), "%u %u %u%s%s", get_le32(raw), get_le16(raw + 4), get_le16(raw + 6), len > 8 ? " " : "",
-		 len > 8 ? raw + 8 : "");
+	snprintf(text, sizeof(text), "%u %u %u%s%s", get_le32(raw), get_le16(raw + 4), get_le16(raw + 6),
+		 len > 8 ? " " : "", len > 8 ? raw + 8 : "");
 	post_buffers(d, CRX, 1, 256);
 	return text;
 }
@@ -94,8 +96,9 @@ static const char *ring_text(const char *id)
 
 START_TEST(ports_are_announced)
 {
-	struct board *b = bench_new(SERIAL " -chardev ringbuf,id=c0 -chardev ringbuf,id=c1 -device virtconsole,chardev=c0,id=con "
-					   "-device virtserialport,chardev=c1,name=org.qemu.guest_agent.0,id=ga");
+	struct board *b =
+		bench_new(SERIAL " -chardev ringbuf,id=c0 -chardev ringbuf,id=c1 -device virtconsole,chardev=c0,id=con "
+				 "-device virtserialport,chardev=c1,name=org.qemu.guest_agent.0,id=ga");
 	struct vd d;
 
 	start(&d, b);
@@ -132,7 +135,8 @@ END_TEST
 
 START_TEST(control_messages_wait_for_buffers)
 {
-	struct board *b = bench_new(SERIAL " -device virtserialport,name=a -device virtserialport,name=b -device virtserialport,name=c");
+	struct board *b = bench_new(
+		SERIAL " -device virtserialport,name=a -device virtserialport,name=b -device virtserialport,name=c");
 	struct vd d;
 
 	vd_start(&d, b, SLOT, VD_MODERN, F_MULTIPORT, QUEUES);
@@ -166,15 +170,18 @@ START_TEST(bad_options)
 {
 	ck_assert_ptr_nonnull(strstr(bench_new_fails("-device virtserialport"), "No 'virtio-serial-bus' bus found"));
 	ck_assert_ptr_nonnull(strstr(bench_new_fails(SERIAL " -device pvpanic-pci,id=p -device virtserialport,bus=p.0"),
-				     "No 'virtio-serial-bus' bus found"));
-	ck_assert_ptr_nonnull(strstr(bench_new_fails(SERIAL " -device virtserialport,nr=0"), "reserved for virtconsole"));
+				     "Bus 'p.0' not found"));
+	ck_assert_ptr_nonnull(
+		strstr(bench_new_fails(SERIAL " -device virtserialport,nr=0"), "reserved for virtconsole"));
 	ck_assert_ptr_nonnull(strstr(bench_new_fails(SERIAL " -device virtserialport,nr=31"), "max. allowed: 30"));
 	ck_assert_ptr_nonnull(strstr(bench_new_fails(SERIAL " -device virtserialport,nr=3 -device virtconsole,nr=3"),
 				     "already exists at id 3"));
-	ck_assert_ptr_nonnull(strstr(bench_new_fails(SERIAL ",max_ports=2 -device virtserialport -device virtserialport"),
-				     "Maximum port limit"));
-	ck_assert_ptr_nonnull(strstr(bench_new_fails(SERIAL " -device virtserialport,name=x -device virtserialport,name=x"),
-				     "already exists by name x"));
+	ck_assert_ptr_nonnull(
+		strstr(bench_new_fails(SERIAL ",max_ports=2 -device virtserialport -device virtserialport"),
+		       "Maximum port limit"));
+	ck_assert_ptr_nonnull(
+		strstr(bench_new_fails(SERIAL " -device virtserialport,name=x -device virtserialport,name=x"),
+		       "already exists by name x"));
 	ck_assert_ptr_nonnull(strstr(bench_new_fails(SERIAL ",max_ports=32"), "max_ports"));
 	ck_assert_ptr_nonnull(strstr(bench_new_fails(SERIAL " -device virtserialport,chardev=nope"), "nope"));
 }
@@ -191,7 +198,9 @@ static struct rig make_rig(const char *more)
 	snprintf(r.path, sizeof(r.path), "/tmp/vmm-vserial-%d", (int)getpid());
 	unlink(r.path);
 	snprintf(options, sizeof(options),
-		 SERIAL "%s -chardev socket,id=s,path=%s,server=on,wait=off -device virtserialport,chardev=s,id=p,name=n", more, r.path);
+		 SERIAL
+		 "%s -chardev socket,id=s,path=%s,server=on,wait=off -device virtserialport,chardev=s,id=p,name=n",
+		 more, r.path);
 	r.b = bench_new(options);
 	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", r.path);
 	r.peer = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

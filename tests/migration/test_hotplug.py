@@ -41,6 +41,7 @@ class Moved(vmmtest.TestCase):
         vmmtest.poll(lambda: mig.os.path.exists(uri[5:]), 20, "the destination to listen", 0.005)
         source.qmp.command("migrate", uri=uri)
         vmmtest.poll(lambda: source.qmp.command("query-migrate").get("status") in ("pre-switchover", *mig.ENDED), 60, "the switchover")
+        self.assertEqual(source.qmp.command("query-migrate")["status"], "pre-switchover", source.qmp.command("query-migrate"))
         self.refused_meanwhile(source)
         source.qmp.command("migrate-continue", state="pre-switchover")
         vmmtest.poll(lambda: source.qmp.command("query-migrate").get("status") in mig.ENDED, 60, "the migration")
