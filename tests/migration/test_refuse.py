@@ -5,6 +5,7 @@ import re
 import socket
 import struct
 import tempfile
+import threading
 import unittest
 
 import mig
@@ -103,6 +104,32 @@ class Refuse(unittest.TestCase):
                     vmmtest.poll(lambda: reason in b.stderr(), 10, reason)
             self.assertEqual(b.status(), "inmigrate")
             a.caps(events=False)
+
+    def test_hostile_destination(self):
+        """One that closes, one that talks rubbish, one that sends back what it gets: the guest stays, and the reason is told."""
+        a = self.source
+
+        def serve(listener, behave):
+            peer, _ = listener.accept()
+            with peer:
+                behave(peer)
+
+        def echo(peer):
+            try:
+                while data := peer.recv(65536):
+                    peer.sendall(data)
+            except OSError:
+                pass
+
+        for behave, pattern in ((lambda peer: None, "closed|reset"), (lambda peer: peer.sendall(b"x" * 64), "magic number|reset"),
+                                (lambda peer: peer.sendall(MAGIC + bytes(56)), "checksum|reset"),
+                                (echo, "answered 'machine description' instead of 'accept'|damaged|65536")):
+            with socket.create_server(("127.0.0.1", 0)) as listener:
+                thread = threading.Thread(target=serve, args=(listener, behave))
+                thread.start()
+                a.qmp.command("migrate", uri=f"tcp:127.0.0.1:{listener.getsockname()[1]}")
+                self.assertRegex(mig.stayed(self, a, ["failed"])["error-desc"], pattern)
+                thread.join(20)
 
     def test_dawdlers(self):
         """Half-open and dribbling connections keep nobody out."""
