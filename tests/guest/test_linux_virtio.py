@@ -18,6 +18,7 @@ import vmmtest      # noqa: E402
 
 MIB = 1 << 20
 RAM = 128
+BOOT = 300          # seconds to a shell on the slowest host
 WAIT = 60           # seconds for what takes one on an idle host
 AGENT = "org.qemu.guest_agent.0"
 
@@ -129,7 +130,7 @@ class Virtio(test_linux.LinuxCase):
         vmmtest.poll(lambda: guest.qmp.command("query-status")["status"] == "watchdog", WAIT, "the guest to stop")
 
     def everything(self, guest):
-        self.reaches_user_space(guest, "rootfs")
+        guest.serial.wait_for("guest# ", BOOT)
         self.random_numbers(guest)
         self.console(guest)
         self.channel(guest)
