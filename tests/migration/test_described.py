@@ -1,6 +1,7 @@
 """A destination that knows nothing but where to listen: its machine is built from the stream."""
 
 import os
+import shlex
 import tempfile
 import unittest
 
@@ -15,7 +16,7 @@ class Bare(mig.Dirtier):
         self.options = dict(like.options) if like else {"quiet": 0}
         vmmtest.Guest.__init__(self, start=False)
         self.argv = [vmmtest.VMM, "-incoming", uri, "-chardev", f"socket,id=com0,path={self.serial.path}", "-qmp",
-                     f"unix:{self.qmp_path},server=on,wait=off", "-display", "none", *args]
+                     f"unix:{self.qmp_path},server=on,wait=off", "-display", "none", *shlex.split(os.environ.get("VMM_TEST_ARGS", "")), *args]
         self.want_qmp = False
         self.start()
 

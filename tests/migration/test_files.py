@@ -117,6 +117,23 @@ class Files(unittest.TestCase):
                 mig.moved(self, b, d.meet())
             c.alive()
 
+    @unittest.skipUnless(os.environ.get("VMM_TEST_LONG"), "VMM_TEST_LONG=1")
+    def test_firmware_in_mid_boot(self):
+        """SeaBIOS, saved while it boots: it goes on with the ROMs it had, from the file, on demand; and after a reset."""
+        with vmmtest.Guest("-vga", "std", memory=64) as a:
+            vmmtest.poll(lambda: "SeaBIOS" in a.screen_text(), 60, "the firmware's first words")
+            a.qmp.execute("migrate-set-capabilities", {"capabilities": [{"capability": "background-snapshot", "state": True}]})
+            a.qmp.command("migrate", uri=f"file:{self.path}")
+            vmmtest.poll(lambda: a.qmp.command("query-migrate")["status"] == "completed", 60, "the checkpoint")
+            a.options = {}
+            with Bare(f"file:{self.path},map=lazy", "-L", "/nonexistent", like=a) as b:
+                b.meet()
+                vmmtest.poll(lambda: "No bootable device" in b.screen_text(), 60, "the end of the boot")
+                b.qmp.command("system_reset")
+                vmmtest.poll(lambda: "No bootable device" not in b.screen_text(), 60, "the reset")
+                vmmtest.poll(lambda: "No bootable device" in b.screen_text(), 60, "the end of the next boot")
+            vmmtest.poll(lambda: "No bootable device" in a.screen_text(), 60, "the original's boot")
+
     def test_damaged(self):
         """A cut file and flipped bits: refused, or (lazily) the guest stops before it sees them."""
         like = self.saved(memory=32, size=8, start=16)
