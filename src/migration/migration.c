@@ -258,6 +258,9 @@ void migration_query(struct migration_info *out)
 		out->transferred = st.bytes;
 		out->zero_pages = st.zero_pages;
 		out->normal_pages = st.data_pages;
+		out->multifd_bytes = st.channel_bytes;
+		if (session.status >= MIGRATION_POSTCOPY_ACTIVE && session.status <= MIGRATION_POSTCOPY_RECOVER)
+			out->postcopy_bytes = st.bytes - MIN(st.bytes, session.info.precopy_bytes);
 		out->remaining = ram_send_pending() * WIRE_PAGE;
 	}
 	pthread_mutex_unlock(&session.lock);

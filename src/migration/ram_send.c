@@ -54,7 +54,8 @@ static struct {
 	bool stable, quit, failed, small_only;
 	bool stop; /* atomic */
 	uint64_t zero_pages, data_pages; /* atomic */
-	uint64_t retired_bytes;
+	uint64_t retired_bytes; /* of channels for pages that are gone */
+	uint64_t main_bytes;	/* of main channels that broke (post-copy) */
 } ram = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
 
 /* ---- claiming ---- */
@@ -281,6 +282,11 @@ void ram_send_use(struct channel *c)
 	ram.own.channel = c;
 }
 
+void ram_send_retire(const struct channel *c)
+{
+	ram.main_bytes += c->sent;
+}
+
 int ram_send_some(uint32_t max, struct err *e)
 {
 	if (!claim(&ram.own.batch, max))
@@ -387,7 +393,7 @@ int ram_send_begin(struct channel **extra, unsigned n, struct err *e)
 	ram.stop = false;
 	ram.generation = 0;
 	ram.zero_pages = ram.data_pages = 0;
-	ram.retired_bytes = 0;
+	ram.retired_bytes = ram.main_bytes = 0;
 	ram.n_extra = 0;
 	ram.extra = xcalloc(n + 1, sizeof(*ram.extra));
 	for (unsigned i = 0; i < n; i++)
@@ -430,11 +436,12 @@ void ram_send_stats(struct ram_send_stats *s)
 {
 	*s = (struct ram_send_stats){ .zero_pages = __atomic_load_n(&ram.zero_pages, __ATOMIC_RELAXED),
 				      .data_pages = __atomic_load_n(&ram.data_pages, __ATOMIC_RELAXED),
-				      .bytes = ram.retired_bytes };
+				      .channel_bytes = ram.retired_bytes };
+	for (unsigned i = 0; i < ram.n_extra; i++)
+		s->channel_bytes += __atomic_load_n(&ram.extra[i].channel->sent, __ATOMIC_RELAXED);
+	s->bytes = s->channel_bytes + ram.main_bytes;
 	if (session.main)
 		s->bytes += __atomic_load_n(&session.main->sent, __ATOMIC_RELAXED);
-	for (unsigned i = 0; i < ram.n_extra; i++)
-		s->bytes += __atomic_load_n(&ram.extra[i].channel->sent, __ATOMIC_RELAXED);
 }
 
 /* ---- bitmaps ---- */

@@ -17,7 +17,7 @@ int ram_send_round(uint32_t round, bool stable, struct err *e);
 uint64_t ram_send_pending(void); /* pages left in the bitmaps; any thread */
 /* Totals; any thread. */
 struct ram_send_stats {
-	uint64_t zero_pages, data_pages, bytes;
+	uint64_t zero_pages, data_pages, bytes, channel_bytes; /* channel_bytes: of bytes, on the channels for pages */
 };
 void ram_send_stats(struct ram_send_stats *s);
 /*
@@ -30,6 +30,7 @@ void ram_send_unmark(unsigned block, uint64_t first, uint64_t count);
 void ram_send_rewind(void);
 void ram_send_stop(void); /* any thread: end the round early, what it did not send stays in the bitmaps; until rewind */
 void ram_send_use(struct channel *c);
+void ram_send_retire(const struct channel *c); /* a main channel that broke: what it carried still counts */
 int ram_send_some(uint32_t max, struct err *e);
 /* A stable round of all blocks but guest RAM, which post-copy leaves for later. */
 int ram_send_small_blocks(uint32_t round, struct err *e);

@@ -522,6 +522,7 @@ void source_drop_main(struct source *s)
 		return;
 	pthread_mutex_lock(&session.lock);
 	s->main = session.main = NULL;
+	ram_send_retire(c);
 	pthread_mutex_unlock(&session.lock);
 	channel_free(c);
 }
@@ -562,6 +563,9 @@ static void finish(struct source *s)
 		session.info.transferred = st.bytes;
 		session.info.zero_pages = st.zero_pages;
 		session.info.normal_pages = st.data_pages;
+		session.info.multifd_bytes = st.channel_bytes;
+		if (s->postcopied)
+			session.info.postcopy_bytes = st.bytes - MIN(st.bytes, session.info.precopy_bytes);
 		pthread_mutex_unlock(&session.lock);
 		ram_send_end(); /* frees the extra channels */
 	} else {

@@ -32,6 +32,7 @@ class Postcopy(unittest.TestCase):
                 info = a.migration(timeout=120)
                 self.assertEqual(info["status"], "completed", info)
                 self.assertGreater(info["ram"]["postcopy-requests"], 0)
+                self.assertGreater(info["ram"]["postcopy-bytes"], 16 << 20)
                 self.assertEqual(a.status(), "postmigrate")
                 b.migration("completed")
                 b.alive()

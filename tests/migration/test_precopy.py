@@ -61,7 +61,8 @@ class Precopy(unittest.TestCase):
 
     def test_channels(self):
         """Several channels, not compressed."""
-        self.move({}, caps={"multifd": True}, params={"multifd-channels": 2})
+        info = self.move({}, caps={"multifd": True}, params={"multifd-channels": 2})
+        self.assertGreater(info["ram"]["multifd-bytes"], info["ram"]["transferred"] / 2)
 
     def test_bandwidth_limit(self):
         """max-bandwidth holds, and can be raised on the way."""
