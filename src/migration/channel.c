@@ -78,7 +78,8 @@ static int gone(struct channel *c, int err, struct err *e)
 /* 1: ready, 0: timeout_ms passed. */
 static int wait_for(struct channel *c, short events, int timeout_ms, struct err *e)
 {
-	struct pollfd p[2] = { { .fd = c->fd, .events = events }, { .fd = c->cancel_fd, .events = POLLIN } };
+	struct pollfd p[2] = { { .fd = c->fd, .events = (short)(events == POLLOUT ? POLLOUT | POLLRDHUP : events) },
+			       { .fd = c->cancel_fd, .events = POLLIN } };
 	int r;
 
 	do
@@ -88,6 +89,9 @@ static int wait_for(struct channel *c, short events, int timeout_ms, struct err 
 		return err_errno(e, errno, "%s: poll", c->peer);
 	if (p[1].revents)
 		return cancelled(c, e);
+	/* The other side has hung up and takes no more: without this we would wait for room for ever. */
+	if (events == POLLOUT && p[0].revents & POLLRDHUP && !(p[0].revents & POLLOUT))
+		return gone(c, 0, e);
 	return r > 0;
 }
 
