@@ -258,8 +258,8 @@ static int push(struct source *s, struct err *e)
 			r = channel_get_payload(s->main, &rec, raw, 4096, &payload, e);
 		if (r)
 			return r;
-		if (rec.type == WIRE_REQUEST)
-			r = serve_request(s, payload, rec.length, e);
+		if (rec.type == WIRE_REQUEST) /* what is asked for after the end went out before it: the two crossed */
+			r = end_said ? 0 : serve_request(s, payload, rec.length, e);
 		else if (rec.type != WIRE_COMPLETE)
 			r = err_set(e, EBADMSG, "the destination answered '%s' during post-copy", wire_type_name(rec.type));
 		free(payload);
