@@ -51,7 +51,7 @@ class LinuxCase(vmmtest.TestCase):
 
     def reaches_user_space(self, guest, root):
         """Wait for the shell; root is a part of the root file system's name in /proc/mounts."""
-        match = guest.serial.wait_for(r"VMM-TEST user space, root on (\S+)|Kernel panic.*", BOOT)
+        match = guest.serial.wait_for(r"VMM-TEST user space, root on (\S+)[\r\n]|Kernel panic.*", BOOT)
         self.assertTrue(match[1], guest.serial.text()[-3000:])
         self.assertIn(root, match[1].decode())
         guest.serial.wait_for("guest# ", COMMAND)
