@@ -23,22 +23,6 @@ static struct region *target[512];
 static size_t n_targets;
 static char image[3][32];
 
-struct input {
-	const uint8_t *p;
-	size_t left;
-};
-
-static uint64_t take(struct input *in, unsigned size)
-{
-	uint8_t v[8] = {0};
-	size_t n = MIN((size_t)size, in->left);
-
-	memcpy(v, in->p, n);
-	in->p += n;
-	in->left -= n;
-	return get_le64(v);
-}
-
 /* A small image file with a recognisable pattern. */
 static void make_image(char *path, size_t size)
 {

@@ -17,22 +17,6 @@
 static struct config config;
 static struct board *board;
 
-struct input {
-	const uint8_t *p;
-	size_t left;
-};
-
-static uint64_t take(struct input *in, unsigned size)
-{
-	uint8_t v[8] = {0};
-	size_t n = MIN((size_t)size, in->left);
-
-	memcpy(v, in->p, n);
-	in->p += n;
-	in->left -= n;
-	return get_le64(v);
-}
-
 static void written(void *opaque, const uint8_t *data, size_t len)
 {
 	if (len != sizeof(TEXT) - 1)

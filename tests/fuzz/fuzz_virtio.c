@@ -20,22 +20,6 @@ static struct config config;
 static struct board *board;
 static const unsigned slots[DEVICES] = {4, 5, 6};
 
-struct input {
-	const uint8_t *p;
-	size_t left;
-};
-
-static uint64_t take(struct input *in, unsigned size)
-{
-	uint8_t v[8] = {0};
-	size_t n = MIN((size_t)size, in->left);
-
-	memcpy(v, in->p, n);
-	in->p += n;
-	in->left -= n;
-	return get_le64(v);
-}
-
 static void idle(void)
 {
 	for (unsigned i = 0; i < 1000 && loop_step(loop_main(), 0) > 0; i++)
