@@ -115,7 +115,7 @@ class Moving(ctltest.Case):
         self.ctl("vcpu-pin", "web", "all", "all")
         self.assertEqual(self.json("vcpu-list", "web")[0]["affinity"], "all")
         self.ctl("pause", "web")
-        self.assertEqual(self.json("vcpu-list", "web")[0]["state"], "b")
+        vmmtest.poll(lambda: self.json("vcpu-list", "web")[0]["state"] == "b", 20, "the vCPU's thread to sleep", 0.05)
         with socket.socket(socket.AF_UNIX) as metrics:
             metrics.connect(f"{self.run_dir}/web/metrics.sock")
             metrics.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
