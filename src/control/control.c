@@ -45,7 +45,15 @@ static int code_of(const struct err *e)
 	return e && e->code ? -e->code : -EINVAL;
 }
 
-/* -qmp and -qmp-pretty: a chardev in the old spelling. */
+/* A chardev in the old spelling for a monitor alone. */
+static struct chardev *open_claimed(const char *id, const char *text, const char *owner, struct err *e)
+{
+	struct chardev *c = chardev_open_legacy(id, text, e);
+
+	return c ? chardev_claim(chardev_id(c), owner, e) : NULL;
+}
+
+/* -qmp and -qmp-pretty. */
 static int add_qmp_options(struct board *board, const struct opt_list *list, const char *option, bool pretty,
 			   struct err *e)
 {
@@ -58,9 +66,7 @@ static int add_qmp_options(struct board *board, const struct opt_list *list, con
 		if (!strcmp(i->text, "none"))
 			continue;
 		snprintf(id, sizeof(id), "compat_monitor%u", count++);
-		c = chardev_open_legacy(id, i->text, e);
-		if (c)
-			c = chardev_claim(chardev_id(c), id, e);
+		c = open_claimed(id, i->text, id, e);
 		if (!c || qmp_monitor_add(board, c, pretty, e)) {
 			err_prefix(e, "%s %s", option, i->text);
 			return code_of(e);
@@ -115,7 +121,7 @@ static int add_mon_options(struct board *board, const struct opt_list *list, str
 	return 0;
 }
 
-/* -monitor DEV: the readline monitor, on a chardev in the old spelling. */
+/* -monitor DEV: the readline monitor. */
 static int add_monitor_options(struct board *board, const struct opt_list *list, struct err *e)
 {
 	static unsigned count;
@@ -127,9 +133,7 @@ static int add_monitor_options(struct board *board, const struct opt_list *list,
 		if (!strcmp(i->text, "none"))
 			continue;
 		snprintf(id, sizeof(id), "monitor%u", count++);
-		c = chardev_open_legacy(id, i->text, e);
-		if (c)
-			c = chardev_claim(chardev_id(c), "the monitor", e);
+		c = open_claimed(id, i->text, "the monitor", e);
 		if (!c || readline_monitor_add(board, c, e)) {
 			err_prefix(e, "-monitor %s", i->text);
 			return code_of(e);
