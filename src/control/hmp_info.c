@@ -364,13 +364,15 @@ static void print_tree(struct hmp *h, const char *path, const char *name, const 
 	json_array_foreach(list, i, o)
 	{
 		const char *kind = HMP_STR(o, "type");
-		char child[512], child_type[128];
+		char *child, *child_type;
 
 		if (strncmp(kind, "child<", 6) || depth > 8)
 			continue;
-		snprintf(child, sizeof(child), "%s/%s", strcmp(path, "/") ? path : "", HMP_STR(o, "name"));
-		snprintf(child_type, sizeof(child_type), "%.*s", (int)strlen(kind) - 7, kind + 6);
+		child = xasprintf("%s/%s", path, HMP_STR(o, "name"));
+		child_type = xstrndup(kind + 6, strlen(kind) - 7);
 		print_tree(h, child, HMP_STR(o, "name"), child_type, depth + 1);
+		free(child);
+		free(child_type);
 	}
 	json_decref(list);
 }
