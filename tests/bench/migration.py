@@ -83,6 +83,8 @@ def migrate(binary, rate=None, params=None, check=True, incoming_args=None):
                 a.qmp.command("query-migrate")), 300, interval=0.005)
             if info["status"] != "completed":
                 raise RuntimeError(info)
+            while not info["total-time"]:           # QEMU says "completed" a moment before it knows how long it took
+                info = a.qmp.command("query-migrate")
             figures = {"total_ms": info["total-time"], "downtime_ms": info["downtime"],
                        "seen_ms": (time.monotonic() - start) * 1000, "rounds": info["ram"]["dirty-sync-count"],
                        "mb": info["ram"]["transferred"] / MB,
