@@ -21,6 +21,7 @@
 #include "vmm/display.h"
 #include "vmm/machine.h"
 #include "vmm/migration.h"
+#include "vmm/net.h"
 #include "vmm/process.h"
 #include "vmm/sandbox.h"
 
@@ -216,6 +217,7 @@ static void stop(struct run *run)
 	migration_shutdown();
 	machine_free(run->board);
 	display_stop();
+	netdev_close_all();
 	block_close_all();
 	chardev_close_all();
 	chardev_restore_terminal();

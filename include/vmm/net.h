@@ -58,6 +58,11 @@ struct nic_ops {
 	bool (*announce)(struct nic *n);
 };
 
+/* Counted since the NIC was made. rx: towards the guest. */
+struct net_stats {
+	uint64_t rx_packets, rx_bytes, rx_dropped, tx_packets, tx_bytes, tx_dropped;
+};
+
 /* In the NIC's device struct. */
 struct nic {
 	struct device *dev;
@@ -65,8 +70,13 @@ struct nic {
 	uint8_t mac[6]; /* what the guest's driver uses now: for announcements and query-rx-filter; the NIC keeps it up to date */
 	/* private to src/net/ */
 	struct netdev *netdev; /* NULL: no cable */
-	unsigned queues;
-	bool link_down; /* set_link on the NIC */
+	unsigned queues, active;
+	uint32_t want;  /* queues with room for packets; device's lock */
+	bool link_down; /* set_link on the NIC; device's lock */
+	bool filter_told;
+	uint8_t own_mac[6]; /* of the adapter, not its driver's */
+	struct bh want_bh;
+	struct net_stats stats; /* atomically */
 	struct nic *next;
 };
 
@@ -77,7 +87,8 @@ struct nic {
  */
 int nic_attach(struct nic *n, struct device *dev, const char *netdev_id, unsigned queues, uint8_t mac[6],
 	       const struct nic_ops *ops, struct err *e);
-void nic_detach(struct nic *n); /* in destroy(); zeroed or detached ones are fine. The netdev stays and can be used again */
+void nic_detach(struct nic *n); /* in destroy(), or when create() fails later; zeroed or detached ones are fine. The netdev stays
+				   and can be used again */
 bool nic_link_up(const struct nic *n); /* cable, netdev and set_link */
 
 /* The NIC has (no) room for packets of this queue: readable() is called or not. Off after nic_attach(). Leaf, any thread with the device's
@@ -107,7 +118,7 @@ enum net_offload {
 };
 /* What the netdev can take from, and give to, a NIC in unfinished form; 0 without vnet header support. */
 unsigned nic_offloads(const struct nic *n);
-/* Use a vnet header of len (10 or 12) bytes from now on; 0: none. -ENOTSUP if the netdev has none. */
+/* Use a vnet header of len (10 or 12) bytes from now on; 0: none. -ENOTSUP if the netdev has none. nic_detach() takes it back. */
 int nic_set_vnet_header(struct nic *n, unsigned len);
 /* The guest takes packets that are unfinished in these ways (enum net_offload). With a vnet header only. */
 void nic_set_offloads(struct nic *n, unsigned offloads);
@@ -121,7 +132,7 @@ struct netdev *netdev_open(struct opts *o, struct err *e);
 /* netdev_del: also while a NIC uses it, which then sees its link go down, as QEMU does. */
 int netdev_remove(const char *id, struct err *e);
 void netdev_close_all(void); /* at exit, after the machine has gone */
-/* set_link: name is a netdev or a NIC. -ENODEV. */
+/* set_link: name is a netdev, which takes its NIC's link along, or a NIC. -ENODEV. */
 int net_set_link(const char *name, bool up, struct err *e);
 
 struct netdev *netdev_find(const char *id);
@@ -133,29 +144,42 @@ struct nic *netdev_nic(const struct netdev *d); /* NULL: nobody's */
 const char *netdev_options(const struct netdev *d);
 /* As `info network` prints it: "tap,ifname=tap0,script=no,..." malloc'ed. */
 char *netdev_info(const struct netdev *d);
-struct nic *nic_next(struct nic *prev); /* all NICs; NULL starts */
-/* Back ends by name, for -netdev help and introspection: NULL past the end. */
+struct nic *nic_next(struct nic *prev); /* all NICs in order of creation; NULL starts */
+const char *nic_name(const struct nic *n); /* the device's id */
+/* Back ends by name, sorted, for -netdev help and introspection: NULL past the end. */
 const char *netdev_backend_at(size_t i, const char **help, const struct prop **props);
 
-/* Any thread; each number is consistent in itself. rx: towards the guest. */
-struct net_stats {
-	uint64_t rx_packets, rx_bytes, rx_dropped, tx_packets, tx_bytes, tx_dropped;
-};
+/* Any thread; each number is consistent in itself. */
 void nic_get_stats(const struct nic *n, struct net_stats *s);
 
 /*
- * Tell the network where the guest is now: a RARP frame from each NIC (or its driver, where it can), `rounds` times, the first at once, the
- * next after initial_ms, then step_ms more each time, at most max_ms (QMP announce-self, and after an incoming migration). Main thread; returns
- * at once.
+ * Tell the network where the guest is now: a RARP frame from each NIC, and its driver's own announcement where it can, `rounds` times, the
+ * first at once, the next after initial_ms, then step_ms more each time, at most max_ms (QMP announce-self, and after an incoming migration).
+ * id (NULL: "") names the announcement: a newer one of the same name replaces it. interfaces: NULL-terminated ids of NICs, copied;
+ * NULL: all. Returns at once; -EMFILE: too many announcements are under way.
  */
 struct net_announce {
 	uint32_t initial_ms, max_ms, rounds, step_ms;
+	const char *id;
+	const char *const *interfaces;
 };
-void net_announce(const struct net_announce *how);
+#define NET_ANNOUNCE_DEFAULT                                                      \
+	{                                                                         \
+		.initial_ms = 50, .max_ms = 550, .rounds = 5, .step_ms = 100      \
+	}
+int net_announce(const struct net_announce *how, struct err *e);
+
+/* The guest runs, or is paused: then no NIC is told of packets. The life cycle calls it; at first it runs. */
+void net_guest_runs(bool runs);
 
 /* Events NIC_RX_FILTER_CHANGED, NETDEV_STREAM_CONNECTED, NETDEV_STREAM_DISCONNECTED go here (data: JSON object). */
 void net_set_event_handler(void (*fn)(void *opaque, const char *name, const char *data_json), void *opaque);
-/* query-rx-filter will show something new. Leaf, device's lock held; told once until somebody looks. */
+/* query-rx-filter will show something new. Leaf, any thread with the device's lock held; told once until somebody looks. */
 void nic_rx_filter_changed(struct nic *n);
+/* query-rx-filter looks: false if the NIC has no filter to show. f's tables are valid until the NIC's lock is released: main thread,
+   between nic_lock() and nic_unlock(). */
+bool nic_get_rx_filter(struct nic *n, struct nic_rx_filter *f);
+void nic_lock(struct nic *n);
+void nic_unlock(struct nic *n);
 
 #endif

@@ -39,6 +39,7 @@ static const struct {
 	{"main", "start and end"},
 	{"map", "memory and port accesses"},
 	{"migration", "migration and saved states"},
+	{"net", "network back ends"},
 	{"pci", "PCI bus"},
 	{"piix4_pm", "power management"},
 	{"pvpanic", "the guest's panic device"},

@@ -320,6 +320,22 @@ static int opt_object(struct config *c, const char *arg, struct err *e)
 	return 0;
 }
 
+static int opt_netdev(struct config *c, const char *arg, struct err *e)
+{
+	struct opt_item *item;
+	int r;
+
+	if (!strcmp(arg, "help") || !strcmp(arg, "?"))
+		return cli_netdev_help(NULL, e);
+	r = list_add(&c->netdev, arg, "type", e);
+	if (r)
+		return r;
+	item = container_of(c->netdev.last, struct opt_item, next);
+	if (opts_get(&item->opts, "help"))
+		return cli_netdev_help(opts_get(&item->opts, "type"), e);
+	return 0;
+}
+
 /* Drive shorthands become -drive items: -hda FILE is file=FILE,if=ide,index=0,media=disk. */
 static int add_drive(struct config *c, const char *file, const char *rest, struct err *e)
 {
@@ -525,6 +541,7 @@ struct row {
 #define BLK  "Drives and block devices"
 #define DSP  "Display and input"
 #define CHR  "Consoles, serial and control"
+#define NET  "Network"
 #define BOOT "Boot and firmware"
 #define RUN  "Running, stopping and privileges"
 #define DBG  "Debugging"
@@ -579,8 +596,10 @@ static const struct row rows[] = {
 	   opt_object, NULL),
 	FN("overcommit", "[mem-lock=on|off][,cpu-pm=off]", STD,
 	   "mem-lock=on: keep all memory of vmm and guest out of swap", opt_overcommit, NULL),
-	FN("nic", "none", STD, "network adapter (only none)", opt_no_network, NULL),
-	FN("net", "none", STD, "network adapter (only none)", opt_no_network, NULL),
+	FN("netdev", "TYPE,id=ID[,PROP=VALUE...]", NET, "network back end; -netdev help lists them, -netdev TYPE,help their properties",
+	   opt_netdev, NULL),
+	FN("nic", "none", NET, "network adapter (only none)", opt_no_network, NULL),
+	FN("net", "none", NET, "network adapter (only none)", opt_no_network, NULL),
 
 	FN("disk", "FILE", BLK, "hard disk on the next free IDE position", opt_disk, NULL),
 	FN("cdrom", "FILE", BLK, "CD-ROM image (second IDE channel, master)", opt_cdrom, NULL),
@@ -666,7 +685,6 @@ static const struct row rows[] = {
 	FN("s", NULL, DBG, "same as -gdb tcp::1234", opt_gdb_short, NULL),
 
 	/* last: config_option() ends here */
-	REFUSED("netdev", "network back ends are not offered by this version: there is no network adapter to use them"),
 	REFUSED("numa", "NUMA nodes are not offered: guest memory is one node"),
 	REFUSED("spice", "SPICE is not offered: use -vnc"),
 	REFUSED("fsdev", "shared folders are not offered"),
@@ -743,8 +761,8 @@ int config_add(struct config *c, const char *option, const char *arg, struct err
 
 	if (!row || !list || !strcmp(option, "device"))
 		return err_set(e, EINVAL, "-%s is not an option with a list", option);
-	/* -object's function looks for "help" as well, which prints. */
-	r = row->kind == ROW_LIST ? take(c, row, arg, e) : list_add(list, arg, "qom-type", e);
+	/* The functions of -object and -netdev look for "help" as well, which prints. */
+	r = row->kind == ROW_LIST ? take(c, row, arg, e) : list_add(list, arg, strcmp(option, "netdev") ? "qom-type" : "type", e);
 	return r ? err_prefix(e, "-%s %s", option, arg) : 0;
 }
 
@@ -754,6 +772,8 @@ struct opt_list *config_list(struct config *c, const char *option)
 
 	if (!strcmp(option, "object"))
 		return &c->object;
+	if (!strcmp(option, "netdev"))
+		return &c->netdev;
 	return row && row->kind == ROW_LIST ? (struct opt_list *)((uint8_t *)c + row->offset) : NULL;
 }
 

@@ -3,6 +3,7 @@
 #include "cli.h"
 #include "vmm-config.h"
 #include "vmm/device.h"
+#include "vmm/net.h"
 #include "vmm/object.h"
 #include "vmm/kvm.h"
 
@@ -87,6 +88,25 @@ int cli_object_help(const char *type, struct err *e)
 	else
 		printf("There are no options for %s.\n", t->name);
 	return 1;
+}
+
+int cli_netdev_help(const char *type, struct err *e)
+{
+	const char *name, *help;
+	const struct prop *props;
+
+	if (!type)
+		printf("Available netdev backend types:\n");
+	for (size_t i = 0; (name = netdev_backend_at(i, &help, &props)); i++) {
+		if (!type) {
+			printf("%-10s %s\n", name, help);
+		} else if (!strcmp(name, type)) {
+			printf("%s: %s\n", name, help);
+			props_print_help(props, stdout);
+			return 1;
+		}
+	}
+	return type ? err_set(e, EINVAL, "'%s' is not a network back end, see -netdev help", type) : 1;
 }
 
 int cli_device_help(const char *driver, struct err *e)

@@ -10,6 +10,7 @@
 #include "boot.h"
 #include "sugar.h"
 #include "vmm/block.h"
+#include "vmm/net.h"
 #include "vmm/object.h"
 #include "vmm/cmos.h"
 #include "vmm/sandbox.h"
@@ -309,6 +310,11 @@ static void on_block_event(void *opaque, const char *name, const char *data_json
 	machine_event(opaque, name, data_json);
 }
 
+static void on_net_event(void *opaque, const char *name, const char *data_json)
+{
+	machine_event(opaque, name, data_json);
+}
+
 struct board *machine_new(const struct config *c, struct err *e)
 {
 	struct board *b = xzalloc(sizeof(*b));
@@ -321,6 +327,8 @@ struct board *machine_new(const struct config *c, struct err *e)
 	cpus_init(b);
 	irq_fabric_init(b);
 	block_set_event_handler(on_block_event, b);
+	net_set_event_handler(on_net_event, b);
+	net_guest_runs(false);
 	r = map_init(b, e);
 	if (!r && c->machine.accel == ACCEL_KVM)
 		r = create_kvm(b, e);
@@ -341,6 +349,7 @@ void machine_free(struct board *b)
 		return;
 	b->quitting = true;
 	block_set_event_handler(NULL, NULL);
+	net_set_event_handler(NULL, NULL);
 	if (b->kvm) {
 		kvm_vcpus_pause(b->kvm);
 		kvm_vcpus_stop(b->kvm);

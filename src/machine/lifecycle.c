@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include "vmm/block.h"
+#include "vmm/net.h"
 #include "boot.h"
 #include "chipset.h"
 #include "firmware_items.h"
@@ -150,6 +151,7 @@ bool machine_running(const struct board *b)
 /* Tell the devices whose hardware counts the host's time. */
 static void guest_time(struct board *b, bool runs)
 {
+	net_guest_runs(runs);
 	for (struct device *d = b->devices; d; d = d->next) {
 		if (!d->class->guest_time)
 			continue;

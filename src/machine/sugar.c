@@ -12,6 +12,7 @@
 #include "vmm/block.h"
 #include "vmm/chardev.h"
 #include "vmm/fdset.h"
+#include "vmm/net.h"
 #include "vmm/object.h"
 
 static int code_of(const struct err *e)
@@ -147,6 +148,9 @@ int sugar_open_backends(struct board *b, struct err *e)
 		r = open_described_ports(&c->parallel, "parallel", e);
 	if (!r && c->described)
 		r = open_described_ports(&c->debugcon, "debugcon", e);
+	for (struct opt_item *i = c->netdev.first; !r && i; i = i->next)
+		if (!netdev_open(&i->opts, e))
+			r = refuse("-netdev", i->text, e);
 	for (struct opt_item *i = c->blockdev.first; !r && i; i = i->next)
 		if (!block_open_blockdev(&i->opts, e))
 			r = refuse("-blockdev", i->text, e);

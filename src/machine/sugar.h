@@ -4,7 +4,7 @@
 
 #include "board.h"
 
-/* Open what devices will claim: -add-fd, -chardev, -blockdev, -drive. */
+/* Open what devices will claim: -add-fd, -chardev, -netdev, -blockdev, -drive. */
 /* -object: before anything that may refer to one. */
 int sugar_create_objects(struct board *b, struct err *e);
 int sugar_open_backends(struct board *b, struct err *e);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include "bench_cable.h"
 #include "src/machine/board.h"
 #include "vmm/block.h"
 #include "vmm/bytes.h"
@@ -53,6 +54,7 @@ static void on_event(void *opaque, const char *name, const char *data)
 /* All but the board. */
 static void release(void)
 {
+	netdev_close_all();
 	block_close_all();
 	chardev_close_all();
 	loop_free(loop_main());
@@ -67,6 +69,7 @@ static struct board *build_described(const char *options, const void *fdt, size_
 	int argc = 0;
 	struct board *b;
 
+	netdev_set_test_backend(&bench_cable_ops);
 	bench.text = xasprintf("vmm -accel qtest %s %s", fdt ? "" : "-nodefaults", options ? options : "");
 	for (char *w = strtok_r(bench.text, " ", &save); w && argc < MAX_ARGS - 1; w = strtok_r(NULL, " ", &save))
 		bench.argv[argc++] = w;

@@ -13,6 +13,7 @@
 
 #include <check.h>
 #include "vmm/machine.h"
+#include "vmm/net.h"
 
 /* Power-on done, not running a CPU; the virtual clock is at 0. */
 struct board *bench_new(const char *options);
@@ -62,6 +63,22 @@ unsigned bench_msis(struct board *b, uint32_t *data);
 
 /* Last QMP event of this name since the last call: its data (static buffer, "" if none), or NULL. */
 const char *bench_event(struct board *b, const char *name);
+
+/*
+ * Cables: a board with "-netdev bench,id=ID[,queues=N][,vnet_hdr=on]" and a NIC with netdev=ID. What the NIC sends comes out here, and
+ * the other way round; with a vnet header, if the NIC set one, in front of each frame. What is under way survives bench_save_load().
+ */
+void bench_cable_send(struct board *b, const char *id, unsigned queue, const void *frame, size_t len);
+/* The oldest frame that was sent: its length, 0: none. */
+size_t bench_cable_recv(struct board *b, const char *id, unsigned queue, void *buf, size_t size);
+/* What the NIC has asked of the netdev. */
+struct bench_cable_state {
+	unsigned vnet_len, offloads, active;
+	bool reading[NET_MAX_QUEUES]; /* it wants packets */
+};
+struct bench_cable_state bench_cable_state(const char *id);
+/* A network that takes nothing: send() would block, until this is called again with false. */
+void bench_cable_block(struct board *b, const char *id, bool on);
 
 /* System reset, waited for. */
 void bench_reset(struct board *b);

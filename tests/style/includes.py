@@ -19,12 +19,12 @@ PRIVATE = {
     r"(n?curses|ncursesw/.*)\.h": {"display"},
     r"png\.h": {"display"},
     r"gnutls/.*": {"migration"},
-    r"jansson\.h": {"config", "control", "migration", "ctl"},
+    r"jansson\.h": {"config", "control", "migration", "net", "ctl"},
 }
 # Public headers by the room that implements them, in the order of dependency.
-ORDER = ["base", "config", "kvm", "block", "chardev", "display", "devices", "machine", "migration", "control", "main"]
+ORDER = ["base", "config", "kvm", "block", "chardev", "net", "display", "devices", "machine", "migration", "control", "main"]
 IMPLEMENTED_BY = {
-    "machine.h": "machine", "kvm.h": "kvm", "control.h": "control", "block.h": "block", "chardev.h": "chardev",
+    "machine.h": "machine", "kvm.h": "kvm", "control.h": "control", "block.h": "block", "chardev.h": "chardev", "net.h": "net",
     "display.h": "display", "input.h": "display", "config.h": "config", "prop.h": "config",
 }
 # Who may use the services of these headers.
