@@ -29,6 +29,8 @@ struct chardev_frontend {
 	 * hold up the guest; what a peer sent before it went is still delivered.
 	 */
 	bool lossless;
+	/* chardev_change(): from now on this one is its chardev, attached already; the old one is gone. NULL: cannot. */
+	void (*replaced)(void *opaque, struct chardev *by);
 };
 #define CHARDEV_STALL_MS   250
 #define CHARDEV_QUEUE_SIZE (64 * 1024)
@@ -96,6 +98,11 @@ void chardev_close(struct chardev *c); /* flushes what goes without blocking; NU
 void chardev_close_all(void);          /* at exit, after the machine has gone */
 /* QMP chardev-remove: QEMU's texts. */
 int chardev_remove(const char *id, struct err *e);
+/*
+ * QMP chardev-change: another back end for the same id, under the front end that uses it, which must have `replaced`. What
+ * was not sent or not received yet goes over to the new one. On failure the old one stays. QEMU's texts.
+ */
+struct chardev *chardev_change(struct opts *o, struct err *e);
 struct chardev *chardev_find(const char *id);
 struct chardev *chardev_next(struct chardev *prev); /* iterate; NULL starts; mux ports are not listed */
 /* Backends by name, for query-chardev-backends and -chardev help: NULL past the end. */

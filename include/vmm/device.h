@@ -144,6 +144,8 @@ struct device *device_next(struct board *board, struct device *prev);          /
 /* Claim a backend by the id a property holds: exclusive; released when the device is destroyed. In create() only. */
 struct block *device_claim_block(struct device *dev, const char *id, struct err *e);
 struct chardev *device_claim_chardev(struct device *dev, const char *id, struct err *e);
+/* In a front end's replaced(): the claim is of the new one now. */
+void device_replace_chardev(struct device *dev, struct chardev *old, struct chardev *by);
 
 /* What a device may ask of the machine; carried out later on the main thread, deduplicated. */
 enum shutdown_cause {

@@ -139,6 +139,14 @@ bool chardev_input_grow(struct chardev *c);
 void chardev_break_received(struct chardev *c);
 void chardev_output_ready(struct chardev *c);
 
+/* ---- core, called by change.c ---- */
+/* As chardev_open(), but not in the list, and its id may be taken. */
+struct chardev *chardev_make(struct opts *o, struct err *e);
+void chardev_list(struct chardev *c);
+void chardev_unlist(struct chardev *c);
+void chardev_fe_lock(struct chardev *c); /* the front end's, if it has one */
+void chardev_fe_unlock(struct chardev *c);
+
 /* ---- core, called by mux.c ---- */
 size_t chardev_queue_locked(struct chardev *base, const void *buf, size_t len); /* out_lock held */
 void chardev_schedule_flush(struct chardev *base);

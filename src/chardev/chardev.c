@@ -111,13 +111,13 @@ void byte_ring_grow(struct byte_ring *r, uint32_t cap)
 
 /* ---- front end callbacks ---- */
 
-static void fe_lock(struct chardev *c)
+void chardev_fe_lock(struct chardev *c)
 {
 	if (c->fe_lock)
 		pthread_mutex_lock(c->fe_lock);
 }
 
-static void fe_unlock(struct chardev *c)
+void chardev_fe_unlock(struct chardev *c)
 {
 	if (c->fe_lock)
 		pthread_mutex_unlock(c->fe_lock);
@@ -127,9 +127,9 @@ void chardev_event_to(struct chardev *port, enum chardev_event ev)
 {
 	if (!port || !port->attached || !port->fe.event)
 		return;
-	fe_lock(port);
+	chardev_fe_lock(port);
 	port->fe.event(port->fe_opaque, ev);
-	fe_unlock(port);
+	chardev_fe_unlock(port);
 }
 
 static void event_to_all(struct chardev *c, enum chardev_event ev)
@@ -154,9 +154,9 @@ static void tell_writable(struct chardev *base, struct chardev *port)
 	pthread_mutex_unlock(&base->out_lock);
 	if (!tell || !port->attached || !port->fe.writable)
 		return;
-	fe_lock(port);
+	chardev_fe_lock(port);
 	port->fe.writable(port->fe_opaque);
-	fe_unlock(port);
+	chardev_fe_unlock(port);
 }
 
 static void tell_all_writable(struct chardev *base)
@@ -479,12 +479,12 @@ static void deliver(struct chardev *c)
 		return;
 	c->delivering = true;
 	while (port && port->attached && c->in.len) {
-		fe_lock(port);
+		chardev_fe_lock(port);
 		n = port->fe.can_receive ? port->fe.can_receive(port->fe_opaque) : sizeof(buf);
 		n = byte_ring_get(&c->in, buf, MIN(n, sizeof(buf)));
 		if (n)
 			port->fe.receive(port->fe_opaque, buf, n);
-		fe_unlock(port);
+		chardev_fe_unlock(port);
 		if (!n)
 			break;
 		if (c->mux)
@@ -613,14 +613,14 @@ void chardev_free(struct chardev *c)
 	free(c);
 }
 
-static void list_add(struct chardev *c)
+void chardev_list(struct chardev *c)
 {
 	c->listed = true;
 	*all_tail = c;
 	all_tail = &c->next;
 }
 
-static void list_del(struct chardev *c)
+void chardev_unlist(struct chardev *c)
 {
 	for (struct chardev **p = &all_chardevs; *p; p = &(*p)->next) {
 		if (*p != c)
@@ -628,6 +628,8 @@ static void list_del(struct chardev *c)
 		*p = c->next;
 		if (all_tail == &c->next)
 			all_tail = p;
+		c->next = NULL;
+		c->listed = false;
 		return;
 	}
 }
@@ -681,7 +683,7 @@ static int open_configured(struct chardev *c, struct err *e)
 	return ret ? err_prefix(e, "-chardev %s,id=%s", c->ops->name, c->id) : 0;
 }
 
-struct chardev *chardev_open(struct opts *o, struct err *e)
+struct chardev *chardev_make(struct opts *o, struct err *e)
 {
 	const char *backend = opts_get(o, "backend");
 	const char *id = opts_get(o, "id");
@@ -699,10 +701,6 @@ struct chardev *chardev_open(struct opts *o, struct err *e)
 		err_set(e, EINVAL, "-chardev %s: id= is missing", backend);
 		return NULL;
 	}
-	if (chardev_find(id)) {
-		err_set(e, EEXIST, "-chardev %s: there is already a character device with id '%s'", backend, id);
-		return NULL;
-	}
 	c = chardev_new(ops, NULL);
 	props_default(ops->props, c);
 	if (opts_apply(o, ops->props, c, backend, e)) {
@@ -718,7 +716,22 @@ struct chardev *chardev_open(struct opts *o, struct err *e)
 		return NULL;
 	}
 	c->options = opts_format(o);
-	list_add(c);
+	return c;
+}
+
+struct chardev *chardev_open(struct opts *o, struct err *e)
+{
+	const char *id = opts_get(o, "id");
+	struct chardev *c;
+
+	if (id && chardev_find(id)) {
+		err_set(e, EEXIST, "-chardev %s: there is already a character device with id '%s'",
+			opts_get(o, "backend") ?: "", id);
+		return NULL;
+	}
+	c = chardev_make(o, e);
+	if (c)
+		chardev_list(c);
 	return c;
 }
 
@@ -739,7 +752,7 @@ void chardev_close(struct chardev *c)
 	chardev_flush(c);
 	c->ops->close(c);
 	if (c->listed)
-		list_del(c);
+		chardev_unlist(c);
 	chardev_free(c);
 }
 

@@ -102,7 +102,8 @@ static void add_data(struct opts *o, const json_t *data)
 	}
 }
 
-static json_t *chardev_add(struct qmp_call *call, struct err *e)
+/* chardev-add and chardev-change take the same. */
+static json_t *open_backend(struct qmp_call *call, struct chardev *(*open)(struct opts *o, struct err *e), struct err *e)
 {
 	const json_t *b = json_object_get(call->args, "backend"), *data = json_object_get(b, "data");
 	const char *type = json_string_value(json_object_get(b, "type"));
@@ -122,13 +123,23 @@ static json_t *chardev_add(struct qmp_call *call, struct err *e)
 		opts_set(&o, "server", "on");
 		opts_set(&o, "wait", "off");
 	}
-	c = chardev_open(&o, e);
+	c = open(&o, e);
 	opts_free(&o);
 	if (!c)
 		return NULL;
 	if (!strcmp(type, "pty") && !strncmp(chardev_filename(c), "pty:", 4))
 		return json_pack("{s:o}", "pty", qmp_text(chardev_filename(c) + 4));
 	return json_object();
+}
+
+static json_t *chardev_add(struct qmp_call *call, struct err *e)
+{
+	return open_backend(call, chardev_open, e);
+}
+
+static json_t *chardev_change_command(struct qmp_call *call, struct err *e)
+{
+	return open_backend(call, chardev_change, e);
 }
 
 static json_t *chardev_remove_command(struct qmp_call *call, struct err *e)
@@ -236,6 +247,8 @@ const struct qmp_command qmp_chardev_commands[] = {
 	 query_chardev_backends},
 	{"chardev-add", "Add a character device; a socket listens unless server is false.", "0.2",
 	 QMP_MEMBERS(QMP_REQ("id", qmp_str), QMP_REQ("backend", backend)), &chardev_return, 0, 0, chardev_add},
+	{"chardev-change", "Put another back end under the front end that uses this character device.", "0.2",
+	 QMP_MEMBERS(QMP_REQ("id", qmp_str), QMP_REQ("backend", backend)), &chardev_return, 0, 0, chardev_change_command},
 	{"chardev-remove", "Remove a character device that nothing uses.", "0.2", QMP_MEMBERS(QMP_REQ("id", qmp_str)), NULL, 0, 0,
 	 chardev_remove_command},
 	{"chardev-send-break", "Send a break to the guest's serial port.", "0.1", QMP_MEMBERS(QMP_REQ("id", qmp_str)),

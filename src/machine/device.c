@@ -562,3 +562,10 @@ struct chardev *device_claim_chardev(struct device *dev, const char *id, struct 
 	add_claim(dev)->chardev = c;
 	return c;
 }
+
+void device_replace_chardev(struct device *dev, struct chardev *old, struct chardev *by)
+{
+	for (struct claim *claim = dev->machine_private; claim; claim = claim->next)
+		if (claim->chardev == old)
+			claim->chardev = by;
+}

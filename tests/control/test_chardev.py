@@ -85,5 +85,121 @@ class Hotplug(unittest.TestCase):
         self.assertIsNone(self.filename("x"))
 
 
+class Change(unittest.TestCase):
+    """chardev-change: another back end under a device that does not notice."""
+
+    DATA, STATUS = 0x3f8, 0x3fd
+
+    def setUp(self):
+        self.vmm = Vmm("-chardev", "ringbuf,id=line,size=64", "-serial", "chardev:line", "-chardev", "null,id=free",
+                       "-chardev", "null,id=shared,mux=on", "-chardev", "socket,id=mon,path=@DIR@/mon,server=on,wait=off",
+                       "-mon", "chardev=mon,mode=control", "-qtest", "unix:@DIR@/qtest,server=on,wait=off")
+        self.addCleanup(self.vmm.close)
+        self.qmp = self.vmm.qmp
+        self.board = self.vmm.qtest()
+        self.addCleanup(self.board.close)
+
+    def change(self, name, kind, **data):
+        return self.qmp.execute("chardev-change", {"id": name, "backend": {"type": kind, "data": data}})
+
+    def info(self, name):
+        return {c["label"]: c for c in self.qmp.command("query-chardev")}.get(name)
+
+    def send(self, text):
+        for byte in text.encode():
+            self.board.ask(f"outb {self.DATA} {byte}")
+
+    def read_file(self, name, text):
+        def there():
+            with open(self.vmm.path(name), encoding="ascii") as file:
+                return file.read() == text
+        vmmtest.poll(there, 20, f"{text!r} in {name}")
+
+    def test_output_goes_on_elsewhere(self):
+        self.send("one")
+        self.assertEqual(self.qmp.command("ringbuf-read", device="line", size=10), "one")
+        self.change("line", "file", out=self.vmm.path("first"))
+        self.assertEqual(self.info("line")["filename"], "file")
+        self.assertTrue(self.info("line")["frontend-open"])
+        self.send("two")
+        self.read_file("first", "two")
+        self.change("line", "file", out=self.vmm.path("second"))
+        self.send("three")
+        self.read_file("second", "three")
+        self.read_file("first", "two")
+        with self.assertRaisesRegex(vmmtest.QMPError, "'line' is busy"):
+            self.qmp.execute("chardev-remove", {"id": "line"})
+
+    def test_input_comes_from_there(self):
+        path = self.vmm.path("peer")
+        self.change("line", "socket", addr={"type": "unix", "data": {"path": path}}, wait=False)
+        with self.vmm.connect(path) as peer:
+            peer.send(b"A")
+            vmmtest.poll(lambda: self.board.number(f"inb {self.STATUS}") & 1, 20, "a character")
+            self.assertEqual(self.board.number(f"inb {self.DATA}"), ord("A"))
+            self.send("B")
+            self.assertEqual(peer.recv(1), b"B")
+            # What the guest has not read yet is not lost with the connection it came through.
+            peer.send(b"xyz" * 20)
+            vmmtest.poll(lambda: self.board.number(f"inb {self.STATUS}") & 1, 20, "a character")
+            self.qmp.command("query-status")
+            self.change("line", "null")
+            self.assertEqual(peer.recv(1), b"", "the old peer is sent away")
+        self.assertFalse(os.path.exists(path), "and its socket removed")
+        taken = ""
+        while self.board.number(f"inb {self.STATUS}") & 1:
+            taken += chr(self.board.number(f"inb {self.DATA}"))
+        self.assertEqual(taken, "xyz" * 20)
+
+    def test_a_pty_is_named(self):
+        pty = self.change("line", "pty")["pty"]
+        self.assertEqual(self.info("line")["filename"], f"pty:{pty}")
+
+    def test_one_that_nobody_uses(self):
+        self.change("free", "ringbuf", size=16)
+        self.qmp.command("ringbuf-write", device="free", data="hello")
+        self.assertEqual(self.qmp.command("ringbuf-read", device="free", size=10), "hello")
+        self.qmp.execute("chardev-remove", {"id": "free"})
+
+    def test_mistakes_cost_nothing(self):
+        before = self.vmm.fds()
+        for pattern, name, kind, data in (("Chardev 'nosuch' does not exist", "nosuch", "null", {}),
+                                          ("Mux device hotswap not supported yet", "shared", "null", {}),
+                                          ("Chardev user does not support chardev hotswap", "mon", "null", {}),
+                                          ("/nowhere/x", "line", "file", {"out": "/nowhere/x"}),
+                                          ("does not accept value 'warp'", "line", "warp", {})):
+            with self.subTest(pattern), self.assertRaisesRegex(vmmtest.QMPError, pattern):
+                self.change(name, kind, **data)
+        self.assertEqual(self.vmm.fds(), before)
+        self.send("still")
+        self.assertEqual(self.qmp.command("ringbuf-read", device="line", size=10), "still")
+
+    def test_a_hundred_times(self):
+        before = self.vmm.fds()
+        for i in range(50):
+            self.change("line", "pty")
+            self.change("line", "socket", addr={"type": "unix", "data": {"path": self.vmm.path("peer")}}, wait=False)
+            self.send("x")
+        self.change("line", "ringbuf", size=64)
+        vmmtest.poll(lambda: self.vmm.fds() == before, 20, "no descriptor to be left")
+
+
+class AgentChannel(unittest.TestCase):
+    """A port of virtio-serial changes hands, too."""
+
+    def test_change(self):
+        with Vmm("-device", "virtio-serial-pci", "-chardev", "null,id=agent",
+                 "-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0,id=port") as vmm:
+            path = vmm.path("agent")
+            vmm.qmp.execute("chardev-change", {"id": "agent", "backend": {"type": "socket", "data": {
+                "addr": {"type": "unix", "data": {"path": path}}, "wait": False}}})
+            vmm.connect(path).close()
+            info = {c["label"]: c for c in vmm.qmp.command("query-chardev")}["agent"]
+            self.assertFalse(info["frontend-open"], "the guest has not opened it")
+            vmm.qmp.command("device_del", id="port")
+            vmm.qmp.wait_event("DEVICE_DELETED")
+            vmm.qmp.execute("chardev-remove", {"id": "agent"})
+
+
 if __name__ == "__main__":
     vmmtest.main()

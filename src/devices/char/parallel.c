@@ -161,10 +161,19 @@ static void writable(void *opaque)
 	update_irq(p);
 }
 
+static void replaced(void *opaque, struct chardev *by)
+{
+	struct isa_parallel *p = opaque;
+
+	device_replace_chardev(&p->dev, p->backend, by);
+	p->backend = by;
+}
+
 static const struct chardev_frontend parallel_frontend = {
 	.can_receive = can_receive,
 	.receive = receive,
 	.writable = writable,
+	.replaced = replaced,
 };
 
 /* ---- life cycle ---- */

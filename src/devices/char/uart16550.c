@@ -467,11 +467,23 @@ static void uart_writable(void *opaque)
 		tx_flush(u);
 }
 
+static void uart_replaced(void *opaque, struct chardev *by)
+{
+	struct uart16550 *u = opaque;
+
+	device_replace_chardev(u->dev, u->chardev, by);
+	u->chardev = by;
+	tell_line(u);
+	if (u->lcr & LCR_BREAK)
+		chardev_send_break(by);
+}
+
 static const struct chardev_frontend uart_frontend = {
 	.can_receive = uart_can_receive,
 	.receive = uart_receive,
 	.event = uart_event,
 	.writable = uart_writable,
+	.replaced = uart_replaced,
 };
 
 /* ---- life cycle ---- */

@@ -58,8 +58,16 @@ static void debugcon_receive(void *opaque, const uint8_t *buf, size_t len)
 {
 }
 
-static const struct chardev_frontend debugcon_frontend = {.can_receive = debugcon_can_receive,
-							  .receive = debugcon_receive};
+static void debugcon_replaced(void *opaque, struct chardev *by)
+{
+	struct debugcon *d = opaque;
+
+	device_replace_chardev(&d->dev, d->chr, by);
+	d->chr = by;
+}
+
+static const struct chardev_frontend debugcon_frontend = {
+	.can_receive = debugcon_can_receive, .receive = debugcon_receive, .replaced = debugcon_replaced};
 
 static int debugcon_create(struct device *dev, struct err *e)
 {

@@ -121,6 +121,14 @@ static void writable(void *opaque)
 		virtq_schedule(vser_tx(p->bus, p->nr));
 }
 
+static void replaced(void *opaque, struct chardev *by)
+{
+	struct vser_port *p = opaque;
+
+	device_replace_chardev(&p->dev, p->chr, by);
+	p->chr = by;
+}
+
 void vser_port_ready(struct vser_port *p)
 {
 	p->ready = true;
@@ -254,9 +262,13 @@ static int create(struct device *dev, bool console, struct err *e)
 							 .receive = receive,
 							 .event = peer_event,
 							 .writable = writable,
+							 .replaced = replaced,
 							 .lossless = true};
-	static const struct chardev_frontend wire = {
-		.can_receive = can_receive, .receive = receive, .event = peer_event, .writable = writable};
+	static const struct chardev_frontend wire = {.can_receive = can_receive,
+						     .receive = receive,
+						     .event = peer_event,
+						     .writable = writable,
+						     .replaced = replaced};
 	struct vser_port *p = DEVICE(dev, struct vser_port);
 	struct vser *s = vser_of(dev->parent);
 	int r;
