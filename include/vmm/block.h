@@ -153,6 +153,11 @@ void block_release_throttled(void);
 struct block *block_attach(const char *id, const char *owner, struct err *e);
 /* QMP blockdev-del: close a -blockdev node that nobody uses. QEMU's texts. */
 int block_delete_node(const char *name, struct err *e);
+/*
+ * QMP blockdev-reopen: other options for n nodes of -blockdev, all or none. o[i] as for block_open_blockdev(); what is not
+ * given goes back to its default. The guest must not run meanwhile. QEMU's texts.
+ */
+int block_reopen(struct opts *o, size_t n, struct err *e);
 bool block_is_node(const struct block *b); /* a -blockdev node, not a drive */
 /* QMP block_resize: a regular file grows or shrinks, a block device must have the size already. A multiple of 512. */
 int block_resize(struct block *b, uint64_t size, struct err *e);

@@ -63,6 +63,11 @@ struct block_driver {
 	void (*close)(struct block_node *n);
 	/* Nothing is in flight; node sizes follow. Optional. */
 	int (*resize)(struct block_node *n, uint64_t size, struct err *e);
+	/*
+	 * Other flags for the same file: readonly, direct, no_flush, unmap, aio, detect_zeroes of c. Nothing is in flight
+	 * and nobody submits; on failure all is as it was. Optional.
+	 */
+	int (*reopen)(struct block_node *n, const struct node_config *c, struct err *e);
 	/* Take what excludes other processes, and forget what they may have changed; or release it. Optional. */
 	int (*activate)(struct block_node *n, struct err *e);
 	void (*inactivate)(struct block_node *n);

@@ -92,6 +92,7 @@ static void file_close(struct block_node *n)
 	free(f);
 }
 
+static int file_reopen(struct block_node *n, const struct node_config *c, struct err *e);
 static int file_activate(struct block_node *n, struct err *e);
 static void file_inactivate(struct block_node *n);
 
@@ -124,6 +125,7 @@ static const struct block_driver driver_file = {
 	.resize = file_resize,
 	.submit = file_submit,
 	.close = file_close,
+	.reopen = file_reopen,
 	.activate = file_activate,
 	.inactivate = file_inactivate,
 };
@@ -132,6 +134,7 @@ static const struct block_driver driver_host_device = {
 	.resize = device_resize,
 	.submit = file_submit,
 	.close = file_close,
+	.reopen = file_reopen,
 	.activate = file_activate,
 	.inactivate = file_inactivate,
 };
@@ -235,23 +238,36 @@ static void get_alignment(struct block_node *n)
 
 static int choose_engine(struct image_file *f, int aio, struct err *e)
 {
-	f->engine = aio == AIO_NATIVE ? &engine_aio : aio == AIO_IO_URING ? &engine_io_uring : NULL;
-	return f->engine ? f->engine->start(e) : 0;
+	const struct block_engine *engine = aio == AIO_NATIVE     ? &engine_aio
+					    : aio == AIO_IO_URING ? &engine_io_uring
+								  : NULL;
+	int r = engine ? engine->start(e) : 0;
+
+	if (!r)
+		f->engine = engine;
+	return r;
 }
 
-static int lock_image(struct block_node *n, struct err *e)
+static int lock_fd(struct block_node *n, int fd, bool readonly, struct err *e)
 {
 	struct image_file *f = n->priv;
 	int r;
 
 	if (!f->lock || !block_active())
 		return 0;
-	r = image_lock(f->fd, !n->readonly, n->filename, e);
+	r = image_lock(fd, !readonly, n->filename, e);
 	if (r != -ENOLCK || f->lock_required)
 		return r;
 	log_warn("block", "%s: this file system has no locks; nothing keeps another process from using the image",
 		 n->filename);
 	return 0;
+}
+
+static int lock_image(struct block_node *n, struct err *e)
+{
+	const struct image_file *f = n->priv;
+
+	return lock_fd(n, f->fd, n->readonly, e);
 }
 
 /* Another process wrote to the image since it was opened: its size must be what the guest was told. */
@@ -321,6 +337,75 @@ static int open_image(struct block_node *n, const struct node_config *c, struct 
 	f->lock_required = c->lock_required;
 	r = lock_image(n, e);
 	return r ? r : choose_engine(f, c->aio, e);
+}
+
+/* ---- other flags for an open image ---- */
+
+static int open_again(const struct block_node *n, const struct node_config *c, bool *readonly, struct err *e)
+{
+	const struct image_file *f = n->priv;
+	struct stat was, is;
+	int fd = open_fd(c, c->readonly, e);
+
+	*readonly = c->readonly;
+	if ((fd == -EACCES || fd == -EROFS || fd == -EPERM) && c->auto_readonly && !c->readonly) {
+		*readonly = true;
+		fd = open_fd(c, true, e);
+	}
+	if (fd < 0)
+		return fd;
+	if (fstat(f->fd, &was) || fstat(fd, &is) || was.st_dev != is.st_dev || was.st_ino != is.st_ino) {
+		close(fd);
+		return err_set(e, ESTALE, "'%s' is another file than the one that is open", n->filename);
+	}
+	return fd;
+}
+
+/* The new open file takes the old one's number, so that nobody is left with a closed one. */
+static int replace_fd(struct block_node *n, int fd, bool readonly, struct err *e)
+{
+	struct image_file *f = n->priv;
+	struct err ignored = ERR_INIT;
+	int r;
+
+	if (f->lock)
+		image_unlock(f->fd);
+	r = lock_fd(n, fd, readonly, e);
+	if (!r && dup3(fd, f->fd, O_CLOEXEC) < 0)
+		r = err_errno(e, errno, "Could not reopen '%s'", n->filename);
+	if (r) {
+		if (f->lock)
+			image_unlock(fd);
+		if (lock_fd(n, f->fd, n->readonly, &ignored))
+			log_warn("block", "%s: its lock could not be taken back: %s", n->filename, ignored.msg);
+	}
+	close(fd);
+	return r;
+}
+
+static int file_reopen(struct block_node *n, const struct node_config *c, struct err *e)
+{
+	struct image_file *f = n->priv;
+	const struct block_engine *engine = f->engine;
+	bool readonly = n->readonly;
+	int r = choose_engine(f, c->aio, e), fd;
+
+	if (!r && (c->readonly != n->readonly || c->direct != n->direct)) {
+		fd = open_again(n, c, &readonly, e);
+		r = fd < 0 ? fd : replace_fd(n, fd, readonly, e);
+	}
+	if (r) {
+		f->engine = engine;
+		return r;
+	}
+	n->readonly = readonly;
+	n->direct = c->direct;
+	n->no_flush = c->no_flush;
+	n->unmap = c->unmap;
+	n->aio = c->aio;
+	n->detect_zeroes = c->detect_zeroes;
+	get_alignment(n);
+	return 0;
 }
 
 static struct block_node *file_node_new(const char *name, const char *filename, struct err *e)

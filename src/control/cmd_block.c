@@ -9,6 +9,7 @@
 #include "types.h"
 #include "vmm/block.h"
 #include "vmm/clock.h"
+#include "vmm/kvm.h"
 
 static const struct qmp_type image_info =
 	QMP_OBJECT("ImageInfo", QMP_REQ("filename", qmp_str), QMP_REQ("format", qmp_str),
@@ -479,6 +480,41 @@ static json_t *blockdev_del(struct qmp_call *call, struct err *e)
 	return done(block_delete_node(qmp_arg_str(call, "node-name"), e));
 }
 
+/* The vCPUs stand still for it: what they submit must find the old file or the new one. */
+static int reopen_paused(struct board *board, struct opts *o, size_t n, struct err *e)
+{
+	struct kvm_vm *vm = machine_running(board) ? machine_kvm(board) : NULL;
+	int r;
+
+	if (vm)
+		kvm_vcpus_pause(vm);
+	r = block_reopen(o, n, e);
+	if (vm)
+		kvm_vcpus_resume(vm);
+	return r;
+}
+
+static json_t *blockdev_reopen(struct qmp_call *call, struct err *e)
+{
+	const json_t *list = json_object_get(call->args, "options");
+	size_t n = json_array_size(list);
+	struct opts *o = xcalloc(n + 1, sizeof(*o));
+	int r = 0;
+
+	for (size_t i = 0; !r && i < n; i++) {
+		const json_t *one = json_array_get(list, i);
+
+		r = json_is_object(one) ? json_to_opts(one, &o[i], e)
+					: err_set(e, EINVAL, "Invalid parameter type for 'options[%zu]', expected: object", i);
+	}
+	if (!r)
+		r = reopen_paused(call->board, o, n, e);
+	for (size_t i = 0; i < n; i++)
+		opts_free(&o[i]);
+	free(o);
+	return done(r);
+}
+
 static json_t *resize(struct qmp_call *call, struct err *e)
 {
 	const char *device = qmp_arg_str(call, "device"), *node = qmp_arg_str(call, "node-name");
@@ -516,6 +552,8 @@ const struct qmp_command qmp_block_commands[] = {
 	 blockdev_add},
 	{"blockdev-del", "Close a node that nothing uses.", "0.2", QMP_MEMBERS(QMP_REQ("node-name", qmp_str)), NULL, 0, 0,
 	 blockdev_del},
+	{"blockdev-reopen", "Change options of open nodes, all or none; what is not given goes back to its default.", "0.2",
+	 QMP_MEMBERS(QMP_REQ("options", QMP_LIST_OF(qmp_any))), NULL, 0, 0, blockdev_reopen},
 	{"block_resize", "Give an image another size; the guest is told where its device can.", "0.2",
 	 QMP_MEMBERS(QMP_OPT("device", qmp_str), QMP_OPT("node-name", qmp_str), QMP_REQ("size", qmp_size)), NULL, 0, 0,
 	 resize},
