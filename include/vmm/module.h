@@ -5,6 +5,7 @@
 #ifndef VMM_MODULE_H
 #define VMM_MODULE_H
 
+#include <stdbool.h>
 #include "vmm/err.h"
 
 /*
@@ -17,5 +18,8 @@
  * read and fstat them, and mmap/mprotect them PROT_EXEC.
  */
 const void *module_load(const char *name, const char *symbol, struct err *e);
+
+/* Whether the file is there that module_load() would open; nothing is loaded. Main thread. */
+bool module_present(const char *name);
 
 #endif

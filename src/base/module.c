@@ -23,39 +23,62 @@ static const char *executable_dir(char *buf, size_t size)
 	return buf;
 }
 
-static void *open_in(const char *fmt, const char *dir, const char *name, char **why)
+/* The i-th place of the module's file, malloc'ed; NULL past the last. */
+static char *place(const char *name, unsigned i)
 {
-	char *path = xasprintf(fmt, dir, name);
-	void *handle = NULL;
+	const char *only = secure_getenv("VMM_MODULE_DIR");
+	char exe[4096];
 
-	/* A module that exists and cannot be loaded is the error worth telling; one that is not there is not. */
-	if (!access(path, R_OK)) {
-		handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-		if (!handle && !*why)
-			*why = xstrdup(dlerror());
+	if (only)
+		return i ? NULL : xasprintf("%s/vmm-%s.so", only, name);
+	switch (i) {
+	case 0:
+		return xasprintf("%s/modules/vmm-%s.so", executable_dir(exe, sizeof(exe)), name);
+	case 1:
+		return xasprintf("%s/../modules/vmm-%s.so", executable_dir(exe, sizeof(exe)), name);
+	case 2:
+		return xasprintf("%s/vmm-%s.so", VMM_MODULEDIR, name);
+	default:
+		return NULL;
 	}
-	free(path);
+}
+
+bool module_present(const char *name)
+{
+	bool found = false;
+	char *path;
+
+	for (unsigned i = 0; !found && (path = place(name, i)); i++) {
+		found = !access(path, R_OK);
+		free(path);
+	}
+	return found;
+}
+
+/* The first that can be loaded. One that exists and cannot be is the error worth telling; one that is not there is not. */
+static void *open_module(const char *name, char **why)
+{
+	void *handle = NULL;
+	char *path;
+
+	for (unsigned i = 0; !handle && (path = place(name, i)); i++) {
+		if (!access(path, R_OK)) {
+			handle = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+			if (!handle && !*why)
+				*why = xstrdup(dlerror());
+		}
+		free(path);
+	}
 	return handle;
 }
 
 const void *module_load(const char *name, const char *symbol, struct err *e)
 {
-	char exe[4096], *why = NULL;
 	const char *only = secure_getenv("VMM_MODULE_DIR");
-	void *handle = NULL;
+	char *why = NULL;
+	void *handle = open_module(name, &why);
 	const void *object;
 
-	if (only) {
-		handle = open_in("%s/vmm-%s.so", only, name, &why);
-	} else {
-		const char *dir = executable_dir(exe, sizeof(exe));
-
-		handle = open_in("%s/modules/vmm-%s.so", dir, name, &why);
-		if (!handle)
-			handle = open_in("%s/../modules/vmm-%s.so", dir, name, &why);
-		if (!handle)
-			handle = open_in("%s/vmm-%s.so", VMM_MODULEDIR, name, &why);
-	}
 	if (!handle) {
 		if (why)
 			err_set(e, ENOEXEC, "the module vmm-%s.so cannot be loaded: %s", name, why);

@@ -1,6 +1,6 @@
 /*
- * QMP: guest memory into files: dump-guest-memory (an ELF core), memsave, pmemsave. Formats other than elf (kdump's, Windows'
- * own) are refused. The guest stands still meanwhile; the writing is done on a thread of its own.
+ * QMP: guest memory into files: dump-guest-memory (an ELF core, or compressed as kdump does), memsave, pmemsave. Windows' own
+ * format is refused. The guest stands still meanwhile; the writing is done on a thread of its own.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -10,11 +10,13 @@
 #include <unistd.h>
 #include "commands.h"
 #include "dump.h"
+#include "kdump.h"
 #include "types.h"
 #include "work.h"
 #include "vmm/debug.h"
 #include "vmm/fdset.h"
 #include "vmm/kvm.h"
+#include "vmm/module.h"
 
 static const struct qmp_type dump_format =
 	QMP_ENUM("DumpGuestMemoryFormat", "elf", "kdump-zlib", "kdump-lzo", "kdump-snappy", "win-dmp");
@@ -74,6 +76,7 @@ static struct {
 	struct board *board;
 	struct qmp_later *later; /* NULL: detached */
 	struct dump dump;
+	const struct kdump_codec *codec; /* NULL: ELF */
 	struct cpu_regs *cpus;
 	int fd, ret;
 	bool active, sparse, was_running;
@@ -102,7 +105,8 @@ static json_t *query_dump(struct qmp_call *call, struct err *e)
 
 static void write_dump(struct work *w)
 {
-	job.ret = dump_write(&job.dump, w, job.fd, job.sparse, &job.e);
+	job.ret = job.codec ? kdump_write(&job.dump, w, job.fd, job.codec, &job.e)
+			    : dump_write(&job.dump, w, job.fd, job.sparse, &job.e);
 }
 
 static void dump_written(struct work *w)
@@ -145,6 +149,23 @@ static int open_protocol(const char *protocol, struct err *e)
 	return err_set(e, EINVAL, "Invalid parameter 'protocol'");
 }
 
+/* Formats of which this installation has the compressor: "kdump-zlib" is in the module vmm-kdump-zlib.so. */
+static bool format_available(const char *format)
+{
+	return !strcmp(format, "elf") || (!strncmp(format, "kdump-", 6) && module_present(format));
+}
+
+static int load_codec(const char *format, struct err *e)
+{
+	job.codec = NULL;
+	if (!format || !strcmp(format, "elf"))
+		return 0;
+	if (!format_available(format))
+		return err_set(e, ENOTSUP, "%s is not available now", format);
+	job.codec = module_load(format, "vmm_module_kdump", e);
+	return job.codec ? 0 : -ENOTSUP;
+}
+
 static int check_dump(struct qmp_call *call, struct err *e)
 {
 	const char *format = qmp_arg_str(call, "format");
@@ -154,13 +175,13 @@ static int check_dump(struct qmp_call *call, struct err *e)
 		return err_set(e, EBUSY, "Dump not allowed during incoming migration.");
 	if (job.active)
 		return err_set(e, EBUSY, "There is a dump in process, please wait.");
+	if (format && strcmp(format, "elf") && (begin || length || qmp_arg_bool(call, "paging", false)))
+		return err_set(e, EINVAL, "kdump-compressed format doesn't support paging or filter");
 	if (begin != length)
 		return err_set(e, EINVAL, "Parameter '%s' is missing", begin ? "length" : "begin");
 	if (length && (qmp_arg_int(call, "begin", 0) < 0 || qmp_arg_int(call, "length", 0) <= 0))
 		return err_set(e, EINVAL, "Invalid parameter 'length'");
-	if (format && strcmp(format, "elf"))
-		return err_set(e, ENOTSUP, "dump-guest-memory: format '%s' is not supported, elf is", format);
-	return 0;
+	return load_codec(format, e);
 }
 
 static int prepare_dump(struct qmp_call *call, struct err *e)
@@ -220,7 +241,12 @@ static json_t *dump_guest_memory(struct qmp_call *call, struct err *e)
 
 static json_t *query_dump_capability(struct qmp_call *call, struct err *e)
 {
-	return json_pack("{s:[s]}", "formats", "elf");
+	json_t *list = json_array();
+
+	for (const char *const *format = dump_format.values; *format; format++)
+		if (format_available(*format))
+			json_array_append_new(list, json_string(*format));
+	return json_pack("{s:o}", "formats", list);
 }
 
 /* ---- memsave, pmemsave ---- */
@@ -328,7 +354,7 @@ static json_t *pmemsave(struct qmp_call *call, struct err *e)
 }
 
 const struct qmp_command qmp_dump_commands[] = {
-	{"dump-guest-memory", "Write guest memory and registers as an ELF core to file:PATH or fd:NAME.", "0.2",
+	{"dump-guest-memory", "Write guest memory and registers, an ELF core or a kdump, to file:PATH or fd:NAME.", "0.2",
 	 QMP_MEMBERS(QMP_REQ("paging", qmp_bool), QMP_REQ("protocol", qmp_str), QMP_OPT("detach", qmp_bool),
 		     QMP_OPT("begin", qmp_int), QMP_OPT("length", qmp_int), QMP_OPT("format", dump_format)),
 	 NULL, 0, 0, dump_guest_memory},

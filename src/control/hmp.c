@@ -120,7 +120,9 @@ static const struct verb verbs[] = {
 	{"cpu", NULL, NULL, "whose registers and page tables x, print and info show", NULL, run_cpu},
 	{"device_add", NULL, ":o driver", "add a device, as -device", "device_add"},
 	{"device_del", NULL, "id", "remove a device", "device_del", NULL, HMP_DEVICES},
-	{"dump-guest-memory", NULL, "-p=paging -d=detach protocol:f begin?:i length?:i", "write an ELF core to a file",
+	{"dump-guest-memory", NULL,
+	 "-p=paging -d=detach -z=kdump-zlib -l=kdump-lzo -s=kdump-snappy protocol:f begin?:i length?:i",
+	 "write guest memory to a file: an ELF core, or kdump's format with zlib, LZO or snappy",
 	 "dump-guest-memory"},
 	{"eject", NULL, "-f=force device", "take the medium out", "eject", NULL, HMP_DRIVES},
 	{"expire_password", NULL, "protocol time", "when the VNC password stops to be valid", "expire_password"},
@@ -407,13 +409,25 @@ static void answered(void *opaque, json_t *result, const struct err *e)
 	finish(h);
 }
 
+/* What dump-guest-memory's flags mean: one is an argument's value, and one has no default. */
+static void finish_dump_arguments(json_t *args)
+{
+	static const char *const formats[] = {"kdump-zlib", "kdump-lzo", "kdump-snappy"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(formats); i++)
+		if (!json_object_del(args, formats[i]))
+			json_object_set_new(args, "format", json_string(formats[i]));
+	if (!json_object_get(args, "paging"))
+		json_object_set_new(args, "paging", json_false());
+}
+
 static void run_qmp(struct hmp *h, const struct verb *v, const char *rest)
 {
 	struct err e = ERR_INIT;
 	json_t *args = arguments(v, rest, &e);
 
-	if (!e.code && !strcmp(v->qmp, "dump-guest-memory") && !json_object_get(args, "paging"))
-		json_object_set_new(args, "paging", json_false());
+	if (!strcmp(v->qmp, "dump-guest-memory"))
+		finish_dump_arguments(args);
 	if (e.code) {
 		fprintf(h->out, "%s: %s\r\n", v->name, e.msg);
 		finish(h);

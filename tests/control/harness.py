@@ -21,7 +21,7 @@ import vmmtest  # noqa: E402
 class Vmm:
     """One process; .qmp is a negotiated client of its first monitor.  Context manager: always ends the process."""
 
-    def __init__(self, *args, qmp=True, pass_fds=(), stdin=subprocess.DEVNULL, prepare=None):
+    def __init__(self, *args, qmp=True, pass_fds=(), stdin=subprocess.DEVNULL, prepare=None, env=None):
         self.dir = tempfile.mkdtemp(prefix="vmm-control-")
         self.qmp_path = os.path.join(self.dir, "qmp")
         self.stderr_path = os.path.join(self.dir, "stderr")
@@ -34,7 +34,8 @@ class Vmm:
         self.argv += shlex.split(os.environ.get("VMM_TEST_ARGS", ""))
         self.argv += [str(arg).replace("@DIR@", self.dir) for arg in args]
         with open(self.stderr_path, "wb") as stderr:
-            self.process = subprocess.Popen(self.argv, stdin=stdin, stdout=stderr, stderr=stderr, pass_fds=pass_fds)
+            self.process = subprocess.Popen(self.argv, stdin=stdin, stdout=stderr, stderr=stderr, pass_fds=pass_fds,
+                                            env={**os.environ, **(env or {})})
         self.pid = self.process.pid
         try:
             self.qmp = self.client() if qmp else None

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "src/control/dump.h"
+#include "src/control/kdump.h"
 #include "src/control/work.h"
 
 #define LOW  (256 * KIB)
@@ -44,6 +45,34 @@ static void check(const struct dump *d, const struct dump_maps *m)
 	}
 }
 
+/* Stands for a compressor. */
+static size_t halve(void *state, const uint8_t page[4096], uint8_t *out)
+{
+	memcpy(out, page, 2048);
+	return page[0] & 1 ? 2048 : 0;
+}
+
+static void *no_state(void)
+{
+	static int state;
+
+	return &state;
+}
+
+static void forget(void *state)
+{
+}
+
+static void write_kdump(struct dump *d, struct work *w, int fd)
+{
+	static const struct kdump_codec codec = {"half", 1, no_state, forget, halve};
+	struct err e = ERR_INIT;
+
+	d->paging = false;
+	if (kdump_write(d, w, fd, &codec, &e))
+		abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static uint8_t ram[LOW + HIGH];
@@ -71,6 +100,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		if (maps.n < 4096 && dump_write(&d, &w, null, false, &e))
 			abort();
 	}
+	write_kdump(&d, &w, null);
 	free(maps.v);
 	return 0;
 }

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 #include "src/control/dump.h"
+#include "src/control/kdump.h"
 #include "src/control/work.h"
 #include "vmm/bytes.h"
 
@@ -329,6 +330,193 @@ START_TEST(test_no_space)
 }
 END_TEST
 
+/* ---- kdump ---- */
+
+/* Stands for a compressor: a page of one value becomes 8 bytes, others stay. */
+static void *fake_create(void)
+{
+	return &ram;
+}
+
+static void fake_destroy(void *state)
+{
+}
+
+static size_t fake_compress(void *state, const uint8_t page[4096], uint8_t *out)
+{
+	if (memcmp(page, page + 1, 4095))
+		return 0;
+	memset(out, page[0], 8);
+	return 8;
+}
+static const struct kdump_codec fake = {"fake", 0x40, fake_create, fake_destroy, fake_compress};
+
+/* The flattened form laid out flat; false: it is not well-formed. */
+static bool rearrange(const uint8_t *p, size_t size, uint8_t **out, size_t *len)
+{
+	const uint8_t *end = p + size;
+
+	ck_assert(size > 4096 && !strcmp((const char *)p, "makedumpfile"));
+	ck_assert_uint_eq(get_be64(p + 16), 1);
+	ck_assert_uint_eq(get_be64(p + 24), 1);
+	*out = NULL;
+	*len = 0;
+	for (p += 4096; end - p >= 16;) {
+		uint64_t offset = get_be64(p), n = get_be64(p + 8);
+
+		p += 16;
+		if (offset == UINT64_MAX && n == UINT64_MAX)
+			return p == end;
+		if (n > (uint64_t)(end - p))
+			return false;
+		if (offset + n > *len) {
+			*out = xrealloc(*out, offset + n);
+			memset(*out + *len, 0xee, offset + n - *len);
+			*len = offset + n;
+		}
+		memcpy(*out + offset, p, n);
+		p += n;
+	}
+	return false;
+}
+
+static uint8_t *flat;
+static size_t flat_len;
+
+static void write_kdump(void)
+{
+	struct work w = {0};
+	struct err e = ERR_INIT;
+	int fd = memfd_create("kdump", 0);
+
+	dump_measure(&d);
+	ck_assert_msg(!kdump_write(&d, &w, fd, &fake, &e), "%s", e.msg);
+	ck_assert_uint_eq(d.done, d.total);
+	written_size = (size_t)lseek(fd, 0, SEEK_END);
+	written = mmap(NULL, written_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	ck_assert(written != MAP_FAILED);
+	close(fd);
+	ck_assert(rearrange(written, written_size, &flat, &flat_len));
+	munmap(written, written_size);
+}
+
+static bool has_page(unsigned bitmap, uint64_t pfn)
+{
+	size_t pages = get_le32(flat + 436) / 2;
+
+	return flat[(1 + get_le32(flat + 432) + bitmap * pages) * PAGE + pfn / 8] >> (pfn & 7) & 1;
+}
+
+/* Descriptor n; descriptors follow the bitmaps. */
+static const uint8_t *descriptor(unsigned n)
+{
+	return flat + (1 + get_le32(flat + 432) + get_le32(flat + 436)) * PAGE + 24 * n;
+}
+
+START_TEST(test_kdump)
+{
+	struct cpu_regs cpus[2] = {{.rip = 0x1111, .efer = CPU_EFER_LMA, .cr3 = 0x77000}, {.rip = 0x2222}};
+	const uint8_t *note, *data;
+	const uint64_t high = 1ull << 20; /* the page frame at 4 GiB */
+
+	d.cpus = cpus;
+	d.n_cpus = 2;
+	memset(ram + 5 * PAGE, 0xab, PAGE);
+	ram[6 * PAGE + 77] = 1;
+	memset(ram + 3 * MIB + 9 * PAGE, 0xcd, PAGE);
+	write_kdump();
+
+	ck_assert(!memcmp(flat, "KDUMP   \6\0\0\0", 12));
+	ck_assert_str_eq((const char *)flat + 12 + 4 * 65, "x86_64");
+	ck_assert_uint_eq(get_le32(flat + 424), fake.flag);
+	ck_assert_uint_eq(get_le32(flat + 428), PAGE);
+	ck_assert_uint_eq(get_le32(flat + 440), high + 256); /* max_mapnr */
+	ck_assert_uint_eq(get_le32(flat + 460), 2);	     /* CPUs */
+	ck_assert_uint_eq(get_le32(flat + PAGE + 8), 1);     /* dump level */
+	ck_assert_uint_eq(get_le64(flat + PAGE + 96), high + 256);
+	note = flat + get_le64(flat + PAGE + 48);
+	ck_assert_uint_eq(get_le64(flat + PAGE + 56), 2 * (20 + 336) + 2 * (20 + 440));
+	ck_assert_str_eq((const char *)note + 12, "CORE");
+	ck_assert_uint_eq(get_le64(note + 20 + 112 + 16 * 8), 0x1111);
+	ck_assert_str_eq((const char *)note + 2 * 356 + 12, "QEMU");
+	ck_assert_uint_eq(get_le64(note + 2 * 356 + 20 + 8 + 18 * 8 + 240 + 24), 0x77000);
+
+	for (unsigned i = 0; i < 2; i++) {
+		ck_assert(has_page(i, 0) && has_page(i, 767) && !has_page(i, 768));
+		ck_assert(!has_page(i, high - 1) && has_page(i, high) && has_page(i, high + 255) && !has_page(i, high + 256));
+	}
+	/* Pages of zeroes: one for all. */
+	ck_assert_uint_eq(get_le64(descriptor(0)), get_le64(descriptor(7)));
+	ck_assert_uint_eq(get_le32(descriptor(0) + 12), 0);
+	data = flat + get_le64(descriptor(0));
+	ck_assert(!*data && !memcmp(data, data + 1, PAGE - 1));
+	/* Compressed, not compressible, and the last of memory above 4 GiB. */
+	ck_assert_uint_eq(get_le32(descriptor(5) + 8), 8);
+	ck_assert_uint_eq(get_le32(descriptor(5) + 12), fake.flag);
+	ck_assert_uint_eq(flat[get_le64(descriptor(5))], 0xab);
+	ck_assert_uint_eq(get_le32(descriptor(6) + 8), PAGE);
+	ck_assert_uint_eq(get_le32(descriptor(6) + 12), 0);
+	ck_assert(!memcmp(flat + get_le64(descriptor(6)), ram + 6 * PAGE, PAGE));
+	ck_assert_uint_eq(flat[get_le64(descriptor(768 + 9))], 0xcd);
+	free(flat);
+}
+END_TEST
+
+/* More pages than one piece has room for, none alike: every byte of memory is there again. */
+START_TEST(test_kdump_all_of_it)
+{
+	const uint8_t *host = ram;
+
+	for (size_t i = 0; i < RAM / 4; i++)
+		put_le32(ram + 4 * i, (uint32_t)(i * 2654435761u));
+	d.cpus = NULL;
+	write_kdump();
+	for (unsigned i = 0; i < RAM / PAGE; i++, host += PAGE) {
+		ck_assert_uint_eq(get_le32(descriptor(i) + 8), PAGE);
+		ck_assert(!memcmp(flat + get_le64(descriptor(i)), host, PAGE));
+	}
+	free(flat);
+}
+END_TEST
+
+START_TEST(test_kdump_32_bit)
+{
+	struct cpu_regs cpu = {.rip = 0xc0001234, .cr0 = CPU_CR0_PE};
+	const uint8_t *sub;
+
+	d.n_ram = 1;
+	d.cpus = &cpu;
+	d.n_cpus = 1;
+	write_kdump();
+	sub = flat + PAGE;
+	ck_assert_str_eq((const char *)flat + 12 + 4 * 65, "i686");
+	ck_assert_uint_eq(get_le32(flat + 412), fake.flag);
+	ck_assert_uint_eq(get_le32(flat + 448), 1);
+	ck_assert_uint_eq(get_le64(sub + 32), PAGE + 80);
+	ck_assert_uint_eq(get_le32(sub + 40), 20 + 144 + 20 + 440);
+	ck_assert_uint_eq(get_le64(sub + 72), 768);
+	ck_assert_uint_eq(get_le32(flat + get_le64(sub + 32) + 20 + 72 + 12 * 4), 0xc0001234);
+	free(flat);
+}
+END_TEST
+
+START_TEST(test_kdump_fails)
+{
+	struct work w = {.cancelled = true};
+	struct err e = ERR_INIT;
+	FILE *full = fopen("/dev/full", "w");
+	int fd = memfd_create("kdump", 0);
+
+	ck_assert_int_eq(kdump_write(&d, &w, fd, &fake, &e), -ECANCELED);
+	close(fd);
+	w.cancelled = false;
+	e = ERR_INIT;
+	ck_assert_int_eq(kdump_write(&d, &w, fileno(full), &fake, &e), -ENOSPC);
+	ck_assert(strstr(e.msg, "No space"));
+	fclose(full);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("dump");
@@ -350,6 +538,10 @@ int main(void)
 	tcase_add_test(t, test_core_32_bit);
 	tcase_add_test(t, test_cancelled);
 	tcase_add_test(t, test_no_space);
+	tcase_add_test(t, test_kdump);
+	tcase_add_test(t, test_kdump_all_of_it);
+	tcase_add_test(t, test_kdump_32_bit);
+	tcase_add_test(t, test_kdump_fails);
 	tcase_set_timeout(t, 60);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
