@@ -140,6 +140,7 @@ struct netdev *netdev_next(struct netdev *prev); /* iterate in order of creation
 const char *netdev_id(const struct netdev *d);
 const char *netdev_type(const struct netdev *d);
 struct nic *netdev_nic(const struct netdev *d); /* NULL: nobody's */
+unsigned netdev_queues(const struct netdev *d); /* queue pairs it has, 1 .. NET_MAX_QUEUES */
 /* The -netdev text that opens it again, for the machine description. Valid as long as the netdev. */
 const char *netdev_options(const struct netdev *d);
 /* As `info network` prints it: "tap,ifname=tap0,script=no,..." malloc'ed. */

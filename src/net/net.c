@@ -572,6 +572,11 @@ struct nic *netdev_nic(const struct netdev *d)
 	return d->nic;
 }
 
+unsigned netdev_queues(const struct netdev *d)
+{
+	return d->queues;
+}
+
 const char *netdev_options(const struct netdev *d)
 {
 	return d->options;

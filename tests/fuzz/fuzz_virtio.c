@@ -5,20 +5,23 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include "fuzz.h"
 #include "vmm/bytes.h"
 #include "vmm/chardev.h"
 #include "vmm/machine.h"
+#include "vmm/net.h"
 
 #define RINGS   0x100000ull /* a page of descriptors, a page of each ring for every queue */
 #define PER_Q   0x3000ull
 #define QUEUES  6
-#define DEVICES 3
+#define DEVICES 4
 #define BUFFERS 0x400000ull
 
 static struct config config;
 static struct board *board;
-static const unsigned slots[DEVICES] = {4, 5, 6};
+static const unsigned slots[DEVICES] = {4, 5, 6, 7};
+static int cable[2]; /* the network card's, and the test's end */
 
 static void idle(void)
 {
@@ -82,12 +85,17 @@ static void drive(unsigned dev, uint32_t features)
 
 static void build(void)
 {
+	char netdev[80];
 	char *argv[] = {"vmm", "-accel", "qtest", "-m", "8", "-nodefaults", "-display", "none", "-chardev", "ringbuf,id=c0",
 			"-chardev", "ringbuf,id=c1", "-device", "virtio-rng-pci,addr=4,max-bytes=100000,period=10", "-device",
 			"virtio-balloon-pci,addr=5,free-page-reporting=on", "-device", "virtio-serial-pci,addr=6", "-device",
-			"virtconsole,chardev=c0", "-device", "virtserialport,chardev=c1,name=n"};
+			"virtconsole,chardev=c0", "-device", "virtserialport,chardev=c1,name=n", "-netdev", netdev, "-device",
+			"virtio-net-pci,addr=7,netdev=n,mq=on"};
 	struct err e = ERR_INIT;
 
+	if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, cable))
+		abort();
+	snprintf(netdev, sizeof(netdev), "dgram,id=n,local.type=fd,local.str=%d", cable[0]);
 	if (config_parse(&config, ARRAY_SIZE(argv), argv, &e) || loop_init_main(&e))
 		goto fail;
 	clock_use_manual(1000000000ull * NS_PER_SEC);
@@ -97,6 +105,25 @@ static void build(void)
 fail:
 	fprintf(stderr, "%s\n", e.msg);
 	abort();
+}
+
+/* A frame from the network, to the card's own address or to anybody's; what it sent meanwhile is taken away. */
+static void network(struct input *in)
+{
+	uint8_t frame[4096] = {0x52, 0x54, 0x00, 0x12, 0x34, 0x56};
+	unsigned how = (unsigned)take(in, 1);
+	size_t len = how & 1 ? take(in, 2) % sizeof(frame) : 64;
+
+	if (how & 2)
+		put_be16(frame + 12, 0x8100);
+	memcpy(frame + (how & 4 ? 0 : 16), in->p, MIN(in->left, (size_t)64));
+	if (send(cable[1], frame, len, 0) < 0 && how & 8)
+		idle(); /* full: it is read as fast as the card wants */
+	while (!(how & 16) && recv(cable[1], frame, sizeof(frame), 0) >= 0)
+		;
+	if (how & 32)
+		net_set_link("n", how & 64, NULL);
+	idle();
 }
 
 static void set_flag(void *opaque)
@@ -170,6 +197,8 @@ static void one_step(struct input *in)
 	case 15:
 		if (op & 16)
 			save();
+		else if (dev == 3)
+			network(in);
 		else
 			chardev_ring_write(chardev_find("c1"), in->p, MIN(in->left, (size_t)64));
 		break;
