@@ -203,6 +203,8 @@ static int start(struct run *run, struct err *e)
 		r = control_start(run->board, e);
 	if (!r)
 		r = process_drop_privileges(c, e);
+	if (c->sandbox)
+		net_forbid_helpers();
 	if (!r && c->sandbox)
 		r = sandbox_enter(SANDBOX_MAIN, e);
 	if (!r)

@@ -131,6 +131,8 @@ void nic_set_queues(struct nic *n, unsigned active);
 struct netdev *netdev_open(struct opts *o, struct err *e);
 /* netdev_del: also while a NIC uses it, which then sees its link go down, as QEMU does. */
 int netdev_remove(const char *id, struct err *e);
+/* The sandbox is about to close: scripts and helpers of taps opened later are refused. */
+void net_forbid_helpers(void);
 void netdev_close_all(void); /* at exit, after the machine has gone */
 /* set_link: name is a netdev, which takes its NIC's link along, or a NIC. -ENODEV. */
 int net_set_link(const char *name, bool up, struct err *e);

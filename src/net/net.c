@@ -19,9 +19,11 @@
 #define SHORT_AT_ONCE   16
 
 static const struct netdev_ops *const backends[] = {
+	&netdev_bridge_ops,
 	&netdev_dgram_ops,
 	&netdev_socket_ops,
 	&netdev_stream_ops,
+	&netdev_tap_ops,
 };
 
 static const struct netdev_ops *test_backend;
@@ -47,9 +49,11 @@ static bool link_up(const struct netdev *d)
 
 static bool wants(const struct netdev *d, unsigned queue)
 {
+	if (d->nic && queue >= d->nic->active)
+		return false;
 	if (!link_up(d))
 		return true; /* to throw them away */
-	return !guest_paused && queue < d->nic->active && (d->nic->want & BIT(queue));
+	return !guest_paused && (d->nic->want & BIT(queue));
 }
 
 /* Main thread, NIC's lock held if there is one. */

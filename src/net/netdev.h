@@ -182,6 +182,15 @@ void net_stream_want(struct net_stream *s, bool on);
 /* bound: where it listens, len 0: it does not. */
 void net_stream_describe(const struct net_stream *s, const struct net_address *bound, char *buf, size_t size);
 
-extern const struct netdev_ops netdev_socket_ops, netdev_dgram_ops, netdev_stream_ops;
+/* ---- helper.c ---- */
+/* Run script with the interface's name and wait. */
+int net_run_script(const char *script, const char *ifname, struct err *e);
+/* Prepare a script to be run later: a descriptor for net_run_script_at_end(), or -errno. */
+int net_script_at_end(const char *script, const char *ifname, struct err *e);
+void net_run_script_at_end(int fd); /* and wait, but not for ever; -1 is fine */
+/* A tap that the helper has put on the bridge, or -errno. */
+int net_bridge_helper(const char *helper, const char *bridge, struct err *e);
+
+extern const struct netdev_ops netdev_tap_ops, netdev_bridge_ops, netdev_socket_ops, netdev_dgram_ops, netdev_stream_ops;
 
 #endif

@@ -3,11 +3,18 @@
 #include <check.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
+#include <linux/if_tun.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -693,6 +700,190 @@ START_TEST(passed_descriptors)
 }
 END_TEST
 
+/* ---- taps: in a network namespace of the test's own ---- */
+
+static bool in_namespace(void)
+{
+	static bool told;
+	int fd;
+
+	if (unshare(CLONE_NEWNET) && unshare(CLONE_NEWUSER | CLONE_NEWNET)) {
+		if (!told)
+			fprintf(stderr, "tap tests skipped: no network namespace: %s\n", strerror(errno));
+		told = true;
+		return false;
+	}
+	fd = open("/dev/net/tun", O_RDWR);
+	if (fd < 0) {
+		fprintf(stderr, "tap tests skipped: /dev/net/tun: %s\n", strerror(errno));
+		return false;
+	}
+	close(fd);
+	return true;
+}
+
+/* The host's side of the interface: up, and a packet socket on it. */
+static int host_side(const char *name)
+{
+	int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct sockaddr_ll sll = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL)};
+	struct ifreq ifr = {0};
+
+	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", name);
+	ck_assert(!ioctl(fd, SIOCGIFINDEX, &ifr));
+	sll.sll_ifindex = ifr.ifr_ifindex;
+	ifr.ifr_flags = IFF_UP;
+	ck_assert(!ioctl(fd, SIOCSIFFLAGS, &ifr));
+	ck_assert(!bind(fd, (struct sockaddr *)&sll, sizeof(sll)));
+	return fd;
+}
+
+/* The kernel announces itself on a new interface as well: only frames of our own type count. */
+static void fill_frame(uint8_t *frame, size_t len, uint8_t fill)
+{
+	memset(frame, fill, len);
+	memset(frame, 0xff, 6);
+	put_be16(frame + 12, 0x88b5);
+}
+
+static bool host_gets(int fd, uint8_t fill)
+{
+	uint8_t buf[4096];
+	ssize_t n;
+
+	while ((n = recv(fd, buf, sizeof(buf), 0)) > 0)
+		if (n >= FRAME && buf[13] == fill && buf[n - 1] == fill)
+			return true;
+	return false;
+}
+
+START_TEST(tap_frames)
+{
+	uint8_t frame[1514];
+	int fd;
+
+	if (!in_namespace())
+		return;
+	OPEN("tap,id=n,ifname=vt0,script=no,downscript=no");
+	fd = host_side("vt0");
+	ck_assert(!attach(&a, "nic0", "n", 1));
+	want(&a, 1000);
+	fill_frame(frame, sizeof(frame), 5);
+	ck_assert_int_eq(send(fd, frame, sizeof(frame), 0), sizeof(frame));
+	WAIT(a.len == sizeof(frame));
+	ck_assert(!memcmp(a.got, frame, sizeof(frame)));
+	ck_assert(send_frame(&a, FRAME, 7));
+	WAIT(host_gets(fd, 7));
+	a.room = 200;
+	a.errors = false;
+	send(fd, frame, sizeof(frame), 0);
+	WAIT(a.errors);
+	ck_assert_uint_ge(stats(&a).rx_dropped, 1);
+	/* vnet headers: the NIC sees them from here on. */
+	a.room = sizeof(a.got);
+	ck_assert_uint_eq(nic_offloads(&a.nic) & NET_CSUM, NET_CSUM);
+	ck_assert(!nic_set_vnet_header(&a.nic, 12));
+	nic_set_offloads(&a.nic, NET_CSUM | NET_TSO4);
+	send(fd, frame, sizeof(frame), 0);
+	WAIT(a.len == sizeof(frame) + 12);
+	ck_assert(!memcmp(a.got + 12, frame, sizeof(frame)));
+	nic_detach(&a.nic);
+	ck_assert(!attach(&a, "nic0", "n", 1)); /* another NIC that knows no headers */
+	want(&a, 1000);
+	send(fd, frame, sizeof(frame), 0);
+	WAIT(a.len == sizeof(frame));
+	close(fd);
+}
+END_TEST
+
+START_TEST(tap_queues)
+{
+	struct iovec iov = {.iov_base = a.got, .iov_len = FRAME};
+	int fd;
+
+	if (!in_namespace())
+		return;
+	REFUSED("invalid with fd=", "tap,id=n,fd=3,ifname=x");
+	REFUSED("vhostforce=on", "tap,id=n,script=no,vhostforce=on");
+	OPEN("tap,id=n,ifname=vt0,script=no,downscript=no,queues=2");
+	ck_assert_int_eq(attach(&a, "nic0", "n", 1), -EINVAL);
+	ck_assert_ptr_nonnull(strstr(e.msg, "2 queue pairs"));
+	ck_assert(!attach(&a, "nic0", "n", 4));
+	fd = host_side("vt0");
+	fill_frame(a.got, FRAME, 9);
+	a.got[13] = 9;
+	for (unsigned q = 0; q < 4; q++)
+		ck_assert(netdev_send(&a.nic, q, &iov, 1));
+	ck_assert_uint_eq(stats(&a).tx_packets, 2); /* the others have no cable */
+	ck_assert(host_gets(fd, 9) && host_gets(fd, 9) && !host_gets(fd, 9));
+	nic_set_queues(&a.nic, 1);
+	ck_assert(netdev_send(&a.nic, 1, &iov, 1));
+	ck_assert_uint_eq(stats(&a).tx_packets, 2);
+	nic_set_queues(&a.nic, 2);
+	ck_assert(netdev_send(&a.nic, 1, &iov, 1));
+	ck_assert_uint_eq(stats(&a).tx_packets, 3);
+	idle();
+	close(fd);
+}
+END_TEST
+
+START_TEST(tap_scripts)
+{
+	char path[128], made[160];
+	FILE *f;
+
+	if (!in_namespace())
+		return;
+	snprintf(path, sizeof(path), "%s/script", dir);
+	REFUSED("script=no runs none", "tap,id=n,script=%s,downscript=no", path);
+	f = fopen(path, "w");
+	fprintf(f, "#!/bin/sh\nip link show $1 >/dev/null && touch %s/$1.0\n", dir); /* the interface is there, also at the end */
+	fclose(f);
+	chmod(path, 0700);
+	OPEN("tap,id=n,ifname=vt0,script=%s,downscript=%s", path, path);
+	snprintf(made, sizeof(made), "%s/vt0.0", dir);
+	ck_assert(!unlink(made));
+	ck_assert(!netdev_remove("n", &e)); /* waits for the second */
+	ck_assert(!unlink(made));
+	f = fopen(path, "w");
+	fprintf(f, "#!/bin/sh\nexit 3\n");
+	fclose(f);
+	REFUSED("failed with status 3", "tap,id=n,ifname=vt0,script=%s", path);
+	net_forbid_helpers();
+	REFUSED("the sandbox is closed", "tap,id=n,ifname=vt0,script=%s", path);
+	unlink(path);
+}
+END_TEST
+
+START_TEST(tap_passed_and_lost)
+{
+	struct ifreq ifr = {.ifr_flags = IFF_TAP | IFF_NO_PI};
+	int fd, ctl;
+
+	if (!in_namespace())
+		return;
+	fd = open("/dev/net/tun", O_RDWR | O_CLOEXEC);
+	REFUSED("is not a tap", "tap,id=n,fd=%d", dup(fd));
+	strcpy(ifr.ifr_name, "vt0");
+	ck_assert(!ioctl(fd, TUNSETIFF, &ifr));
+	ck_assert(!fd_name_set("passed", fd, &e));
+	OPEN("tap,id=n,fd=passed,vhost=off");
+	ck_assert(!attach(&a, "nic0", "n", 1));
+	ck_assert_uint_eq(nic_offloads(&a.nic), 0);
+	ck_assert_int_eq(nic_set_vnet_header(&a.nic, 10), -ENOTSUP);
+	want(&a, 1000);
+	ctl = host_side("vt0");
+	ck_assert(send_frame(&a, FRAME, 3));
+	WAIT(host_gets(ctl, 3));
+	/* Somebody deletes the interface: one warning, no busy loop. */
+	ck_assert_int_eq(system("ip link del vt0"), 0);
+	idle();
+	ck_assert_int_eq(loop_step(loop_main(), 0), 0);
+	ck_assert(send_frame(&a, FRAME, 3));
+	close(ctl);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("net");
@@ -724,6 +915,10 @@ int main(void)
 	tcase_add_test(t, unix_datagrams);
 	tcase_add_test(t, multicast_bus);
 	tcase_add_test(t, passed_descriptors);
+	tcase_add_test(t, tap_frames);
+	tcase_add_test(t, tap_queues);
+	tcase_add_test(t, tap_scripts);
+	tcase_add_test(t, tap_passed_and_lost);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
