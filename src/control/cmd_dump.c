@@ -16,7 +16,9 @@
 #include "vmm/debug.h"
 #include "vmm/fdset.h"
 #include "vmm/kvm.h"
+#include "vmm/log.h"
 #include "vmm/module.h"
+#include "vmm/vmcoreinfo.h"
 
 static const struct qmp_type dump_format =
 	QMP_ENUM("DumpGuestMemoryFormat", "elf", "kdump-zlib", "kdump-lzo", "kdump-snappy", "win-dmp");
@@ -69,6 +71,33 @@ static struct cpu_regs *read_cpus(struct board *board, unsigned *n, struct err *
 	return r;
 }
 
+#define GUEST_NOTE_MAX (1u << 20)
+
+/* The note of the guest's kernel, where it told of one; malloc'ed. The guest stands still. What it tells may be nonsense:
+   then the dump goes without. */
+static uint8_t *read_guest_note(struct board *board, const struct dump *d, size_t *size)
+{
+	struct vmcoreinfo v = vmcoreinfo_get(board);
+	uint8_t *note;
+
+	*size = 0;
+	if (v.format == VMCOREINFO_NONE)
+		return NULL;
+	if (v.format != VMCOREINFO_ELF || v.size > GUEST_NOTE_MAX) {
+		log_warn("control", "the guest's note is left out: format %u, %u bytes", v.format, v.size);
+		return NULL;
+	}
+	note = xzalloc(v.size + 1);
+	if (dump_read(d, v.addr, note, v.size) == v.size)
+		*size = dump_note_size(note, v.size);
+	if (!*size) {
+		log_warn("control", "the guest's note is left out: there is none at 0x%llx", (unsigned long long)v.addr);
+		free(note);
+		return NULL;
+	}
+	return note;
+}
+
 /* ---- dump-guest-memory ---- */
 
 static struct {
@@ -78,6 +107,7 @@ static struct {
 	struct dump dump;
 	const struct kdump_codec *codec; /* NULL: ELF */
 	struct cpu_regs *cpus;
+	uint8_t *guest_note;
 	int fd, ret;
 	bool active, sparse, was_running;
 	enum { NONE, ACTIVE, COMPLETED, FAILED } status;
@@ -109,6 +139,14 @@ static void write_dump(struct work *w)
 			    : dump_write(&job.dump, w, job.fd, job.sparse, &job.e);
 }
 
+static void forget_guest(void)
+{
+	free(job.cpus);
+	job.cpus = NULL;
+	free(job.guest_note);
+	job.guest_note = NULL;
+}
+
 static void dump_written(struct work *w)
 {
 	struct err e = ERR_INIT;
@@ -127,8 +165,7 @@ static void dump_written(struct work *w)
 		machine_cont(job.board, &e);
 	if (job.later)
 		qmp_later_finish(job.later, job.ret ? NULL : json_object(), &job.e);
-	free(job.cpus);
-	job.cpus = NULL;
+	forget_guest();
 }
 
 /* Where a hole may be left instead of zeroes: in a file that has nothing there. */
@@ -223,10 +260,10 @@ static json_t *dump_guest_memory(struct qmp_call *call, struct err *e)
 	job.later = NULL;
 	job.cpus = read_cpus(call->board, &job.dump.n_cpus, e);
 	job.dump.cpus = job.cpus;
+	job.dump.guest_note = job.guest_note = read_guest_note(call->board, &job.dump, &job.dump.guest_note_size);
 	if (!job.cpus || work_start(&job.work, e)) {
 		close(job.fd);
-		free(job.cpus);
-		job.cpus = NULL;
+		forget_guest();
 		if (job.was_running)
 			machine_cont(call->board, &job.e);
 		return NULL;

@@ -171,7 +171,8 @@ static void put_section(struct dump_out *o, size_t n_headers)
 static void build_head(struct file *f)
 {
 	struct dump_out *o = &f->head, notes = {.wide = o->wide};
-	size_t n = !!f->d->n_cpus + put_loads(f, false), header = o->wide ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr);
+	size_t n = (f->d->n_cpus || f->d->guest_note_size) + put_loads(f, false);
+	size_t header = o->wide ? sizeof(Elf64_Phdr) : sizeof(Elf32_Phdr);
 	uint64_t at = (o->wide ? sizeof(Elf64_Ehdr) : sizeof(Elf32_Ehdr)) + n * header, offset;
 
 	dump_put_notes(&notes, f->d);

@@ -36,12 +36,16 @@ struct dump {
 	bool paging;            /* program headers for linear addresses, through the guest's page tables */
 	const struct cpu_regs *cpus;
 	unsigned n_cpus;
+	const uint8_t *guest_note; /* the guest kernel's own (VMCOREINFO), as dump_note_size() accepts it; or NULL */
+	size_t guest_note_size;
 	uint64_t total, done; /* bytes of memory; done: atomic, for progress */
 };
 
 /* Write it to fd from its position on; pages of zeroes become holes where `sparse`. 0, -ECANCELED or -errno with e. */
 int dump_write(struct dump *d, struct work *w, int fd, bool sparse, struct err *e);
 void dump_measure(struct dump *d); /* sets total */
+/* Bytes, with padding, of the ELF note at the beginning of `note`; 0: there is none that fits into `len` bytes. */
+size_t dump_note_size(const uint8_t *note, size_t len);
 
 /* dump_walk.c: every range of linear memory that r's page tables map to memory in d->ram, ascending and merged. Page
    tables are the guest's: -E2BIG when they are absurdly large or go in circles. */

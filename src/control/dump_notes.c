@@ -127,6 +127,18 @@ void dump_put_notes(struct dump_out *o, const struct dump *d)
 		put_prstatus(o, &d->cpus[i], i);
 	for (unsigned i = 0; i < d->n_cpus; i++)
 		put_qemu_note(o, &d->cpus[i]);
+	for (size_t i = 0; i < d->guest_note_size; i++)
+		dump_put(o, d->guest_note[i], 1);
+}
+
+size_t dump_note_size(const uint8_t *note, size_t len)
+{
+	uint64_t size;
+
+	if (len < sizeof(Elf64_Nhdr))
+		return 0;
+	size = sizeof(Elf64_Nhdr) + ALIGN_UP((uint64_t)get_le32(note), 4u) + ALIGN_UP((uint64_t)get_le32(note + 4), 4u);
+	return size <= len ? (size_t)size : 0;
 }
 
 bool dump_long_mode(const struct dump *d)

@@ -119,17 +119,37 @@ static int write_header(struct kdump *k, uint32_t sub_header_pages)
 	return r;
 }
 
-/* struct kdump_sub_header; the notes follow it. */
+/* Linux tells where it was loaded in its VMCOREINFO: "NUMBER(phys_base)=...". Text of the guest's, maybe without an end. */
+static uint64_t phys_base(const uint8_t *text, size_t len)
+{
+	static const char key[] = "\nNUMBER(phys_base)=";
+	const uint8_t *at = memmem(text, len, key, strlen(key));
+	char number[24] = "";
+
+	if (!at)
+		return 0;
+	at += strlen(key);
+	memcpy(number, at, MIN(sizeof(number) - 1, len - (size_t)(at - text)));
+	return (uint64_t)strtoll(number, NULL, 10);
+}
+
+/* struct kdump_sub_header; the notes follow it, the guest's own last. */
 static void put_sub_header(struct kdump *k, struct dump_out *o, size_t notes)
 {
+	size_t guest = k->d->guest_note_size, info = 0, info_size = 0; /* info: in the guest's note, behind its name */
+
+	if (guest) {
+		info = 12 + ALIGN_UP((size_t)get_le32(k->d->guest_note), (size_t)4);
+		info_size = get_le32(k->d->guest_note + 4);
+	}
 	k->notes_at = DUMP_PAGE + (o->wide ? 104 : 80);
-	dump_put_word(o, 0); /* phys_base */
+	dump_put_word(o, guest ? phys_base(k->d->guest_note + info, info_size) : 0);
 	dump_put(o, 1, 4);   /* dump_level: pages of zeroes are stored once */
 	dump_put(o, 0, 4);   /* split */
 	dump_put_word(o, 0);
 	dump_put_word(o, 0); /* of split files: first and last page */
-	dump_put(o, 0, 8);
-	dump_put_word(o, 0); /* VMCOREINFO */
+	dump_put(o, guest ? k->notes_at + notes - guest + info : 0, 8);
+	dump_put_word(o, info_size); /* VMCOREINFO */
 	dump_put(o, k->notes_at, 8);
 	dump_put_word(o, notes);
 	dump_put(o, 0, 8);

@@ -12,6 +12,7 @@
 #include "board.h"
 #include "vmm/cmos.h"
 #include "vmm/fw_cfg.h"
+#include "vmm/vmcoreinfo.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -181,6 +182,16 @@ static int publish_pvpanic(struct board *b, struct err *e)
 	return fw_cfg_add_file(b, "etc/pvpanic-port", port, sizeof(port), e);
 }
 
+static int publish_vmcoreinfo(struct board *b, struct err *e)
+{
+	uint8_t empty[VMCOREINFO_SIZE];
+
+	if (!device_find_class(b, "vmcoreinfo"))
+		return 0;
+	vmcoreinfo_initial(empty);
+	return fw_cfg_add_writable(b, VMCOREINFO_FILE, empty, sizeof(empty), NULL, NULL, e);
+}
+
 /* -fw_cfg [name=]NAME,file=FILE | string=TEXT */
 static int publish_user_file(struct board *b, struct opt_item *i, struct err *e)
 {
@@ -227,7 +238,7 @@ int firmware_publish(struct board *b, struct err *e)
 {
 	static int (*const steps[])(struct board *, struct err *) = {
 		publish_items,  publish_memory_map, publish_boot,    publish_splash,     publish_system_states,
-		publish_smbios, publish_acpi,       publish_pvpanic, publish_user_files,
+		publish_smbios, publish_acpi,       publish_pvpanic, publish_vmcoreinfo, publish_user_files,
 	};
 	int ret = 0;
 	if (!device_find_class(b, "fw_cfg_io"))

@@ -90,6 +90,39 @@ class Dump(unittest.TestCase):
         self.assertEqual((physical, size), (0x1ff000, 0x2000))
         self.assertEqual(self.memory(0x200000, 4), b"\xde\xad\xbe\xef")
 
+    def test_guest_note(self):
+        """The guest's kernel tells of its note through fw_cfg; nonsense is left out with a word in the log."""
+        vmm = Vmm("-qtest", "unix:@DIR@/qtest,server=on,wait=off", "-m", "8", "-device", "vmcoreinfo")
+        self.addCleanup(vmm.close)
+        board = vmm.qtest()
+        self.addCleanup(board.close)
+
+        def tell(guest_format, size, address):
+            board.ask("outw 0x510 0x19")
+            names = bytes(int(board.ask("inb 0x511").split()[-1], 16) for _ in range(4 + 64 * 30))
+            at = names.index(b"etc/vmcoreinfo\0") - 8
+            key = int.from_bytes(names[at + 4:at + 6], "big")
+            board.ask("write 0x8000 0x10 0x" + struct.pack("<HHIQ", 0, guest_format, size, address).hex())
+            board.ask("write 0x7000 0x10 0x" + struct.pack(">IIQ", key << 16 | 0x18, 16, 0x8000).hex())
+            board.ask("outl 0x514 0x0")
+            board.ask("outl 0x518 0x00700000")
+
+        def notes():
+            path = vmm.path("core")
+            vmm.qmp.command("dump-guest-memory", paging=False, protocol=f"file:{path}")
+            return subprocess.run(["readelf", "-n", path], stdout=subprocess.PIPE, text=True, check=True).stdout
+
+        note = struct.pack("<III12s", 11, 8, 0, b"VMCOREINFO") + b"OSREL=1\n"
+        board.ask(f"write 0x300000 {len(note):#x} 0x{note.hex()}")
+        self.assertNotIn("VMCOREINFO", notes())
+        tell(1, len(note), 0x300000)
+        self.assertIn("VMCOREINFO", notes())
+        for bad in ((2, len(note), 0x300000), (1, 0, 0x300000), (1, len(note) - 1, 0x300000), (1, 0xffffffff, 0x300000),
+                    (1, 64, 0x7ffff0), (1, 64, 1 << 60)):
+            tell(*bad)
+            self.assertNotIn("VMCOREINFO", notes(), bad)
+        self.assertIn("the guest's note is left out", vmm.stderr())
+
     def test_running_guest_goes_on(self):
         self.qmp.command("dump-guest-memory", paging=False, protocol=f"file:{self.core}")
         self.qmp.wait_event("STOP")

@@ -1,6 +1,7 @@
 /* fw_cfg: ports, DMA and the items the board publishes. */
 #include "fwcfg_client.h"
 #include "vmm/fw_cfg.h"
+#include "vmm/vmcoreinfo.h"
 
 #include <unistd.h>
 
@@ -188,6 +189,42 @@ START_TEST(writable_file_takes_dma_writes)
 }
 END_TEST
 
+/* The guest's kernel tells where its note is; that travels, and a reset forgets it. */
+START_TEST(vmcoreinfo_is_the_guests_to_write)
+{
+	struct board *b = bench_new("-m 16 -device vmcoreinfo");
+	static const uint8_t told[] = {0, 0, 1, 0, 0, 2, 0, 0, 0, 0x50, 0x34, 0x12, 0, 0, 0, 0};
+	uint8_t file[VMCOREINFO_SIZE];
+	uint16_t key;
+	uint32_t len;
+
+	ck_assert_uint_eq(vmcoreinfo_get(b).format, VMCOREINFO_NONE);
+	ck_assert(fw_find(b, "etc/vmcoreinfo", &key, &len));
+	ck_assert_uint_eq(len, VMCOREINFO_SIZE);
+	fw_read_key(b, key, file, len);
+	ck_assert_mem_eq(file, "\1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", len);
+	bench_write(b, 0x8000, told, sizeof(told));
+	ck_assert_uint_eq(fw_dma(b, (uint32_t)key << 16 | FW_SELECT | FW_WRITE, sizeof(told), 0x8000), 0);
+	for (int i = 0; i < 2; i++) {
+		struct vmcoreinfo v = vmcoreinfo_get(b);
+		ck_assert_uint_eq(v.format, VMCOREINFO_ELF);
+		ck_assert_uint_eq(v.size, 0x200);
+		ck_assert_uint_eq(v.addr, 0x12345000);
+		b = bench_save_load(b);
+	}
+	bench_reset(b);
+	ck_assert_uint_eq(vmcoreinfo_get(b).format, VMCOREINFO_NONE);
+	fw_read_key(b, key, file, len);
+	ck_assert_mem_eq(file, "\1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", len);
+	bench_free(b);
+	b = bench_new("-m 16");
+	ck_assert(!fw_find(b, "etc/vmcoreinfo", &key, &len));
+	ck_assert_uint_eq(vmcoreinfo_get(b).format, VMCOREINFO_NONE);
+	bench_free(b);
+	ck_assert_ptr_nonnull(strstr(bench_new_fails("-m 16 -device vmcoreinfo -device vmcoreinfo"), "at most one"));
+}
+END_TEST
+
 START_TEST(update_replaces_contents)
 {
 	struct board *b = bench_new("-m 16 -fw_cfg name=opt/t,string=old");
@@ -286,6 +323,7 @@ int main(void)
 	tcase_add_test(t, dma_selects_reads_and_skips);
 	tcase_add_test(t, dma_errors_are_reported);
 	tcase_add_test(t, writable_file_takes_dma_writes);
+	tcase_add_test(t, vmcoreinfo_is_the_guests_to_write);
 	tcase_add_test(t, update_replaces_contents);
 	tcase_add_test(t, position_survives_save);
 	tcase_add_test(t, boot_order_names_devices);

@@ -91,6 +91,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		null = open("/dev/null", O_WRONLY | O_CLOEXEC);
 	if (size < 10)
 		return 0;
+	if (dump_note_size(data, size) > size)
+		abort();
 	memset(ram, 0, sizeof(ram));
 	fill(&regs, ram, data, size);
 	if (!dump_walk(&d, &regs, &maps, &e)) {

@@ -330,6 +330,32 @@ START_TEST(test_no_space)
 }
 END_TEST
 
+/* The guest's own note comes after the CPUs'; what is none, or does not fit, is not taken for one. */
+START_TEST(test_guest_note)
+{
+	static const uint8_t note[] = "\13\0\0\0\5\0\0\0\0\0\0\0VMCOREINFO\0\0A=1\n\n\0\0";
+	uint8_t broken[sizeof(note)];
+
+	ck_assert_uint_eq(dump_note_size(note, sizeof(note)), 32);
+	ck_assert_uint_eq(dump_note_size(note, 32), 32);
+	ck_assert_uint_eq(dump_note_size(note, 31), 0);
+	ck_assert_uint_eq(dump_note_size(note, 11), 0);
+	memcpy(broken, note, sizeof(note));
+	put_le32(broken + 4, 0xffffffff);
+	ck_assert_uint_eq(dump_note_size(broken, sizeof(broken)), 0);
+	put_le32(broken, 0xfffffff0);
+	ck_assert_uint_eq(dump_note_size(broken, sizeof(broken)), 0);
+	d.guest_note = note;
+	d.guest_note_size = 32;
+	d.n_cpus = 0;
+	write_core(true);
+	ck_assert_uint_eq(header(0)->p_type, PT_NOTE);
+	ck_assert_uint_eq(header(0)->p_filesz, 32);
+	ck_assert_mem_eq(written + header(0)->p_offset, note, 32);
+	munmap(written, written_size);
+}
+END_TEST
+
 /* ---- kdump ---- */
 
 /* Stands for a compressor: a page of one value becomes 8 bytes, others stay. */
@@ -500,6 +526,25 @@ START_TEST(test_kdump_32_bit)
 }
 END_TEST
 
+START_TEST(test_kdump_guest_note)
+{
+	static const uint8_t note[] = "\13\0\0\0\33\0\0\0\0\0\0\0VMCOREINFO\0\0A=1\nNUMBER(phys_base)=-4096\0";
+	const uint8_t *sub;
+
+	d.n_cpus = 0;
+	d.guest_note = note;
+	d.guest_note_size = dump_note_size(note, sizeof(note));
+	ck_assert_uint_eq(d.guest_note_size, 52);
+	write_kdump();
+	sub = flat + PAGE;
+	ck_assert_uint_eq(get_le32(sub), (uint32_t)-4096);
+	ck_assert(!memcmp(flat + get_le32(sub + 32), "A=1\nNUMBER", 10));
+	ck_assert_uint_eq(get_le32(sub + 40), 27);
+	ck_assert_uint_eq(get_le32(sub + 56), 52);
+	free(flat);
+}
+END_TEST
+
 START_TEST(test_kdump_fails)
 {
 	struct work w = {.cancelled = true};
@@ -533,6 +578,7 @@ int main(void)
 	tcase_add_test(t, test_circles);
 	tcase_add_test(t, test_wild_root);
 	tcase_add_loop_test(t, test_core_physical, 0, 2);
+	tcase_add_test(t, test_guest_note);
 	tcase_add_test(t, test_core_paging_and_filter);
 	tcase_add_test(t, test_core_many_headers);
 	tcase_add_test(t, test_core_32_bit);
@@ -541,6 +587,7 @@ int main(void)
 	tcase_add_test(t, test_kdump);
 	tcase_add_test(t, test_kdump_all_of_it);
 	tcase_add_test(t, test_kdump_32_bit);
+	tcase_add_test(t, test_kdump_guest_note);
 	tcase_add_test(t, test_kdump_fails);
 	tcase_set_timeout(t, 60);
 	suite_add_tcase(s, t);

@@ -53,6 +53,7 @@ struct fw_file {
 	uint8_t *data; /* owned unless writable >= 0 */
 	uint32_t len;
 	int writable; /* index into fw_cfg.writable, or -1 */
+	uint8_t *initial; /* of a writable file: what it is after a reset */
 	void (*written)(void *opaque, const uint8_t *data, size_t len);
 	void *opaque;
 };
@@ -212,12 +213,19 @@ int fw_cfg_add_writable(struct board *board, const char *name, const void *data,
 	struct fw_file *f;
 	if (!s)
 		return -ENODEV;
+	uint8_t *initial;
 	if (len > WRITABLE_MAX || s->n_writable == WRITABLE_FILES)
 		return err_set(e, ENOSPC, "fw_cfg: writable file '%s': at most %d files of %d bytes", name,
 			       WRITABLE_FILES, WRITABLE_MAX);
+	int ret = copy_in(&initial, data, len, name, e);
+	if (ret < 0)
+		return ret;
 	pthread_mutex_lock(s->dev.lock);
-	int ret = file_insert(s, name, &f, e);
-	if (ret == 0) {
+	ret = file_insert(s, name, &f, e);
+	if (ret < 0) {
+		free(initial);
+	} else {
+		f->initial = initial;
 		f->writable = s->n_writable++;
 		struct fw_writable *w = &s->writable[f->writable];
 		w->len = f->len = len;
@@ -227,6 +235,20 @@ int fw_cfg_add_writable(struct board *board, const char *name, const void *data,
 		f->opaque = opaque;
 		directory_update(s);
 	}
+	pthread_mutex_unlock(s->dev.lock);
+	return ret;
+}
+
+int fw_cfg_read_file(struct board *board, const char *name, void *buf, size_t len)
+{
+	struct fw_cfg *s = find(board, NULL);
+	if (!s)
+		return -ENOENT;
+	pthread_mutex_lock(s->dev.lock);
+	const struct fw_file *f = file_find(s, name);
+	if (f)
+		memcpy(buf, f->data, MIN(len, (size_t)f->len));
+	int ret = f ? (int)MIN(f->len, (uint32_t)INT32_MAX) : -ENOENT;
 	pthread_mutex_unlock(s->dev.lock);
 	return ret;
 }
@@ -444,8 +466,7 @@ static void fw_cfg_destroy(struct device *dev)
 	for (unsigned i = 0; i < s->n_items; i++)
 		free(s->items[i].data);
 	for (unsigned i = 0; i < s->n_files; i++)
-		if (s->files[i].writable < 0)
-			free(s->files[i].data);
+		free(s->files[i].writable < 0 ? s->files[i].data : s->files[i].initial);
 }
 
 static void fw_cfg_reset(struct device *dev)
@@ -453,6 +474,9 @@ static void fw_cfg_reset(struct device *dev)
 	struct fw_cfg *s = DEVICE(dev, struct fw_cfg);
 	select_item(s, KEY_SIGNATURE);
 	s->dma_addr = 0;
+	for (unsigned i = 0; i < s->n_files; i++)
+		if (s->files[i].writable >= 0)
+			memcpy(s->files[i].data, s->files[i].initial, s->files[i].len);
 }
 
 static const struct state_field writable_fields[] = {
