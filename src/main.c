@@ -218,6 +218,14 @@ static void stop(struct run *run)
 {
 	control_stop(); /* first: no command may find a machine half gone */
 	migration_shutdown();
+	if (migration_guest_torn()) {
+		/* Threads wait for pages that nobody brings. Only the process's end keeps them from going on with zeros in their
+		   place, and from writing those to the guest's disks. */
+		chardev_close_all();
+		chardev_restore_terminal();
+		process_cleanup();
+		_exit(machine_exit_status(run->board));
+	}
 	machine_free(run->board);
 	display_stop();
 	netdev_close_all();

@@ -221,6 +221,13 @@ bool block_active(void);
    with the image named. Does nothing if active. */
 int block_activate_all(struct err *e);
 void block_inactivate_all(void); /* release every lock; flush first */
+/*
+ * Before a hand-over: could the other process take the locks? The one that has them marks its images with a number that only
+ * the two know; the other then asks whether each of its (inactive) images is marked so, or else could be locked now.
+ * -EAGAIN, the image named: somebody else has it. Images on file systems without locks and with locking=off pass.
+ */
+void block_mark_all(uint64_t mark, bool on);
+int block_check_locks(uint64_t mark, struct err *e);
 
 /* BLOCK_IO_ERROR and DEVICE_TRAY_MOVED go here (data: JSON object). The machine registers once; fn may be called on any
    thread under device locks: a leaf. */

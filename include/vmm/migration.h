@@ -36,6 +36,9 @@ const char *migration_status_name(enum migration_status s);
 void migration_init(struct board *b);
 /* At exit: ends whatever is going on and joins its threads; a guest that is not handed over stays ours. */
 void migration_shutdown(void);
+/* After that: the guest ran here by post-copy, and a part of its memory never came. Nothing of it may run on, not even for the
+   moment it takes to be stopped. */
+bool migration_guest_torn(void);
 
 /* migrate: uri is tcp:HOST:PORT, unix:PATH, fd:NAME-OR-NUMBER or exec:COMMAND. resume: go on with a post-copy whose
    connection broke. */

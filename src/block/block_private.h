@@ -71,6 +71,9 @@ struct block_driver {
 	/* Take what excludes other processes, and forget what they may have changed; or release it. Optional. */
 	int (*activate)(struct block_node *n, struct err *e);
 	void (*inactivate)(struct block_node *n);
+	/* See block_mark_all(). Optional, all or none. */
+	void (*mark)(struct block_node *n, uint64_t mark, bool on);
+	int (*check_lock)(struct block_node *n, uint64_t mark, struct err *e);
 };
 
 struct block_node {
@@ -111,6 +114,10 @@ const char *probe_format(const uint8_t *head, size_t len);
 /* lock.c: QEMU's image locks on fd. wait-free; -EAGAIN with a message naming the image; -ENOLCK: no locks here. */
 int image_lock(int fd, bool write, const char *path, struct err *e);
 void image_unlock(int fd);
+int image_lock_test(int fd, bool write, const char *path, struct err *e); /* could it be locked? takes nothing */
+int image_mark(int fd, uint64_t mark); /* be recognized by who knows the number; -errno */
+bool image_is_marked(int fd, uint64_t mark);
+void image_unmark(int fd, uint64_t mark);
 
 /* block.c */
 /* A request is done; any thread. Its done() runs later on the main loop. */

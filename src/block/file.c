@@ -95,6 +95,8 @@ static void file_close(struct block_node *n)
 static int file_reopen(struct block_node *n, const struct node_config *c, struct err *e);
 static int file_activate(struct block_node *n, struct err *e);
 static void file_inactivate(struct block_node *n);
+static void file_mark(struct block_node *n, uint64_t mark, bool on);
+static int file_check_lock(struct block_node *n, uint64_t mark, struct err *e);
 
 static int file_resize(struct block_node *n, uint64_t size, struct err *e)
 {
@@ -128,6 +130,8 @@ static const struct block_driver driver_file = {
 	.reopen = file_reopen,
 	.activate = file_activate,
 	.inactivate = file_inactivate,
+	.mark = file_mark,
+	.check_lock = file_check_lock,
 };
 static const struct block_driver driver_host_device = {
 	.name = "host_device",
@@ -137,6 +141,8 @@ static const struct block_driver driver_host_device = {
 	.reopen = file_reopen,
 	.activate = file_activate,
 	.inactivate = file_inactivate,
+	.mark = file_mark,
+	.check_lock = file_check_lock,
 };
 
 /* Refuse what is neither a file nor a block device; before open(2), which would block on a FIFO. */
@@ -306,6 +312,27 @@ static void file_inactivate(struct block_node *n)
 
 	if (f->lock)
 		image_unlock(f->fd);
+}
+
+static void file_mark(struct block_node *n, uint64_t mark, bool on)
+{
+	struct image_file *f = n->priv;
+
+	if (!f->lock)
+		return;
+	if (!on)
+		image_unmark(f->fd, mark);
+	else if (image_mark(f->fd, mark))
+		log_debug("block", "%s: cannot be marked", n->filename); /* no locks here: nobody misses it */
+}
+
+static int file_check_lock(struct block_node *n, uint64_t mark, struct err *e)
+{
+	struct image_file *f = n->priv;
+
+	if (!f->lock || image_is_marked(f->fd, mark))
+		return 0;
+	return image_lock_test(f->fd, !n->readonly, n->filename, e) == -EAGAIN ? -EAGAIN : 0;
 }
 
 static int open_image(struct block_node *n, const struct node_config *c, struct err *e)

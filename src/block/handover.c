@@ -35,3 +35,20 @@ int block_activate_all(struct err *e)
 		block_inactivate_all();
 	return r;
 }
+
+void block_mark_all(uint64_t mark, bool on)
+{
+	for (struct block_node *n = node_next(NULL); n; n = node_next(n))
+		if (n->drv->mark)
+			n->drv->mark(n, mark, on);
+}
+
+int block_check_locks(uint64_t mark, struct err *e)
+{
+	int r = 0;
+
+	for (struct block_node *n = node_next(NULL); inactive && !r && n; n = node_next(n))
+		if (n->drv->check_lock)
+			r = n->drv->check_lock(n, mark, e);
+	return r;
+}

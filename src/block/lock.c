@@ -3,6 +3,10 @@
  * holds shared OFD locks on byte 100 + n for each permission n it uses and on byte 200 + n for each permission it does
  * not let others have. A conflict is another process's lock on the opposite byte. So two readers go together, a writer
  * excludes readers and writers, and QEMU and vmm exclude each other.
+ *
+ * Whose a lock is cannot be asked (an OFD lock has no owner). So a process that wants to be recognized as the one that has an
+ * image, by another that opened perhaps the same, puts one more shared lock on a byte far behind any image's end, whose number only
+ * the two know: a mark. It is seen through every path to the file, and from other hosts where locks are.
  */
 #include "src/block/block_private.h"
 
@@ -10,6 +14,8 @@
 #include <fcntl.h>
 
 enum { LOCK_PERM = 100, LOCK_UNSHARED = 200 };
+#define MARK_FIRST (INT64_C(1) << 60)
+#define MARK_MASK  ((UINT64_C(1) << 56) - 1)
 enum { PERM_CONSISTENT_READ, PERM_WRITE, PERM_WRITE_UNCHANGED, PERM_RESIZE };
 static const char *const perm_names[] = {"consistent read", "write", "write unchanged", "resize"};
 
@@ -42,10 +48,34 @@ static int conflict(int fd, off_t byte, const char *what, int perm, const char *
 	return 0;
 }
 
+static unsigned used_perms(bool write)
+{
+	return write ? BIT(PERM_CONSISTENT_READ) | BIT(PERM_WRITE) : BIT(PERM_CONSISTENT_READ);
+}
+
+static unsigned unshared_perms(bool write)
+{
+	return write ? BIT(PERM_WRITE) : BIT(PERM_WRITE) | BIT(PERM_RESIZE);
+}
+
+int image_lock_test(int fd, bool write, const char *path, struct err *e)
+{
+	for (int i = 0; i <= PERM_RESIZE; i++) {
+		int r = 0;
+
+		if (used_perms(write) & BIT(i))
+			r = conflict(fd, LOCK_UNSHARED + i, "", i, path, e);
+		if (!r && unshared_perms(write) & BIT(i))
+			r = conflict(fd, LOCK_PERM + i, "shared ", i, path, e);
+		if (r)
+			return r;
+	}
+	return 0;
+}
+
 int image_lock(int fd, bool write, const char *path, struct err *e)
 {
-	unsigned used = write ? BIT(PERM_CONSISTENT_READ) | BIT(PERM_WRITE) : BIT(PERM_CONSISTENT_READ);
-	unsigned unshared = write ? BIT(PERM_WRITE) : BIT(PERM_WRITE) | BIT(PERM_RESIZE);
+	unsigned used = used_perms(write), unshared = unshared_perms(write);
 
 	for (int i = 0; i <= PERM_RESIZE; i++) {
 		int r = 0;
@@ -62,17 +92,29 @@ int image_lock(int fd, bool write, const char *path, struct err *e)
 			return -ENOLCK;
 		}
 	}
-	for (int i = 0; i <= PERM_RESIZE; i++) {
-		int r = 0;
+	return image_lock_test(fd, write, path, e);
+}
 
-		if (used & BIT(i))
-			r = conflict(fd, LOCK_UNSHARED + i, "", i, path, e);
-		if (!r && unshared & BIT(i))
-			r = conflict(fd, LOCK_PERM + i, "shared ", i, path, e);
-		if (r)
-			return r;
-	}
-	return 0;
+static off_t mark_byte(uint64_t mark)
+{
+	return (off_t)(MARK_FIRST + (int64_t)(mark & MARK_MASK));
+}
+
+int image_mark(int fd, uint64_t mark)
+{
+	return lock_byte(fd, mark_byte(mark));
+}
+
+bool image_is_marked(int fd, uint64_t mark)
+{
+	return byte_taken(fd, mark_byte(mark)) > 0;
+}
+
+void image_unmark(int fd, uint64_t mark)
+{
+	struct flock fl = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = mark_byte(mark), .l_len = 1};
+
+	fcntl(fd, F_OFD_SETLK, &fl);
 }
 
 void image_unlock(int fd)

@@ -25,7 +25,8 @@
 #include "vmm/fdset.h"
 #include "vmm/log.h"
 
-#define USER_TIMEOUT_MS 30000 /* TCP: data unacknowledged for so long end the connection */
+#define USER_TIMEOUT_MS 30000 /* TCP: data or probes unacknowledged for so long end the connection */
+#define KEEPALIVE_S	10    /* of silence until the first probe */
 
 /* ---- parsing ---- */
 
@@ -221,12 +222,15 @@ bool address_allowed(int fd, char *text, size_t size)
 
 /* ---- connecting ---- */
 
-static void tune(int fd)
+/* On other sockets each of these fails, which is all right. */
+void address_tune(int fd)
 {
-	int one = 1, timeout = USER_TIMEOUT_MS;
+	int one = 1, timeout = USER_TIMEOUT_MS, idle = KEEPALIVE_S, interval = KEEPALIVE_S / 2;
 
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
 }
 
@@ -261,7 +265,7 @@ static int connect_one(int family, const struct sockaddr *sa, socklen_t len, int
 		return r;
 	}
 	if (family != AF_UNIX)
-		tune(fd);
+		address_tune(fd);
 	return fd;
 }
 

@@ -1,6 +1,10 @@
 /*
  * What the two ends compare before a page is sent, besides the machine description: memory blocks and disks. Each refusal
  * names the thing, what the source has and what is here.
+ *
+ * Disks must be there, of the same size, and such that nobody but the source can be using them: it has marked the images it has
+ * locked with the session's number (block_mark_all()), so that they are recognized whatever their path is here, on this
+ * host or another one. The locks themselves change hands at the switch-over.
  */
 #include "session.h"
 
@@ -205,5 +209,8 @@ int check_drives(const uint8_t *data, size_t len, struct err *e)
 		if (ret)
 			return ret;
 	}
-	return r.p == r.end ? 0 : damaged("drives", e);
+	if (r.p != r.end)
+		return damaged("drives", e);
+	ret = block_check_locks(session.id, e);
+	return ret ? err_prefix(e, "the guest's disks") : 0;
 }

@@ -7,10 +7,12 @@
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <unistd.h>
+#include "postcopy_destination.h"
 #include "ram_send.h"
 #include "save.h"
 #include "session.h"
 #include "source.h"
+#include "vmm/block.h"
 #include "vmm/clock.h"
 #include "vmm/hotplug.h"
 #include "vmm/log.h"
@@ -40,12 +42,18 @@ void migration_shutdown(void)
 	destination_stop();
 	restore_stop();
 	announce_stop();
-	session_free_blocks();
+	if (!migration_guest_torn()) /* else the thread that serves faults still looks at them */
+		session_free_blocks();
 	session.running = false;
 	tls_use(NULL, NULL);
 	props_free(migration_parameter_props, &session.params);
 	close(session.cancel_fd);
 	session.board = NULL;
+}
+
+bool migration_guest_torn(void)
+{
+	return postcopy_on() && postcopy_left();
 }
 
 bool migration_busy(void)
@@ -81,7 +89,7 @@ static void reset_session(void)
 
 	while (read(session.cancel_fd, &junk, sizeof(junk)) > 0)
 		;
-	session.cancel_asked = session.continue_asked = session.postcopy_asked = session.handing_over = false;
+	session.cancel_asked = session.continue_asked = session.postcopy_asked = session.handing_over = session.unconfirmed = false;
 	session.err = ERR_INIT;
 	session.info = (struct migration_info){ 0 };
 	session.caps = caps_now();
@@ -151,11 +159,15 @@ int migration_start(const char *uri, bool resume, struct err *e)
 		r = describe_drives(&st->drives, &st->drives_len, e);
 	if (r >= 0) {
 		session_begin_outgoing();
+		block_mark_all(session.id, true);
 		r = session_thread(&session.thread, "migration", source_thread, st, e);
 		session.running = r >= 0;
+		if (r >= 0)
+			return 0;
+		block_mark_all(session.id, false);
+		machine_hold_devices(session.board, false);
+		session_status(MIGRATION_FAILED);
 	}
-	if (r >= 0)
-		return 0;
 	if (st->fd >= 0)
 		close(st->fd);
 	free(st->description);
@@ -171,7 +183,9 @@ int migration_cancel(struct err *e)
 	if (!session.running || !session.outgoing)
 		return 0; /* as QEMU: nothing to cancel is no error */
 	pthread_mutex_lock(&session.lock);
-	late = session.handing_over || session.status == MIGRATION_POSTCOPY_PAUSED;
+	/* "go" of a post-copy that may not have arrived: the operator can look there, and decide. */
+	late = (session.handing_over || session.status == MIGRATION_POSTCOPY_PAUSED) &&
+	       !(session.unconfirmed && session.status == MIGRATION_POSTCOPY_PAUSED);
 	if (!late)
 		session.cancel_asked = true;
 	pthread_cond_broadcast(&session.cond);

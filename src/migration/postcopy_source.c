@@ -24,6 +24,7 @@ static struct {
 	struct address address; /* where a recovery goes; the connecting thread's */
 	int fd;
 	bool connecting; /* session.lock */
+	bool end_said;	 /* END was sent on this connection: nothing waits here */
 } post;
 
 /* ---- requests ---- */
@@ -63,6 +64,8 @@ int source_postcopy_missing(struct source *s, struct err *e)
 {
 	int r = 0;
 
+	post.requests = 0;
+	post.end_said = false;
 	for (unsigned i = 0; !r && i < session.n_blocks; i++) {
 		struct wire_runs w = { 0 };
 		uint8_t *payload;
@@ -137,9 +140,26 @@ static int resume_on(struct source *s, struct channel *c, struct err *e)
 	if (!r) {
 		ram_send_rewind();
 		r = read_missing(s, e);
+		ram_send_recount();
 	}
 	c->stall_ms = 0;
 	return r;
+}
+
+static const char *what_next(void)
+{
+	bool unconfirmed;
+
+	pthread_mutex_lock(&session.lock);
+	unconfirmed = session.unconfirmed;
+	pthread_mutex_unlock(&session.lock);
+	if (unconfirmed)
+		return "the guest may run at the destination: if that says postcopy-paused, give migrate with resume a way to it; if it has "
+		       "ended, migrate_cancel leaves the guest paused here";
+	if (post.end_said)
+		return "every page was sent: if the destination says completed, the guest is there as a whole and this vmm can be ended; "
+		       "else give migrate with resume a way to it";
+	return "the guest waits at the destination for pages that are here: give migrate with resume a way to it";
 }
 
 /* The connection is gone: wait until the operator gives us another. -ECANCELED: vmm ends. */
@@ -150,8 +170,7 @@ static int recover(struct source *s, struct err *why)
 	int r;
 
 	do {
-		log_error("migration", "post-copy: %s; the guest waits at the destination for pages that are here: give migrate with "
-				       "resume a way to it", why->msg);
+		log_error("migration", "post-copy: %s; %s", why->msg, what_next());
 		pthread_mutex_lock(&session.lock);
 		session.err = *why;
 		pthread_mutex_unlock(&session.lock);
@@ -173,6 +192,9 @@ static int recover(struct source *s, struct err *why)
 		*why = ERR_INIT;
 		r = resume_on(s, next, why);
 	} while (r);
+	pthread_mutex_lock(&session.lock);
+	session.unconfirmed = false;
+	pthread_mutex_unlock(&session.lock);
 	session_status(MIGRATION_POSTCOPY_ACTIVE);
 	return 0;
 }
@@ -186,7 +208,7 @@ static void *connect_thread(void *arg)
 	(void)arg;
 	if (!c) {
 		log_error("migration", "post-copy: %s", e.msg);
-		session_status(MIGRATION_POSTCOPY_PAUSED);
+		session_status(MIGRATION_POSTCOPY_PAUSED); /* the next try waits for the end of this one, see source_resume() */
 	}
 	pthread_mutex_lock(&session.lock);
 	if (!c)
@@ -204,6 +226,8 @@ int source_resume(const struct address *a, int fd, struct err *e)
 	int r;
 
 	pthread_mutex_lock(&session.lock);
+	while (post.connecting) /* one that failed and said so has only to end */
+		pthread_cond_wait(&session.cond, &session.lock);
 	post.address = *a;
 	post.fd = fd;
 	post.connecting = true;
@@ -233,13 +257,12 @@ static void keep_queue_short(struct channel *c)
 /* Everything the bitmaps hold, requests first; until the destination says that it has all. */
 static int push(struct source *s, struct err *e)
 {
-	bool end_said = false;
-
+	post.end_said = false;
 	keep_queue_short(s->main);
 	for (;;) {
 		struct wire_record rec;
 		uint8_t raw[WIRE_HEADER], *payload;
-		int r = channel_wait(s->main, end_said ? -1 : 0, e);
+		int r = channel_wait(s->main, post.end_said ? -1 : 0, e);
 
 		if (r < 0)
 			return r;
@@ -247,7 +270,7 @@ static int push(struct source *s, struct err *e)
 			r = ram_send_some(PUSH_PAGES, e);
 			if (r == 0) {
 				r = channel_put(s->main, WIRE_END, 0, NULL, 0, e);
-				end_said = true;
+				post.end_said = true;
 			}
 			if (r < 0)
 				return r;
@@ -259,7 +282,7 @@ static int push(struct source *s, struct err *e)
 		if (r)
 			return r;
 		if (rec.type == WIRE_REQUEST) /* what is asked for after the end went out before it: the two crossed */
-			r = end_said ? 0 : serve_request(s, payload, rec.length, e);
+			r = post.end_said ? 0 : serve_request(s, payload, rec.length, e);
 		else if (rec.type != WIRE_COMPLETE)
 			r = err_set(e, EBADMSG, "the destination answered '%s' during post-copy", wire_type_name(rec.type));
 		free(payload);
@@ -268,17 +291,21 @@ static int push(struct source *s, struct err *e)
 	}
 }
 
-int source_postcopy(struct source *s, struct err *e)
+int source_postcopy(struct source *s, bool broken, struct err *e)
 {
-	int r;
+	int r = 0;
 
-	session_status(MIGRATION_POSTCOPY_ACTIVE);
 	pthread_mutex_lock(&session.lock);
+	session.unconfirmed = broken;
 	__atomic_store_n(&session.limit.bytes_per_s, session.params.max_postcopy_bandwidth, __ATOMIC_RELAXED);
 	pthread_mutex_unlock(&session.lock);
-	s->main->stall_ms = 0;
-	ram_send_rewind();
-	while ((r = push(s, e)) != 0) {
+	if (!broken) {
+		session_status(MIGRATION_POSTCOPY_ACTIVE);
+		s->main->stall_ms = 0;
+		ram_send_rewind();
+	}
+	while (broken || (r = push(s, e)) != 0) {
+		broken = false;
 		if (session_cancelled())
 			break;
 		r = recover(s, e);

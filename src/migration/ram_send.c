@@ -260,6 +260,12 @@ void ram_send_mark(unsigned block, uint64_t first, uint64_t count)
 
 void ram_send_unmark(unsigned block, uint64_t first, uint64_t count)
 {
+	const unsigned long *map = session.block[block].bitmap;
+	uint64_t waited = 0;
+
+	for (uint64_t n = first; n < first + count; n++)
+		waited += map[n / 64] >> n % 64 & 1;
+	__atomic_sub_fetch(&ram.pending, waited, __ATOMIC_RELAXED);
 	set_range(session.block[block].bitmap, first, first + count, false);
 }
 
@@ -270,6 +276,16 @@ void ram_send_rewind(void)
 	ram.failed = false;
 	ram.small_only = false;
 	__atomic_store_n(&ram.stop, false, __ATOMIC_RELAXED);
+}
+
+void ram_send_recount(void)
+{
+	uint64_t pending = 0;
+
+	for (unsigned i = 0; i < session.n_blocks; i++)
+		for (uint64_t w = 0; w <= session.block[i].pages / 64; w++)
+			pending += (uint64_t)__builtin_popcountl(session.block[i].bitmap[w]);
+	__atomic_store_n(&ram.pending, pending, __ATOMIC_RELAXED);
 }
 
 void ram_send_stop(void)

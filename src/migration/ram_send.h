@@ -28,6 +28,7 @@ void ram_send_stats(struct ram_send_stats *s);
 void ram_send_mark(unsigned block, uint64_t first, uint64_t count);
 void ram_send_unmark(unsigned block, uint64_t first, uint64_t count);
 void ram_send_rewind(void);
+void ram_send_recount(void); /* after a recovery's marks: what waits now */
 void ram_send_stop(void); /* any thread: end the round early, what it did not send stays in the bitmaps; until rewind */
 void ram_send_use(struct channel *c);
 void ram_send_retire(const struct channel *c); /* a main channel that broke: what it carried still counts */

@@ -10,6 +10,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <unistd.h>
+#include "vmm/block.h"
 #include "vmm/crash.h"
 #include "vmm/hotplug.h"
 #include "vmm/log.h"
@@ -106,6 +107,8 @@ static void reap(void *opaque)
 	pthread_mutex_unlock(&session.lock);
 	if (s == MIGRATION_FAILED && session.outgoing)
 		log_error("migration", "%s", end->err.msg);
+	if (session.outgoing)
+		block_mark_all(session.id, false);
 	if (session.board)
 		machine_hold_devices(session.board, false);
 	session_status(s);

@@ -38,6 +38,7 @@ struct session {
 	bool handover;		 /* mode=cpr-transfer: memory stays where it is */
 	bool postcopy_asked;	 /* lock */
 	bool handing_over;	 /* lock: "go" was sent or received: too late to cancel */
+	bool unconfirmed;	 /* lock: post-copy broke after "go", before anything said that it arrived */
 	int cancel_fd;
 	enum migration_status status; /* lock */
 	struct err err;		 /* lock: why it failed */
@@ -117,6 +118,8 @@ int address_take_fd(const struct address *a, bool incoming, struct err *e);
 void address_peer(int fd, char *text, size_t size);
 bool address_allowed(int fd, char *text, size_t size); /* -migration-allow; text: the peer */
 bool address_is_remote(int fd); /* TCP beyond loopback */
+/* A connection that is ours, connected or accepted: small answers go at once, a peer that vanished is noticed. */
+void address_tune(int fd);
 void address_warn_plain(int fd); /* TCP without TLS beyond loopback: one warning */
 
 /* switchover.c: the machine's part of a hand-over; functions for main_call(). */
@@ -144,7 +147,7 @@ void switchover_run(struct main_call *c);	/* destination: run it or leave it as 
 void switchover_arrived_paused(struct main_call *c); /* destination: state is here, but nobody said go */
 const char *switchover_state_to_send(const struct switchover *s);
 
-/* source.c, destination.c: thread functions. */
+/* source.c: thread function; destination_listen.c. */
 void *source_thread(void *arg);	     /* struct source_start */
 int destination_listen(const char *uri, struct err *e); /* main thread */
 void destination_stop(void);				/* main thread, at exit */

@@ -164,6 +164,7 @@ struct channel *source_connect(const struct address *a, int fd, struct err *e)
 		fd = address_connect(a, session.cancel_fd, e);
 	if (fd < 0)
 		return NULL;
+	address_tune(fd);
 	if (a->kind == ADDRESS_UNIX)
 		snprintf(peer, sizeof(peer), "unix:%.300s", a->path);
 	else if (a->kind == ADDRESS_TCP)
@@ -609,8 +610,9 @@ void *source_thread(void *arg)
 	source_throttle(0);
 	if (!r)
 		r = switch_over(&s, &e);
-	if (!r && s.postcopy)
-		r = source_postcopy(&s, &e);
+	/* Once GO was said the destination may have begun to run: then the rest of its memory is here and nowhere else. */
+	if (s.postcopy && (!r || (s.gone && !session_closing())))
+		r = source_postcopy(&s, r, &e);
 	if (!r)
 		r = main_call(same_host() ? handover_done : switchover_done, NULL, &e);
 	else

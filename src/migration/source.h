@@ -27,10 +27,10 @@ struct channel *source_connect(const struct address *a, int fd, struct err *e);
 void source_drop_main(struct source *s);
 
 /* postcopy_source.c. missing: tell which pages will come later. request: true if the record was a request, now answered.
-   postcopy: after RUNNING, until the destination has everything. resume: main thread; where a recovery goes to. */
+   postcopy: after GO, until the destination has everything; broken: the connection was lost before RUNNING (e says why). resume: main thread; where a recovery goes to. */
 int source_postcopy_missing(struct source *s, struct err *e);
 bool source_postcopy_request(struct source *s, uint16_t type, const uint8_t *payload, size_t len, int *result, struct err *e);
-int source_postcopy(struct source *s, struct err *e);
+int source_postcopy(struct source *s, bool broken, struct err *e);
 int source_resume(const struct address *a, int fd, struct err *e);
 
 /* Let every vCPU sleep so many percent of its time. */
