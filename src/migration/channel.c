@@ -68,6 +68,8 @@ static int cancelled(struct channel *c, struct err *e)
 
 static int gone(struct channel *c, int err, struct err *e)
 {
+	if (err == EFAULT) /* what we read into: a back end's file system is full, a limit was reached */
+		return err_set(e, ENOMEM, "%s: there is no memory for the guest's pages (is its back end full?)", c->peer);
 	if (!err || err == EPIPE || err == ECONNRESET)
 		return err_set(e, EPIPE, "%s: the other side closed the connection", c->peer);
 	if (c->tls && err == EPERM)

@@ -102,14 +102,15 @@ def cpu_model(cpus=1):
 
 
 def poll(condition, timeout, what="the condition", interval=0.02):
-    """Call condition() until it returns something true; return that or raise TimeoutError."""
+    """Call condition() until it returns something true; return that or raise TimeoutError. what may be a function: how things are
+    when the time is over."""
     deadline = time.monotonic() + timeout * SLOW
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > deadline:
-            raise TimeoutError(f"waited {timeout * SLOW:.0f} s for {what}")
+            raise TimeoutError(f"waited {timeout * SLOW:.0f} s for {what() if callable(what) else what}")
         time.sleep(interval)
 
 

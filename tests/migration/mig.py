@@ -30,12 +30,15 @@ def tsc_hz():
 
 
 class Dirtier(vmmtest.Guest):
-    """A guest that dirties `size` MiB from `start` on, `rate` pages a second (0: as fast as it can)."""
+    """A guest that dirties `size` MiB from `start` on, `rate` pages a second (0: as fast as it can), with all its vCPUs; disk: and
+    checks and writes sectors of the first disk."""
 
-    def __init__(self, *args, memory=64, size=16, start=32, rate=0, quiet=0, **options):
-        line = f"start={start}M size={size}M rate={rate} tsc={tsc_hz()} quiet={quiet}"
-        self.options = dict(memory=memory, size=size, start=start, rate=rate, quiet=quiet, **options)
+    def __init__(self, *args, memory=64, size=16, start=32, rate=0, quiet=0, disk=0, **options):
+        line = f"start={start}M size={size}M rate={rate} tsc={tsc_hz()} quiet={quiet} disk={disk} cpus={options.get('cpus', 1)}"
+        self.options = dict(memory=memory, size=size, start=start, rate=rate, quiet=quiet, disk=disk, **options)
         super().__init__("-kernel", assets.payload("dirtier"), "-append", line, *args, memory=memory, **options)
+
+    second_rounds = 0
 
     def running(self):
         """Wait until it dirties."""
@@ -45,9 +48,12 @@ class Dirtier(vmmtest.Guest):
     def check(self, timeout=60):
         """Every page is as it was left: (rounds, longest gap in TSC ticks)."""
         self.serial.send("x")
-        match = self.serial.wait_for(rb"(PASS dirtier rounds=(\d+) gap=(\d+)\r|FAIL.*\r)", timeout)
+        match = self.serial.wait_for(rb"(PASS dirtier rounds=(\d+) gap=(\d+)(?: second=(\d+))?\r|FAIL.*\r)", timeout)
         if not match[2]:
             raise AssertionError(match[0].decode())
+        if self.options.get("cpus", 1) > 1:
+            assert int(match[4]) > self.second_rounds, "the second vCPU stands still"
+            self.second_rounds = int(match[4])
         return int(match[2]), int(match[3])
 
     def alive(self):
@@ -78,7 +84,7 @@ class Dirtier(vmmtest.Guest):
         """Wait until the migration has one of these states; query-migrate's answer."""
         wanted = wanted or ENDED
         return vmmtest.poll(lambda: (lambda i: i if i.get("status") in wanted else None)(self.info()), timeout,
-                            f"migration status {wanted}, it is {self.info()}")
+                            lambda: f"migration status {wanted}, it is {self.info()}")
 
     def address(self):
         """Where an incoming vmm listens, as migrate's uri."""

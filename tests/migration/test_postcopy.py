@@ -1,5 +1,6 @@
 """Post-copy: the guest runs at the destination before its memory is there, and a broken connection is no end."""
 
+import socket
 import unittest
 
 import mig
@@ -67,6 +68,58 @@ class Postcopy(unittest.TestCase):
                 self.assertEqual(info["status"], "completed", info)
                 b.migration("completed")
                 b.alive()
+
+    def test_half_open(self):
+        """The source knows that the connection is gone, the destination does not: the source's coming back tells it."""
+        with mig.Dirtier(**BUSY) as a:
+            a.running()
+            with mig.twin(a) as b, mig.Proxy(b.address()) as p:
+                self.start(a, b, p.uri, bandwidth=24 << 20)
+                p.hold_at = p.forwarded                 # nothing goes through any more, not even the end
+                self.assertTrue(p.holding.wait(20))
+                a.qmp.command("migrate-pause")
+                a.migration("postcopy-paused")
+                self.assertEqual(b.info()["status"], "postcopy-active")
+                a.params(max_postcopy_bandwidth=0)
+                a.qmp.execute("migrate", {"uri": b.address(), "resume": True})
+                self.assertEqual(a.migration("completed", "postcopy-paused", timeout=120)["status"], "completed")
+                b.migration("completed")
+                b.alive()
+
+    def test_main_loop_waits(self):
+        """The destination's main thread itself waits for a page when the connection breaks: the recovery does not need it."""
+        with mig.Dirtier(**BUSY) as a:
+            a.running()
+            with mig.twin(a) as b, mig.Proxy(b.address()) as p:
+                address = b.address()
+                self.start(a, b, p.uri, bandwidth=24 << 20)
+                p.cut()
+                a.migration("postcopy-paused")
+                b.migration("postcopy-paused")
+                last = (BUSY["start"] + BUSY["size"] << 20) - 4096
+                b.qmp.send_raw(b'{"execute": "human-monitor-command", "id": 1, "arguments": {"command-line": "xp /1gx %d"}}\n' % last)
+                b.qmp.sock.settimeout(1)
+                with self.assertRaises(TimeoutError):
+                    b.qmp.sock.recv(1, socket.MSG_PEEK)
+                b.qmp.sock.settimeout(60)
+                a.params(max_postcopy_bandwidth=0)
+                a.qmp.execute("migrate", {"uri": address, "resume": True})
+                self.assertEqual(a.migration("completed", "postcopy-paused", timeout=120)["status"], "completed")
+                self.assertIn("return", b.qmp.receive())
+                b.migration("completed")
+                b.alive()
+
+    def test_quit_while_pages_are_missing(self):
+        """vmm ends at once, and nothing of the guest runs on with zeros in place of its memory."""
+        with mig.Dirtier(**BUSY) as a:
+            a.running()
+            with mig.twin(a) as b, mig.Proxy(b.address()) as p:
+                self.start(a, b, p.uri, bandwidth=8 << 20)
+                p.cut()
+                b.migration("postcopy-paused")
+                b.qmp.command("quit")
+                b.wait_exit(10)
+                self.assertNotIn(b"FAIL", bytes(b.serial.data))
 
     def test_refusals(self):
         """Commands at the wrong time, a destination that was not told."""

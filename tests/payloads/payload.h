@@ -14,6 +14,9 @@ int payload_main(void);
 /* Call fn(a, b) at CPL 0 and return its result.  Not from within such a function. */
 long ring0(long (*fn)(long, long), long a, long b);
 
+/* Run fn(arg) on the second processor (APIC id 1) at CPL 3. fn does not return, and uses no ports. Once. */
+void start_cpu(void (*fn)(void *), void *arg);
+
 /* Interrupt handlers, called at CPL 0 with the vector; NULL: report and stop.  Vectors 32..63. */
 extern void (*irq_handler[64])(unsigned vector);
 

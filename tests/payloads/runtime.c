@@ -310,3 +310,34 @@ void payload_start(void)
     }
     payload_exit(payload_main());
 }
+
+/* ---- the second processor ---- */
+
+#define TRAMPOLINE 0x8000
+#define APIC_SVR   0xfee000f0ul
+#define APIC_ICR   0xfee00300ul
+
+extern const char ap_start[], ap_end[];
+extern void (*ap_function)(void *);
+extern void *ap_argument;
+
+static void ipi(uint32_t apic_id, uint32_t command)
+{
+    *(volatile uint32_t *)(APIC_ICR + 0x10) = apic_id << 24;
+    *(volatile uint32_t *)APIC_ICR = command;
+    while (*(volatile uint32_t *)APIC_ICR & 1 << 12)
+        ;
+}
+
+void start_cpu(void (*fn)(void *), void *arg)
+{
+    volatile char *to = (volatile char *)TRAMPOLINE;
+
+    ap_function = fn;
+    ap_argument = arg;
+    for (size_t i = 0; i < (size_t)(ap_end - ap_start); i++)
+        to[i] = ap_start[i];
+    *(volatile uint32_t *)APIC_SVR = 0x1ff; /* software enable */
+    ipi(1, 0x4500);                         /* INIT, assert */
+    ipi(1, 0x4600 | TRAMPOLINE >> 12);      /* SIPI */
+}

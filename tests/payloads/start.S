@@ -139,6 +139,60 @@ start64:
         iretq
 
 /*
+ * Another processor, from its start-up IPI (real mode, CS:IP = 0800:0000, this code copied to 0x8000) to fn(arg) at CPL 3; see
+ * start_cpu() in runtime.c. It has no TSS: it takes no exceptions and has no ports.
+ */
+        .globl ap_start, ap_end, ap_function, ap_argument
+        .code16
+ap_start:
+        cli
+        xorw %ax, %ax
+        movw %ax, %ds
+        lgdtl 0x8000 + ap_gdt_pointer - ap_start
+        movl $CR0_PE, %eax
+        movl %eax, %cr0
+        ljmpl $0x08, $ap32
+        .balign 4
+ap_gdt_pointer:
+        .word 0x3f
+        .long gdt
+ap_end:
+        .code32
+ap32:
+        movl $0x18, %eax
+        movl %eax, %ds
+        movl %eax, %ss
+        movl $ap_stack0_top, %esp
+        movl %cr4, %eax
+        orl $CR4_PAE, %eax
+        movl %eax, %cr4
+        movl $pml4, %eax
+        movl %eax, %cr3
+        movl $MSR_EFER, %ecx
+        rdmsr
+        orl $EFER_LME, %eax
+        wrmsr
+        movl %cr0, %eax
+        orl $CR0_PG | CR0_PE, %eax
+        movl %eax, %cr0
+        lgdt gdt_pointer
+        ljmp $0x10, $ap64
+        .code64
+ap64:
+        movq $ap_stack0_top, %rsp
+        lidt idt_pointer
+        movl $0x2b, %eax
+        movl %eax, %ds
+        movl %eax, %es
+        movq ap_argument, %rdi
+        pushq $0x2b
+        pushq $ap_stack3_top - 8
+        pushq $0x002
+        pushq $0x33
+        pushq ap_function
+        iretq
+
+/*
  * Interrupt entry: 16 bytes per vector, then one common frame.  Vectors 8, 10-14 and 17 come with
  * an error code; the others get a 0.
  */
@@ -261,5 +315,13 @@ stack0: .skip 16384
 stack0_top:
 stack3: .skip 65536
 stack3_top:
+        .skip 4096
+ap_stack0_top:
+        .skip 16384
+ap_stack3_top:
+ap_function:
+        .skip 8
+ap_argument:
+        .skip 8
 
         .section .note.GNU-stack, "", @progbits
