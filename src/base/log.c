@@ -24,6 +24,7 @@ static const struct {
 	{"chardev", "serial and socket back ends"},
 	{"control", "QMP, events, metrics"},
 	{"display", "screens, VNC, keyboard maps"},
+	{"e1000", "Intel gigabit Ethernet"},
 	{"fdc", "floppy controller"},
 	{"floppy", "floppy drives"},
 	{"fw_cfg", "firmware configuration interface"},

@@ -53,7 +53,7 @@ static size_t add_devices(char **argv)
 		for (size_t i = 0; i < ARRAY_SIZE(given); i++)
 			skip |= !strcmp((*c)->name, given[i]);
 		for (const struct prop *p = (*c)->props; p && p->name; p++)
-			skip |= p->type == PROP_DRIVE || p->type == PROP_NETDEV || p->type == PROP_CHARDEV;
+			skip |= p->type == PROP_DRIVE || p->type == PROP_CHARDEV; /* a NIC does without a network */
 		if (skip)
 			continue;
 		argv[n++] = "-device";
