@@ -5,6 +5,7 @@ gen-qmp-man.py VMM EXAMPLES OUTPUT
 """
 
 import json
+import os
 import re
 import socket
 import subprocess
@@ -101,6 +102,18 @@ def read_examples(path):
     return examples
 
 
+def read_left_out(path):
+    """(reason, names), in the order of the file."""
+    groups = []
+    with open(path, encoding="ascii") as stream:
+        for line in stream:
+            if line.startswith("= "):
+                groups.append((line[2:].strip(), []))
+            elif line.strip() and not line.startswith("#"):
+                groups[-1][1].extend(line.split())
+    return groups
+
+
 def type_text(schema, name):
     """A type in a word or two."""
     entry = schema.get(name, {})
@@ -125,6 +138,7 @@ def members(schema, entry, out):
 
 def main(vmm, examples, output):
     version, manual, schema = ask(vmm)
+    left_out = read_left_out(os.path.join(os.path.dirname(examples), "qmp-left-out.txt"))
     examples = read_examples(examples)
     out = [HEAD.replace("@VERSION@", re.sub("^vmm-", "", version["package"])), ".SH COMMANDS"]
     for command in sorted(manual["commands"], key=lambda c: c["name"].lower()):
@@ -158,6 +172,14 @@ def main(vmm, examples, output):
         elif entry["meta-type"] == "enum" and len(entry["values"]) > 12:
             out.append(".SS " + quote(entry["name"]))
             out.append(quote(", ".join(entry["values"])))
+    out.append('.SH "LEFT OUT"\nOf QEMU 7.2: commands, arguments as COMMAND.ARGUMENT, events. The command is then not found, the argument')
+    out.append("refused by name.")
+    for reason, names in left_out:
+        out.append(".PP\n" + quote(reason))
+        for title, events in (("", False), ("Events: ", True)):
+            words = [n.removeprefix("event:") for n in names if n.startswith("event:") == events]
+            if words:
+                out.append(".br\n" + title + quote(" ".join(words)))
     out.append(TAIL)
     with open(output, "w", encoding="utf-8") as stream:
         stream.write("\n".join(out))

@@ -161,6 +161,8 @@ int block_reopen(struct opts *o, size_t n, struct err *e);
 bool block_is_node(const struct block *b); /* a -blockdev node, not a drive */
 /* QMP block_resize: a regular file grows or shrinks, a block device must have the size already. A multiple of 512. */
 int block_resize(struct block *b, uint64_t size, struct err *e);
+/* QMP block-set-write-threshold: BLOCK_WRITE_THRESHOLD once a write ends beyond that many bytes; 0: never. */
+int block_set_write_threshold(const char *node_name, uint64_t bytes, struct err *e);
 /* An empty file for a new image: its fd, locked against other users of the image; one that exists is cut to nothing.
    Path as fdset_open(). */
 int block_create_file(const char *path, struct err *e);
@@ -207,6 +209,7 @@ struct block_info {
 	const char *parent_name; /* nodes: the one below; NULL: none */
 	uint64_t size;
 	uint64_t written_end; /* nodes and drives: end of the highest write so far */
+	uint64_t write_threshold;
 };
 void block_get_info(const struct block *b, struct block_info *info);
 bool block_node_at(size_t i, struct block_info *info); /* every node, also those without a name of their own */

@@ -116,6 +116,7 @@ static void node_info(const struct block_node *n, struct block_info *info)
 		.snapshot = !strcmp(n->drv->name, "overlay"),
 		.size = n->size,
 		.written_end = __atomic_load_n(&bottom->written_end, __ATOMIC_RELAXED),
+		.write_threshold = __atomic_load_n(&bottom->write_threshold, __ATOMIC_RELAXED),
 	};
 }
 
@@ -127,6 +128,20 @@ bool block_node_at(size_t i, struct block_info *info)
 			return true;
 		}
 	return false;
+}
+
+int block_set_write_threshold(const char *node_name, uint64_t bytes, struct err *e)
+{
+	struct block_node *n = node_find(node_name);
+
+	if (!n)
+		return err_set_class(e, ERR_GENERIC, ENOENT, "Device '%.200s' not found", node_name);
+	while (n->file) /* where writes end up */
+		n = n->file;
+	__atomic_store_n(&n->write_threshold, 0, __ATOMIC_RELEASE);
+	snprintf(n->threshold_name, sizeof(n->threshold_name), "%s", node_name);
+	__atomic_store_n(&n->write_threshold, bytes, __ATOMIC_RELEASE);
+	return 0;
 }
 
 /* ---- size ---- */

@@ -56,6 +56,20 @@ static void account(struct block *b, const struct block_req *req)
 		__atomic_store_n(&b->stats.max_ns[req->op], ns, __ATOMIC_RELAXED);
 }
 
+/* The operator wanted to know when the image is that full: once. */
+static void check_threshold(struct block_node *n, uint64_t end)
+{
+	uint64_t threshold = __atomic_load_n(&n->write_threshold, __ATOMIC_ACQUIRE);
+	char json[160];
+
+	if (!threshold || end <= threshold ||
+	    !__atomic_compare_exchange_n(&n->write_threshold, &threshold, 0, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED))
+		return;
+	snprintf(json, sizeof(json), "{\"node-name\": \"%s\", \"amount-exceeded\": %llu, \"write-threshold\": %llu}",
+		 n->threshold_name, (unsigned long long)(end - threshold), (unsigned long long)threshold);
+	block_emit("BLOCK_WRITE_THRESHOLD", json);
+}
+
 static void note_written(const struct block_req *req)
 {
 	uint64_t end = req->offset + req->len, old;
@@ -66,6 +80,7 @@ static void note_written(const struct block_req *req)
 	while (old < end && !__atomic_compare_exchange_n(&req->node->written_end, &old, end, true, __ATOMIC_RELAXED,
 							  __ATOMIC_RELAXED))
 		continue;
+	check_threshold(req->node, end);
 }
 
 void block_req_finish(struct block_req *req, int ret)
@@ -354,6 +369,7 @@ void block_get_info(const struct block *b, struct block_info *info)
 	info->snapshot = snapshot;
 	info->parent_name = n->file ? n->file->name : NULL;
 	info->written_end = __atomic_load_n(&bottom->written_end, __ATOMIC_RELAXED);
+	info->write_threshold = __atomic_load_n(&bottom->write_threshold, __ATOMIC_RELAXED);
 }
 
 /* ---- errors and events ---- */

@@ -87,6 +87,9 @@ struct block_node {
 	int aio, detect_zeroes;
 	uint32_t physical_sector;
 	uint64_t written_end; /* atomic: end of the highest write, of the requests this node's engine carried out */
+	/* Where a write sets off BLOCK_WRITE_THRESHOLD, once; atomic, 0: nowhere. */
+	uint64_t write_threshold;
+	char threshold_name[32]; /* node-name of the event; changes only while the threshold is 0 */
 	uint64_t write_gen; /* atomic: completed writes of the requests this node's engine carried out */
 	void *priv;
 	struct block_node *next; /* list of all nodes, for names */

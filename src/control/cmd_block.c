@@ -50,12 +50,13 @@ static json_t *describe_image(const struct block_info *info)
 
 static json_t *describe_inserted(const struct block_info *info)
 {
-	json_t *o = json_pack("{s:o, s:s, s:b, s:s, s:i, s:b, s:s, s:i, s:i, s:i, s:i, s:i, s:i, s:i}", "file",
+	json_t *o = json_pack("{s:o, s:s, s:b, s:s, s:i, s:b, s:s, s:i, s:i, s:i, s:i, s:i, s:i}", "file",
 			      qmp_text(info->filename), "node-name", info->node_name, "ro", info->readonly, "drv",
 			      info->driver, "backing_file_depth", info->snapshot ? 1 : 0, "encrypted", 0,
 			      "detect_zeroes", info->detect_zeroes, "bps", 0, "bps_rd", 0, "bps_wr", 0, "iops", 0,
-			      "iops_rd", 0, "iops_wr", 0, "write_threshold", 0);
+			      "iops_rd", 0, "iops_wr", 0);
 
+	json_object_set_new(o, "write_threshold", json_integer((json_int_t)info->write_threshold));
 	json_object_set_new(o, "cache",
 			    json_pack("{s:b, s:b, s:b}", "writeback", info->writeback, "direct", info->direct,
 				      "no-flush", info->no_flush));
@@ -464,12 +465,24 @@ static json_t *set_io_throttle(struct qmp_call *call, struct err *e)
 
 /* ---- nodes ---- */
 
+static json_t *query_block_jobs(struct qmp_call *call, struct err *e)
+{
+	return json_array(); /* blockdev-create is in query-jobs, as QEMU has it */
+}
+
+static json_t *set_write_threshold(struct qmp_call *call, struct err *e)
+{
+	return done(block_set_write_threshold(qmp_arg_str(call, "node-name"), (uint64_t)qmp_arg_int(call, "write-threshold", 0), e));
+}
+
 static json_t *blockdev_add(struct qmp_call *call, struct err *e)
 {
 	struct opts o = {0};
 	struct block *b = NULL;
 
-	if (!json_to_opts(call->args, &o, e))
+	if (!qmp_has_arg(call, "node-name"))
+		err_set(e, EINVAL, "'node-name' must be specified for the root node");
+	else if (!json_to_opts(call->args, &o, e))
 		b = block_open_blockdev(&o, e);
 	opts_free(&o);
 	return b ? json_object() : NULL;
@@ -501,12 +514,8 @@ static json_t *blockdev_reopen(struct qmp_call *call, struct err *e)
 	struct opts *o = xcalloc(n + 1, sizeof(*o));
 	int r = 0;
 
-	for (size_t i = 0; !r && i < n; i++) {
-		const json_t *one = json_array_get(list, i);
-
-		r = json_is_object(one) ? json_to_opts(one, &o[i], e)
-					: err_set(e, EINVAL, "Invalid parameter type for 'options[%zu]', expected: object", i);
-	}
+	for (size_t i = 0; !r && i < n; i++)
+		r = json_to_opts(json_array_get(list, i), &o[i], e);
 	if (!r)
 		r = reopen_paused(call->board, o, n, e);
 	for (size_t i = 0; i < n; i++)
@@ -533,6 +542,18 @@ static json_t *resize(struct qmp_call *call, struct err *e)
 	return done(block_resize(b, (uint64_t)qmp_arg_int(call, "size", 0), e));
 }
 
+/* Of all drivers; a driver's own ("filename", "file", "aio" ...) are checked by the room of blocks. */
+static const struct qmp_type discard = QMP_ENUM("BlockdevDiscardOptions", "ignore", "unmap");
+static const struct qmp_type cache_options =
+	QMP_OBJECT("BlockdevCacheOptions", QMP_OPT("direct", qmp_bool), QMP_OPT("no-flush", qmp_bool));
+#define NODE_ARGS                                                                                                        \
+	QMP_REQ("driver", qmp_blockdev_driver), QMP_OPT("node-name", qmp_str), QMP_OPT("discard", discard),              \
+		QMP_OPT("cache", cache_options), QMP_OPT("read-only", qmp_bool), QMP_OPT("auto-read-only", qmp_bool),    \
+		QMP_OPT("force-share", qmp_bool), QMP_OPT("detect-zeroes", detect_zeroes)
+
+static const struct qmp_type blockdev_options = {
+	.name = "BlockdevOptions", .kind = QMP_KIND_OBJECT, .members = QMP_MEMBERS(NODE_ARGS), .open = true};
+
 static const struct qmp_type change_mode = QMP_ENUM("BlockdevChangeReadOnlyMode", "retain", "read-only", "read-write");
 
 #define DRIVE_ARGS QMP_OPT("device", qmp_str), QMP_OPT("id", qmp_str)
@@ -548,12 +569,15 @@ const struct qmp_command qmp_block_commands[] = {
 		     LIMIT_ARGS("iops_rd"), LIMIT_ARGS("iops_wr"), QMP_OPT("iops_size", qmp_int), QMP_OPT("group", qmp_str)),
 	 NULL, 0, 0, set_io_throttle},
 	{"blockdev-add", "Open an image as a node, with -blockdev's options.", "0.2",
-	 QMP_MEMBERS(QMP_REQ("driver", qmp_blockdev_driver), QMP_REQ("node-name", qmp_str)), NULL, 0, QMP_OPEN_ARGS,
-	 blockdev_add},
+	 QMP_MEMBERS(NODE_ARGS), NULL, 0, QMP_OPEN_ARGS, blockdev_add},
 	{"blockdev-del", "Close a node that nothing uses.", "0.2", QMP_MEMBERS(QMP_REQ("node-name", qmp_str)), NULL, 0, 0,
 	 blockdev_del},
 	{"blockdev-reopen", "Change options of open nodes, all or none; what is not given goes back to its default.", "0.2",
-	 QMP_MEMBERS(QMP_REQ("options", QMP_LIST_OF(qmp_any))), NULL, 0, 0, blockdev_reopen},
+	 QMP_MEMBERS(QMP_REQ("options", QMP_LIST_OF(blockdev_options))), NULL, 0, 0, blockdev_reopen},
+	{"query-block-jobs", "Jobs of QEMU's older kind; there are none, see query-jobs.", "0.2", NULL, &QMP_LIST_OF(qmp_any), 0, 0,
+	 query_block_jobs},
+	{"block-set-write-threshold", "Tell, once, when a write ends beyond so many bytes of an image; 0: never.", "0.2",
+	 QMP_MEMBERS(QMP_REQ("node-name", qmp_str), QMP_REQ("write-threshold", qmp_size)), NULL, 0, 0, set_write_threshold},
 	{"block_resize", "Give an image another size; the guest is told where its device can.", "0.2",
 	 QMP_MEMBERS(QMP_OPT("device", qmp_str), QMP_OPT("node-name", qmp_str), QMP_REQ("size", qmp_size)), NULL, 0, 0,
 	 resize},

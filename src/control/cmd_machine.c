@@ -183,6 +183,11 @@ static json_t *query_nothing(struct qmp_call *call, struct err *e)
 	return json_array();
 }
 
+static json_t *dumpdtb(struct qmp_call *call, struct err *e)
+{
+	return machine_write_description(call->board, qmp_arg_str(call, "filename"), e) ? NULL : json_object();
+}
+
 const struct qmp_command qmp_machine_commands[] = {
 	{"query-status", "Run state of the guest.", "0.1", NULL, &status_info, 0, 0, query_status},
 	{"stop", "Stop the vCPUs.", "0.1", NULL, NULL, 0, 0, stop},
@@ -206,6 +211,13 @@ const struct qmp_command qmp_machine_commands[] = {
 	 &QMP_LIST_OF(iothread_info), 0, 0, query_nothing},
 	{"query-memory-devices", "Memory devices (DIMMs); the board has none.", "0.2", NULL, &QMP_LIST_OF(qmp_any), 0, 0,
 	 query_nothing},
+	{"query-tpm", "Trusted platform modules; the board has none.", "0.2", NULL, &QMP_LIST_OF(qmp_any), 0, 0, query_nothing},
+	{"query-tpm-models", "Kinds of trusted platform modules; there are none.", "0.2", NULL, &QMP_LIST_OF(qmp_str), 0, 0,
+	 query_nothing},
+	{"query-tpm-types", "Back ends of trusted platform modules; there are none.", "0.2", NULL, &QMP_LIST_OF(qmp_str), 0, 0,
+	 query_nothing},
+	{"dumpdtb", "Write the machine description, a flattened device tree, to a file.", "0.2",
+	 QMP_MEMBERS(QMP_REQ("filename", qmp_str)), NULL, 0, 0, dumpdtb},
 	{"query-cpus-fast", "vCPUs with their host threads.", "0.1", NULL, &QMP_LIST_OF(cpu_info_fast), 0, 0,
 	 query_cpus_fast},
 	{"query-machines", "Machine types.", "0.1", NULL, &QMP_LIST_OF(machine_info), 0, 0, query_machines},

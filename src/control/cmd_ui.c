@@ -345,6 +345,13 @@ static const struct qmp_type client_info =
 static const struct qmp_type vnc_info =
 	QMP_OBJECT("VncInfo", QMP_REQ("enabled", qmp_bool), QMP_OPT("host", qmp_str), QMP_OPT("family", family),
 		   QMP_OPT("service", qmp_str), QMP_OPT("auth", qmp_str), QMP_OPT("clients", QMP_LIST_OF(client_info)));
+static const struct qmp_type vnc_auth = QMP_ENUM("VncPrimaryAuth", "none", "vnc");
+static const struct qmp_type vnc_address =
+	QMP_OBJECT("VncServerInfo2", QMP_REQ("host", qmp_str), QMP_REQ("service", qmp_str), QMP_REQ("family", family),
+		   QMP_REQ("websocket", qmp_bool), QMP_REQ("auth", vnc_auth));
+static const struct qmp_type vnc_server =
+	QMP_OBJECT("VncInfo2", QMP_REQ("id", qmp_str), QMP_REQ("server", QMP_LIST_OF(vnc_address)),
+		   QMP_REQ("clients", QMP_LIST_OF(client_info)), QMP_REQ("auth", vnc_auth));
 static const struct qmp_type protocol = QMP_ENUM("DisplayProtocol", "vnc", "spice");
 static const struct qmp_type password_action = QMP_ENUM("SetPasswordAction", "keep", "fail", "disconnect");
 
@@ -355,6 +362,22 @@ static json_t *query_vnc(struct qmp_call *call, struct err *e)
 
 	free(text);
 	return v ? v : json_pack("{s:b}", "enabled", 0);
+}
+
+/* The same in the shape of several servers. */
+static json_t *query_vnc_servers(struct qmp_call *call, struct err *e)
+{
+	json_t *one = query_vnc(call, e), *auth = json_object_get(one, "auth"), *list = json_array(), *server;
+
+	if (json_is_true(json_object_get(one, "enabled"))) {
+		server = json_pack("{s:O?, s:O?, s:O?, s:b, s:O?}", "host", json_object_get(one, "host"), "service",
+				   json_object_get(one, "service"), "family", json_object_get(one, "family"), "websocket", 0,
+				   "auth", auth);
+		json_array_append_new(list, json_pack("{s:s, s:[o], s:O?, s:O?}", "id", "default", "server", server, "clients",
+						      json_object_get(one, "clients"), "auth", auth));
+	}
+	json_decref(one);
+	return list;
 }
 
 static bool is_vnc(struct qmp_call *call, struct err *e)
@@ -425,6 +448,8 @@ const struct qmp_command qmp_ui_commands[] = {
 	{"query-display-options", "The display chosen with -display.", "0.1", NULL, &display_options, 0, 0,
 	 query_display_options},
 	{"query-vnc", "The VNC server and its clients.", "0.1", NULL, &vnc_info, 0, 0, query_vnc},
+	{"query-vnc-servers", "The VNC server, in a list: there is one at most.", "0.2", NULL, &QMP_LIST_OF(vnc_server), 0, 0,
+	 query_vnc_servers},
 	{"set_password", "Set the VNC password.", "0.1",
 	 QMP_MEMBERS(QMP_REQ("protocol", protocol), QMP_REQ("password", qmp_str), QMP_OPT("connected", password_action),
 		     QMP_OPT("display", qmp_str)),

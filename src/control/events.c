@@ -48,6 +48,8 @@ static const struct qmp_event events[] = {
 	{"BLOCK_IO_ERROR", "A disk request failed; action says what becomes of it.",
 	 QMP_MEMBERS(QMP_REQ("device", qmp_str), QMP_OPT("node-name", qmp_str), QMP_REQ("operation", io_operation),
 		     QMP_REQ("action", io_action), QMP_OPT("nospace", qmp_bool), QMP_REQ("reason", qmp_str))},
+	{"BLOCK_WRITE_THRESHOLD", "A write went beyond what block-set-write-threshold set; it is off now.",
+	 QMP_MEMBERS(QMP_REQ("node-name", qmp_str), QMP_REQ("amount-exceeded", qmp_size), QMP_REQ("write-threshold", qmp_size))},
 	{"DEVICE_DELETED", "A device has been removed, and its back ends are free.",
 	 QMP_MEMBERS(QMP_OPT("device", qmp_str), QMP_REQ("path", qmp_str))},
 	{"DEVICE_TRAY_MOVED", "A tray was opened or closed, by the guest or by a command.",

@@ -48,6 +48,7 @@ struct qmp_type {
 	const char *const *values;         /* ENUM, NULL-terminated */
 	const char *(*value_at)(size_t i); /* ENUM that is a table elsewhere; NULL past the end */
 	const struct qmp_member *members;  /* OBJECT */
+	bool open;                         /* OBJECT: may have more members, which the command checks itself */
 	const char *tag;                   /* OBJECT: the enum member that selects a variant */
 	const struct qmp_variant *variants;
 	const struct qmp_type *element;        /* ARRAY */

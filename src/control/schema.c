@@ -97,8 +97,8 @@ static const struct qmp_member *find_member(const struct qmp_member *m, const ch
 	return NULL;
 }
 
-/* Members given against those that exist; `more`: of the selected variant, may be NULL. */
-static int check_object(const struct qmp_member *members, const struct qmp_member *more, const json_t *object,
+/* Members given against those that exist; `more`: of the selected variant, may be NULL; open: others may be there. */
+static int check_object(const struct qmp_member *members, const struct qmp_member *more, bool open, const json_t *object,
 			const char *path, struct err *e)
 {
 	const struct qmp_member *lists[] = {members, more};
@@ -121,7 +121,7 @@ static int check_object(const struct qmp_member *members, const struct qmp_membe
 	}
 	json_object_foreach((json_t *)object, key, v)
 	{
-		if (!find_member(members, key) && !find_member(more, key))
+		if (!open && !find_member(members, key) && !find_member(more, key))
 			return err_set(e, EINVAL, "Parameter '%s%s%.200s' is unexpected", path, dot, key);
 	}
 	return 0;
@@ -145,8 +145,8 @@ static int check_union(const struct qmp_type *t, const json_t *object, const cha
 		return ret;
 	for (const struct qmp_variant *v = t->variants; v->value; v++)
 		if (!strcmp(v->value, tag))
-			return check_object(t->members, v->members, object, path, e);
-	return check_object(t->members, NULL, object, path, e);
+			return check_object(t->members, v->members, t->open, object, path, e);
+	return check_object(t->members, NULL, t->open, object, path, e);
 }
 
 int qmp_check(const struct qmp_type *t, const json_t *value, const char *path, struct err *e)
@@ -165,7 +165,7 @@ int qmp_check(const struct qmp_type *t, const json_t *value, const char *path, s
 	case QMP_KIND_ALTERNATE:
 		return check_alternate(t, value, path, e);
 	case QMP_KIND_OBJECT:
-		return t->tag ? check_union(t, value, path, e) : check_object(t->members, NULL, value, path, e);
+		return t->tag ? check_union(t, value, path, e) : check_object(t->members, NULL, t->open, value, path, e);
 	default:
 		return 0;
 	}
@@ -173,7 +173,7 @@ int qmp_check(const struct qmp_type *t, const json_t *value, const char *path, s
 
 int qmp_check_members(const struct qmp_member *members, const json_t *object, const char *path, struct err *e)
 {
-	return check_object(members, NULL, object, path, e);
+	return check_object(members, NULL, false, object, path, e);
 }
 
 /* ---- the schema ---- */

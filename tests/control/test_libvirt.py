@@ -81,9 +81,7 @@ class Probe(unittest.TestCase):
         models = {m["name"]: m for m in ask("query-cpu-definitions")}
         self.assertEqual(models["max"]["unavailable-features"], [])
         for name in ("query-tpm-models", "query-tpm-types"):
-            with self.assertRaises(vmmtest.QMPError) as caught:
-                ask(name)
-            self.assertEqual(caught.exception.error_class, "CommandNotFound")
+            self.assertEqual(ask(name), [])
         options = {o["option"]: o for o in ask("query-command-line-options")}
         self.assertLessEqual({"machine", "chardev", "drive"}, set(options))
         capabilities = {c["capability"] for c in ask("query-migrate-capabilities")}

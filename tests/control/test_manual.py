@@ -63,6 +63,8 @@ class Manual(unittest.TestCase):
             stream.close()
             sock.close()
             self.assertEqual(vmm.wait_exit(), 0)
+            with open(vmm.path("machine.dtb"), "rb") as tree:
+                self.assertEqual(tree.read(4), b"\xd0\x0d\xfe\xed")
 
     def test_page(self):
         with Vmm() as vmm, tempfile.TemporaryDirectory() as folder:

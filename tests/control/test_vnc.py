@@ -234,6 +234,9 @@ class Access(unittest.TestCase):
         with Machine(",password=on") as machine:
             qmp = machine.vmm.qmp
             self.assertEqual(qmp.command("query-vnc")["auth"], "vnc")
+            one, (server,) = qmp.command("query-vnc"), qmp.command("query-vnc-servers")
+            self.assertEqual((server["auth"], server["clients"]), (one["auth"], one["clients"]))
+            self.assertEqual([(a["host"], a["service"]) for a in server["server"]], [(one["host"], one["service"])])
             self.refused(machine, "")  # none is set yet: nobody comes in
             qmp.command("set_password", protocol="vnc", password="secret")
             self.refused(machine, "wrong")
