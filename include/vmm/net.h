@@ -152,6 +152,14 @@ const char *nic_name(const struct nic *n); /* the device's id */
 /* Back ends by name, sorted, for -netdev help and introspection: NULL past the end. */
 const char *netdev_backend_at(size_t i, const char **help, const struct prop **props);
 
+/*
+ * Forwarding rules of -netdev user (hostfwd_add, hostfwd_remove): "[tcp|udp]:[HOSTADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT", to remove one only what
+ * stands before the dash. id NULL: the first such netdev. -ENOENT: no such netdev or rule; QEMU's texts.
+ */
+int net_user_forward(const char *id, const char *rule, bool add, struct err *e);
+/* libslirp's table of connections, for `info usernet`; malloc'ed, NULL for other netdevs. */
+char *net_user_connections(const struct netdev *d);
+
 /* Any thread; each number is consistent in itself. */
 void nic_get_stats(const struct nic *n, struct net_stats *s);
 

@@ -13,6 +13,7 @@ enum sandbox_role {
 	SANDBOX_IO,   /* block workers: transfers on descriptors already open */
 	SANDBOX_VNC,  /* the VNC server: its clients' sockets and nothing else */
 	SANDBOX_MIGRATION, /* the migration's threads: its stream, guest memory and KVM's dirty log */
+	SANDBOX_SLIRP, /* libslirp: sockets for the guest; files only to read */
 	SANDBOX_N_ROLES
 };
 
@@ -26,6 +27,7 @@ void sandbox_thread_vcpu(void);
 void sandbox_thread_io(void);
 void sandbox_thread_vnc(void);
 void sandbox_thread_migration(void);
+void sandbox_thread_slirp(void);
 const char *sandbox_role_name(enum sandbox_role role);
 
 #endif

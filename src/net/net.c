@@ -24,6 +24,7 @@ static const struct netdev_ops *const backends[] = {
 	&netdev_socket_ops,
 	&netdev_stream_ops,
 	&netdev_tap_ops,
+	&netdev_user_ops,
 };
 
 static const struct netdev_ops *test_backend;
@@ -444,6 +445,8 @@ struct netdev *netdev_open(struct opts *o, struct err *e)
 	props_default(ops->props, d);
 	free(d->id);
 	d->id = xstrdup(id); /* opts_get() above marked it used, so opts_apply() leaves it alone */
+	if (ops->take_options)
+		ops->take_options(d, o);
 	if (opts_apply(o, ops->props, d, type, e) || ops->open(d, e)) {
 		free_netdev(d);
 		return NULL;

@@ -20,6 +20,8 @@ struct netdev_ops {
 	const struct prop *props; /* of the instance, first NETDEV_COMMON_PROPS */
 	size_t size;              /* of the instance; struct netdev is its first member */
 
+	/* Optional, before the properties are set: take options that props cannot say (lists) into the instance, and mark them used. */
+	void (*take_options)(struct netdev *d, struct opts *o);
 	/*
 	 * Options are in place: open, and set d->queues if there is more than one pair. No packets are to be reported until
 	 * want_packets() asks for them. Releases what it took on failure. The message needs no prefix.
@@ -191,6 +193,7 @@ void net_run_script_at_end(int fd); /* and wait, but not for ever; -1 is fine */
 /* A tap that the helper has put on the bridge, or -errno. */
 int net_bridge_helper(const char *helper, const char *bridge, struct err *e);
 
-extern const struct netdev_ops netdev_tap_ops, netdev_bridge_ops, netdev_socket_ops, netdev_dgram_ops, netdev_stream_ops;
+extern const struct netdev_ops netdev_tap_ops, netdev_bridge_ops, netdev_socket_ops, netdev_dgram_ops, netdev_stream_ops,
+	netdev_user_ops;
 
 #endif

@@ -13,7 +13,7 @@ static const struct {
 	const char *name;
 	unsigned bit;
 } roles[] = { { "main", ROLE_MAIN }, { "vcpu", ROLE_VCPU }, { "io", ROLE_IO }, { "vnc", ROLE_VNC },
-	      { "migration", ROLE_MIGRATION } };
+	      { "migration", ROLE_MIGRATION }, { "slirp", ROLE_SLIRP } };
 
 static int add_rules(scmp_filter_ctx ctx, unsigned bit)
 {

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 
 #define ROLE_MAIN 1
@@ -15,7 +16,8 @@
 #define ROLE_IO	  4
 #define ROLE_VNC  8
 #define ROLE_MIGRATION 16
-#define ROLE_ALL  31
+#define ROLE_SLIRP 32
+#define ROLE_ALL  63
 
 struct rule {
 	const char *syscall;
@@ -121,6 +123,37 @@ static const struct rule rules[] = {
 	{ "clone3", ROLE_MIGRATION, "channel threads", { 0 } },
 	{ "seccomp", ROLE_MIGRATION, "a channel thread confines itself", { 0 } },
 	{ "rt_sigaction", ROLE_MIGRATION, "libc's own signal, installed with the first thread", ARG(0, 0xffffffff, 33) },
+
+	/* libslirp's thread: the guest's connections. Files only to read; which ones, Landlock says (net/slirp_thread.c) */
+	{ "socket", ROLE_SLIRP, "connections, flows and echo requests of the guest", { 0 } },
+	{ "connect", ROLE_SLIRP, "connections of the guest", { 0 } },
+	{ "bind", ROLE_SLIRP, "hostfwd=", { 0 } },
+	{ "listen", ROLE_SLIRP, "hostfwd=", { 0 } },
+	{ "accept", ROLE_SLIRP, "hostfwd=", { 0 } },
+	{ "accept4", ROLE_SLIRP, "hostfwd=", { 0 } },
+	{ "getsockname", ROLE_SLIRP, "hostfwd=, info usernet", { 0 } },
+	{ "getpeername", ROLE_SLIRP, "has the peer closed or reset", { 0 } },
+	{ "getsockopt", ROLE_SLIRP, "connection errors", { 0 } },
+	{ "setsockopt", ROLE_SLIRP, "TCP_NODELAY, SO_REUSEADDR, SO_OOBINLINE", { 0 } },
+	{ "shutdown", ROLE_SLIRP, "half-closed connections", { 0 } },
+	{ "recvfrom", ROLE_SLIRP, "what the network sends to the guest", { 0 } },
+	{ "recvmsg", ROLE_SLIRP, "the same, of datagrams", { 0 } },
+	{ "sendto", ROLE_SLIRP, "what the guest sends", { 0 } },
+	{ "ioctl", ROLE_SLIRP, "non-blocking sockets", ARG(1, 0xffffffff, FIONBIO) },
+	{ "ioctl", ROLE_SLIRP, "length of the next datagram", ARG(1, 0xffffffff, FIONREAD) },
+	{ "fcntl", ROLE_SLIRP, "non-blocking sockets; where the next descriptor would be", { 0 } },
+	{ "close", ROLE_SLIRP, "connections end", { 0 } },
+	{ "poll", ROLE_SLIRP, "its loop", { 0 } },
+	{ "read", ROLE_SLIRP, "its eventfd; files of tftp=, the name server's address", { 0 } },
+	{ "lseek", ROLE_SLIRP, "blocks of files of tftp=", { 0 } },
+	{ "fstat", ROLE_SLIRP, "their sizes", { 0 } },
+	{ "stat", ROLE_SLIRP, "has /etc/resolv.conf changed", { 0 } },
+	{ "newfstatat", ROLE_SLIRP, "the same", { 0 } },
+	{ "openat", ROLE_SLIRP, "files of tftp=, /etc/resolv.conf: only to read", ARG(2, O_ACCMODE | O_CREAT, O_RDONLY) },
+	{ "prlimit64", ROLE_SLIRP | ROLE_MAIN, "how many descriptors may be open: only read, never set", ARG(2, UINT64_MAX, 0) },
+	{ "landlock_create_ruleset", ROLE_MAIN, "libslirp's thread gives up the file system, but for what it reads", { 0 } },
+	{ "landlock_add_rule", ROLE_MAIN, "the same", { 0 } },
+	{ "landlock_restrict_self", ROLE_MAIN, "the same", { 0 } },
 
 	/* main thread */
 	{ "ioctl", ROLE_MAIN, "KVM control, terminals, sockets; descriptors decide what they take", { 0 } },

@@ -28,6 +28,7 @@ static const struct {
 	[SANDBOX_IO] = { "io", profile_io, ARRAY_SIZE(profile_io) },
 	[SANDBOX_VNC] = { "vnc", profile_vnc, ARRAY_SIZE(profile_vnc) },
 	[SANDBOX_MIGRATION] = { "migration", profile_migration, ARRAY_SIZE(profile_migration) },
+	[SANDBOX_SLIRP] = { "slirp", profile_slirp, ARRAY_SIZE(profile_slirp) },
 };
 
 static bool enabled, no_new_privs;
@@ -123,4 +124,9 @@ void sandbox_thread_vnc(void)
 void sandbox_thread_migration(void)
 {
 	enter_or_exit(SANDBOX_MIGRATION);
+}
+
+void sandbox_thread_slirp(void)
+{
+	enter_or_exit(SANDBOX_SLIRP);
 }

@@ -19,6 +19,7 @@ PRIVATE = {
     r"(n?curses|ncursesw/.*)\.h": {"display"},
     r"png\.h": {"display"},
     r"gnutls/.*": {"migration"},
+    r"slirp/libslirp\.h": {"net"},
     r"jansson\.h": {"config", "control", "migration", "net", "ctl"},
 }
 # Public headers by the room that implements them, in the order of dependency.

@@ -54,6 +54,10 @@ static void do_open(void)
 {
 	open("/etc/passwd", O_RDONLY);
 }
+static void do_create(void)
+{
+	open("/dev/null", O_WRONLY);
+}
 static void do_socket(void)
 {
 	socket(AF_INET, SOCK_STREAM, 0);
@@ -112,6 +116,13 @@ static const struct {
 	{SANDBOX_MAIN, do_open, "main: open a medium", false},
 	{SANDBOX_MAIN, do_socket, "main: sockets", false},
 	{SANDBOX_MAIN, do_read, "main: read", false},
+	{SANDBOX_SLIRP, do_exec, "slirp: execve", true},
+	{SANDBOX_SLIRP, do_create, "slirp: open to write", true},
+	{SANDBOX_SLIRP, do_fork, "slirp: fork", true},
+	{SANDBOX_SLIRP, do_make_exec, "slirp: mprotect(PROT_EXEC)", true},
+	{SANDBOX_SLIRP, do_open, "slirp: open to read", false},
+	{SANDBOX_SLIRP, do_socket, "slirp: sockets", false},
+	{SANDBOX_SLIRP, do_read, "slirp: read", false},
 	{SANDBOX_VCPU, do_exec, "vcpu: execve", true},
 	{SANDBOX_VCPU, do_open, "vcpu: open", true},
 	{SANDBOX_VCPU, do_socket, "vcpu: socket", true},
