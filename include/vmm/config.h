@@ -108,7 +108,7 @@ struct config {
 	char *vga;     /* std | none | cirrus refused ... */
 	char *display; /* none | curses | NULL: default */
 	bool nographic, nodefaults, no_user_config, mem_lock;
-	struct opt_list vnc, serial, parallel, debugcon, monitor, qmp, qmp_pretty, mon, chardev, drive, blockdev, netdev, device,
+	struct opt_list vnc, serial, parallel, debugcon, monitor, qmp, qmp_pretty, mon, chardev, drive, blockdev, netdev, nic, net, device,
 		global, object, smbios, fw_cfg, add_fd, acpitable, msg, audiodev, set;
 	char *incoming, *loadvm, *migration_allow;
 	bool stopped; /* -S */

@@ -90,12 +90,7 @@ struct migration_info {
 };
 void migration_query(struct migration_info *out);
 
-/*
- * A guest arrived here: network cards tell the switches. fn(opaque, round) is called on the main thread right after the guest
- * runs and then again for announce-rounds rounds; round counts from 0. One subscriber list.
- */
-void migration_on_arrival(void (*fn)(void *opaque, unsigned round), void *opaque);
-/* announce-self */
+/* A guest arrived here, or HMP's announce_self: its network cards tell the switches, see net_announce(). */
 void migration_announce(uint32_t initial_ms, uint32_t max_ms, uint32_t rounds, uint32_t step_ms);
 
 #endif

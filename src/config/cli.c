@@ -494,11 +494,32 @@ static int opt_overcommit(struct config *c, const char *arg, struct err *e)
 	return r;
 }
 
-static int opt_no_network(struct config *c, const char *arg, struct err *e)
+static int opt_nic(struct config *c, const char *arg, struct err *e)
 {
-	(void)c;
-	return strcmp(arg, "none") ? err_set(e, ENOTSUP, "network adapters are not offered by this version; only none")
-				   : 0;
+	struct opt_item *item;
+	const char *model;
+	int r = list_add(&c->nic, arg, "type", e);
+
+	if (r)
+		return r;
+	item = container_of(c->nic.last, struct opt_item, next);
+	model = opts_get(&item->opts, "model");
+	if (!strcmp(arg, "help") || !strcmp(arg, "?"))
+		return cli_netdev_help(NULL, e);
+	if (model && (!strcmp(model, "help") || !strcmp(model, "?")))
+		return cli_nic_help();
+	return opts_get(&item->opts, "type") ? 0 : err_set(e, EINVAL, "Parameter 'type' is missing");
+}
+
+static int opt_net(struct config *c, const char *arg, struct err *e)
+{
+	struct opt_item *item;
+	int r = list_add(&c->net, arg, "type", e);
+
+	if (r)
+		return r;
+	item = container_of(c->net.last, struct opt_item, next);
+	return opts_get(&item->opts, "type") ? 0 : err_set(e, EINVAL, "Parameter 'type' is missing");
 }
 
 /* VNC clients send key symbols, which we take for those of this layout. */
@@ -598,8 +619,10 @@ static const struct row rows[] = {
 	   "mem-lock=on: keep all memory of vmm and guest out of swap", opt_overcommit, NULL),
 	FN("netdev", "TYPE,id=ID[,PROP=VALUE...]", NET, "network back end; -netdev help lists them, -netdev TYPE,help their properties",
 	   opt_netdev, NULL),
-	FN("nic", "none", NET, "network adapter (only none)", opt_no_network, NULL),
-	FN("net", "none", NET, "network adapter (only none)", opt_no_network, NULL),
+	FN("nic", "TYPE[,model=MODEL][,mac=MAC][,PROP=VALUE...]|none", NET,
+	   "network back end and card in one; -nic model=help lists the cards (default e1000)", opt_nic, NULL),
+	FN("net", "nic[,model=MODEL][,macaddr=MAC][,netdev=ID]|TYPE[,PROP=VALUE...]|none", NET,
+	   "network card and back end as two options: one of each", opt_net, NULL),
 
 	FN("disk", "FILE", BLK, "hard disk on the next free IDE position", opt_disk, NULL),
 	FN("cdrom", "FILE", BLK, "CD-ROM image (second IDE channel, master)", opt_cdrom, NULL),
@@ -805,6 +828,8 @@ static bool guest_sees(const char *name, const char *arg)
 					    "initrd",  "append", "boot",       "smbios",   "acpitable", "fw_cfg",
 					    "no-acpi", "usb",    "nodefaults", "nographic"};
 
+	if (!strcmp(name, "nic") || !strcmp(name, "net"))
+		return strcmp(arg, "none");
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		if (!strcmp(name, names[i]))
 			return i > 1 || !is_host_machine(arg);

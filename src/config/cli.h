@@ -15,6 +15,7 @@ int cli_machine_help(void);
 int cli_cpu_help(void);
 int cli_object_help(const char *type, struct err *e); /* NULL: all */
 int cli_netdev_help(const char *type, struct err *e); /* NULL: all */
+int cli_nic_help(void);
 int cli_device_help(const char *driver, struct err *e); /* NULL: all */
 int cli_log_help(void);
 

@@ -235,7 +235,7 @@ void config_free(struct config *c)
 			    &c->gdb,          &c->metrics,    
 			    &c->run_with};
 	struct opt_list *lists[] = {&c->vnc,        &c->serial, &c->parallel, &c->debugcon, &c->monitor,  &c->qmp,
-				    &c->qmp_pretty, &c->mon,    &c->chardev,  &c->drive,    &c->blockdev, &c->netdev,
+				    &c->qmp_pretty, &c->mon,    &c->chardev,  &c->drive,    &c->blockdev, &c->netdev, &c->nic, &c->net,
 				    &c->device,     &c->global, &c->object,   &c->smbios,   &c->fw_cfg,   &c->add_fd,
 				    &c->acpitable,  &c->msg,    &c->audiodev, &c->set};
 

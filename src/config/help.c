@@ -109,6 +109,15 @@ int cli_netdev_help(const char *type, struct err *e)
 	return type ? err_set(e, EINVAL, "'%s' is not a network back end, see -netdev help", type) : 1;
 }
 
+int cli_nic_help(void)
+{
+	printf("Supported NIC models:\n");
+	for (const struct device_class *const *p = device_registry; *p; p++)
+		if ((*p)->user_creatable && !strcmp((*p)->category, "Network"))
+			printf("%s\n", (*p)->name);
+	return 1;
+}
+
 int cli_device_help(const char *driver, struct err *e)
 {
 	static const char *const categories[] = {"Controller/Bridge", "Storage", "Network", "Input", "Display", "Misc"};

@@ -105,13 +105,6 @@ static json_t *migrate_recover(struct qmp_call *call, struct err *e)
 	return done(migration_recover(qmp_arg_str(call, "uri"), e));
 }
 
-static json_t *announce_self(struct qmp_call *call, struct err *e)
-{
-	migration_announce((uint32_t)qmp_arg_int(call, "initial", 50), (uint32_t)qmp_arg_int(call, "max", 550),
-			   (uint32_t)qmp_arg_int(call, "rounds", 5), (uint32_t)qmp_arg_int(call, "step", 100));
-	return json_object();
-}
-
 /* ---- capabilities and parameters ---- */
 
 static json_t *query_capabilities(struct qmp_call *call, struct err *e)
@@ -254,9 +247,6 @@ const struct qmp_command qmp_migration_commands[] = {
 	{"migrate-pause", "Interrupt a post-copy; migrate with resume goes on.", "0.2", NULL, NULL, 0, QMP_OOB, migrate_pause},
 	{"migrate-recover", "Wait at uri for the rest of an interrupted post-copy.", "0.2", QMP_MEMBERS(QMP_REQ("uri", qmp_str)),
 	 NULL, 0, QMP_OOB, migrate_recover},
-	{"announce-self", "Let network cards tell the switches where they are.", "0.2",
-	 QMP_MEMBERS(QMP_REQ("initial", qmp_int), QMP_REQ("max", qmp_int), QMP_REQ("rounds", qmp_int), QMP_REQ("step", qmp_int)),
-	 NULL, 0, 0, announce_self},
 	{"query-migrate", "How a migration is getting on.", "0.2", NULL, &migration_info, 0, 0, query_migrate},
 	{"query-migrate-capabilities", "What a migration may use.", "0.2", NULL, &QMP_LIST_OF(capability_status), 0, 0,
 	 query_capabilities},

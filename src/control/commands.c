@@ -9,6 +9,7 @@ const struct qmp_command *const qmp_command_tables[] = {
 	qmp_block_commands,
 	qmp_chardev_commands,
 	qmp_fd_commands,
+	qmp_net_commands,
 	qmp_ui_commands,
 	qmp_cpu_commands,
 	qmp_qom_commands,

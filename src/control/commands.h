@@ -10,6 +10,7 @@ extern const struct qmp_command qmp_device_commands[];
 extern const struct qmp_command qmp_block_commands[];
 extern const struct qmp_command qmp_chardev_commands[];
 extern const struct qmp_command qmp_fd_commands[];
+extern const struct qmp_command qmp_net_commands[];
 extern const struct qmp_command qmp_ui_commands[];
 extern const struct qmp_command qmp_cpu_commands[];
 extern const struct qmp_command qmp_qom_commands[];

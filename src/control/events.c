@@ -27,6 +27,20 @@ static const struct qmp_type vnc_client = QMP_OBJECT(
 	"VncClientInfo", QMP_REQ("host", qmp_str), QMP_REQ("service", qmp_str), QMP_REQ("family", network_family),
 	QMP_REQ("websocket", qmp_bool), QMP_OPT("x509_dname", qmp_str), QMP_OPT("sasl_username", qmp_str));
 
+static const struct qmp_type stream_address_kind = QMP_ENUM("NetStreamAddressType", "inet", "unix", "fd");
+static const struct qmp_type stream_address = {
+	.name = "NetStreamAddress",
+	.kind = QMP_KIND_OBJECT,
+	.members = QMP_MEMBERS(QMP_REQ("type", stream_address_kind)),
+	.tag = "type",
+	.variants =
+		(const struct qmp_variant[]){
+			{"inet", QMP_MEMBERS(QMP_REQ("host", qmp_str), QMP_REQ("port", qmp_str))},
+			{"unix", QMP_MEMBERS(QMP_REQ("path", qmp_str))},
+			{"fd", QMP_MEMBERS(QMP_REQ("str", qmp_str))},
+			{NULL, NULL},
+		},
+};
 static const struct qmp_type ost_slot_type = QMP_ENUM("ACPISlotType", "DIMM", "CPU");
 static const struct qmp_type ost_info =
 	QMP_OBJECT("ACPIOSTInfo", QMP_OPT("device", qmp_str), QMP_REQ("slot", qmp_str),
@@ -66,6 +80,11 @@ static const struct qmp_event events[] = {
 	 QMP_MEMBERS(QMP_REQ("status", qmp_migration_status))},
 	{"MIGRATION_PASS", "The next round of a migration begins; needs the capability 'events'.",
 	 QMP_MEMBERS(QMP_REQ("pass", qmp_int))},
+	{"NETDEV_STREAM_CONNECTED", "The peer of a -netdev stream is there.",
+	 QMP_MEMBERS(QMP_REQ("netdev-id", qmp_str), QMP_REQ("addr", stream_address))},
+	{"NETDEV_STREAM_DISCONNECTED", "The peer of a -netdev stream has gone.", QMP_MEMBERS(QMP_REQ("netdev-id", qmp_str))},
+	{"NIC_RX_FILTER_CHANGED", "A network card lets other packets through; told once until query-rx-filter looks.",
+	 QMP_MEMBERS(QMP_OPT("name", qmp_str), QMP_REQ("path", qmp_str))},
 	{"POWERDOWN", "The ACPI power button was pressed.", NULL},
 	{"RESET", "The machine was reset.", QMP_MEMBERS(QMP_REQ("guest", qmp_bool), QMP_REQ("reason", shutdown_cause))},
 	{"RESUME", "vCPUs run again.", NULL},

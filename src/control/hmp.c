@@ -9,6 +9,7 @@
 #include "json_opts.h"
 #include "vmm-config.h"
 #include "vmm/chardev.h"
+#include "vmm/net.h"
 #include "vmm/input.h"
 
 /*
@@ -104,9 +105,37 @@ static void run_sendkey(struct hmp *h, const char *spec, const char *rest)
 	free(names);
 }
 
+/* With what migrations do; the words: network cards (default: all), a name for the announcement. */
+static void run_announce_self(struct hmp *h, const char *spec, const char *rest)
+{
+	json_t *p = hmp_query(h->board, "query-migrate-parameters", NULL, NULL);
+	char *words = xstrdup(rest), *save = NULL, *names = strtok_r(words, " ", &save), *id = strtok_r(NULL, " ", &save);
+	const char *interfaces[64 + 1] = {NULL};
+	struct net_announce how = {
+		.initial_ms = (uint32_t)json_integer_value(json_object_get(p, "announce-initial")),
+		.max_ms = (uint32_t)json_integer_value(json_object_get(p, "announce-max")),
+		.rounds = (uint32_t)json_integer_value(json_object_get(p, "announce-rounds")),
+		.step_ms = (uint32_t)json_integer_value(json_object_get(p, "announce-step")),
+		.id = id,
+		.interfaces = names ? interfaces : NULL,
+	};
+	struct err e = ERR_INIT;
+	size_t n = 0;
+
+	for (char *name = names ? strtok_r(names, ",", &save) : NULL; name && n < ARRAY_SIZE(interfaces) - 1;
+	     name = strtok_r(NULL, ",", &save))
+		interfaces[n++] = name;
+	if (net_announce(&how, &e))
+		fprintf(h->out, "%s\r\n", e.msg);
+	json_decref(p);
+	free(words);
+}
+
 static const struct verb verbs[] = {
 	{"help", "?", NULL, "this list, or one command's line", NULL, run_help},
 	{"info", NULL, NULL, "what the machine is and does; \"info\" alone lists the subjects", NULL, run_info_command},
+	{"announce_self", NULL, NULL, "network cards tell the switches where they are: announce_self [NIC,NIC...] [ID]", NULL,
+	 run_announce_self},
 	{"balloon", NULL, "value:m", "leave the guest this much memory (MiB)", "balloon"},
 	{"block_resize", NULL, "device size:m", "give an image another size (MiB)", "block_resize", NULL, HMP_DRIVES},
 	{"block_set_io_throttle", NULL, "device bps:i bps_rd:i bps_wr:i iops:i iops_rd:i iops_wr:i",

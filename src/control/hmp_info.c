@@ -6,6 +6,7 @@
 #include "vmm-config.h"
 #include "vmm/block.h"
 #include "vmm/chardev.h"
+#include "vmm/net.h"
 #include "vmm/config.h"
 #include "vmm/kvm.h"
 #include "vmm/state.h"
@@ -226,17 +227,27 @@ static void info_qtree(struct hmp *h)
 	}
 }
 
-/* Devices that are network cards, with their back end. */
+static void print_netdev(struct hmp *h, const struct netdev *d, const char *before)
+{
+	char *info = netdev_info(d);
+
+	fprintf(h->out, "%s%s: index=0,type=%s\r\n", before, netdev_id(d), info);
+	free(info);
+}
+
+/* Network cards, each with its back end, and back ends nobody uses. */
 static void info_network(struct hmp *h)
 {
-	for (struct device *d = device_next(h->board, NULL); d; d = device_next(h->board, d)) {
-		const struct prop *p = d->class->props ? prop_find(d->class->props, "netdev") : NULL;
-		char *text = p ? prop_format(p, d) : NULL;
-
-		if (p)
-			fprintf(h->out, "%s: type=nic,model=%s,netdev=%s\r\n", d->id, d->class->name, text ? text : "");
-		free(text);
+	for (struct nic *n = nic_next(NULL); n; n = nic_next(n)) {
+		fprintf(h->out, "%s: index=0,type=nic,model=%s,macaddr=%02x:%02x:%02x:%02x:%02x:%02x%s\r\n", nic_name(n),
+			n->dev->class->name, n->mac[0], n->mac[1], n->mac[2], n->mac[3], n->mac[4], n->mac[5],
+			nic_link_up(n) ? "" : ",link=down");
+		if (n->netdev)
+			print_netdev(h, n->netdev, " \\ ");
 	}
+	for (struct netdev *d = netdev_next(NULL); d; d = netdev_next(d))
+		if (!netdev_nic(d))
+			print_netdev(h, d, "");
 }
 
 static void info_registers(struct hmp *h)

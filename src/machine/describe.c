@@ -11,7 +11,7 @@
  *   /devices/ID/regions/NAME space, kind, reg <base size> or size and bar
  *   /configuration       the rest of what the guest can see: name, uuid, cpu, options as text; a node per typed group
  *   /files/file@N        host files that became part of the machine: name, size, data (not for ROMs: they are memory)
- *   /host                this host's side, defaults for another: block@N, chardev@N, object@N as option text, vnc, qmp, ...
+ *   /host                this host's side, defaults for another: block@N, chardev@N, netdev@N, object@N as option text, vnc, qmp, ...
  *
  * describe_load.c builds a configuration from it: the same machine, described again, gives the same bytes.
  */
@@ -19,6 +19,7 @@
 #include "vmm-config.h"
 #include "vmm/block.h"
 #include "vmm/chardev.h"
+#include "vmm/net.h"
 #include "vmm/object.h"
 #include "vmm/pci.h"
 
@@ -417,6 +418,12 @@ static void describe_host(struct writer *w, struct board *b)
 			text(w, "text", chardev_options(chr));
 			end(w);
 		}
+	n = 0;
+	for (struct netdev *d = netdev_next(NULL); d; d = netdev_next(d)) {
+		begin(w, "netdev@%x", n++);
+		text(w, "text", netdev_options(d));
+		end(w);
+	}
 	end(w);
 }
 

@@ -433,7 +433,8 @@ static void merge(const char *option, struct opts *theirs, struct opts *mine)
 {
 	static const char *const place[] = {"id", "if", "bus", "unit", "index", "media", "node-name"};
 
-	if (!strcmp(option, "chardev") && opts_get(mine, "backend")) { /* another back end has other options */
+	/* Another back end has other options. */
+	if (!strcmp(option, "netdev") || (!strcmp(option, "chardev") && opts_get(mine, "backend"))) {
 		static const char *const stay[] = {"id", "mux"};
 		struct opts kept = {0};
 
@@ -491,6 +492,7 @@ static int add_backend(const struct reader *r, struct override *o, const char *t
 	int ret = opts_parse(&theirs, text,
 			     !strcmp(o->option, "drive")     ? NULL
 			     : !strcmp(o->option, "chardev") ? "backend"
+			     : !strcmp(o->option, "netdev")  ? "type"
 							     : "driver",
 			     e);
 
@@ -534,12 +536,13 @@ static int leftover(struct override *o, struct err *e)
 
 static int load_backends(struct reader *r, int host, struct err *e)
 {
-	struct override drive, blockdev, chardev, object;
+	struct override drive, blockdev, chardev, netdev, object;
 	int node, ret = 0;
 
 	detach_list(r->c, "drive", &drive);
 	detach_list(r->c, "blockdev", &blockdev);
 	detach_list(r->c, "chardev", &chardev);
+	detach_list(r->c, "netdev", &netdev);
 	detach_list(r->c, "object", &object);
 	fdt_for_each_subnode(node, r->fdt, host)
 	{
@@ -551,6 +554,8 @@ static int load_backends(struct reader *r, int host, struct err *e)
 			o = option && !strcmp(option, "drive") ? &drive : &blockdev;
 		else if (name && !strncmp(name, "object@", 7))
 			o = &object;
+		else if (name && !strncmp(name, "netdev@", 7))
+			o = &netdev;
 		else if (!name || strncmp(name, "chardev@", 8))
 			text = NULL;
 		ret = text ? add_backend(r, o, text, e) : bad(e, "host node", name ? name : "?");
@@ -561,6 +566,8 @@ static int load_backends(struct reader *r, int host, struct err *e)
 		ret = leftover(&drive, e);
 	if (!ret)
 		ret = leftover(&blockdev, e);
+	if (!ret)
+		ret = leftover(&netdev, e);
 	for (struct opt_item *i = chardev.mine.first; !ret && i; i = i->next)
 		ret = config_add(r->c, "chardev", i->text, e);
 	for (struct opt_item *i = object.mine.first; !ret && i; i = i->next)
@@ -569,6 +576,7 @@ static int load_backends(struct reader *r, int host, struct err *e)
 	config_list_free(&drive.mine);
 	config_list_free(&blockdev.mine);
 	config_list_free(&chardev.mine);
+	config_list_free(&netdev.mine);
 	return ret;
 }
 

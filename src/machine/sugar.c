@@ -12,7 +12,6 @@
 #include "vmm/block.h"
 #include "vmm/chardev.h"
 #include "vmm/fdset.h"
-#include "vmm/net.h"
 #include "vmm/object.h"
 
 static int code_of(const struct err *e)
@@ -148,9 +147,8 @@ int sugar_open_backends(struct board *b, struct err *e)
 		r = open_described_ports(&c->parallel, "parallel", e);
 	if (!r && c->described)
 		r = open_described_ports(&c->debugcon, "debugcon", e);
-	for (struct opt_item *i = c->netdev.first; !r && i; i = i->next)
-		if (!netdev_open(&i->opts, e))
-			r = refuse("-netdev", i->text, e);
+	if (!r)
+		r = sugar_open_nets(b, e);
 	for (struct opt_item *i = c->blockdev.first; !r && i; i = i->next)
 		if (!block_open_blockdev(&i->opts, e))
 			r = refuse("-blockdev", i->text, e);
@@ -316,5 +314,7 @@ int sugar_create(struct board *b, struct err *e)
 		r = create_debugcon(b, e);
 	if (!r)
 		r = create_ide(b, e);
+	if (!r)
+		r = sugar_create_nics(b, e);
 	return r;
 }

@@ -8,6 +8,9 @@
 /* -object: before anything that may refer to one. */
 int sugar_create_objects(struct board *b, struct err *e);
 int sugar_open_backends(struct board *b, struct err *e);
+/* -netdev, and what -nic and -net stand for (sugar_net.c). */
+int sugar_open_nets(struct board *b, struct err *e);
+int sugar_create_nics(struct board *b, struct err *e);
 /* Options of the floppy controller: its drives. */
 void sugar_fdc_options(struct board *b, struct opts *o);
 /* -rtc as options of the clock. */

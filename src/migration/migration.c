@@ -16,6 +16,7 @@
 #include "vmm/clock.h"
 #include "vmm/hotplug.h"
 #include "vmm/log.h"
+#include "vmm/net.h"
 
 void migration_init(struct board *b)
 {
@@ -24,8 +25,6 @@ void migration_init(struct board *b)
 	session_calls_init();
 	props_default(migration_parameter_props, &session.params);
 }
-
-static void announce_stop(void);
 
 void migration_shutdown(void)
 {
@@ -41,7 +40,6 @@ void migration_shutdown(void)
 		pthread_join(session.thread, NULL);
 	destination_stop();
 	restore_stop();
-	announce_stop();
 	if (!migration_guest_torn()) /* else the thread that serves faults still looks at them */
 		session_free_blocks();
 	session.running = false;
@@ -287,63 +285,10 @@ void migration_query(struct migration_info *out)
 	}
 }
 
-/* ---- announcements ---- */
-
-struct subscriber {
-	struct subscriber *next;
-	void (*fn)(void *opaque, unsigned round);
-	void *opaque;
-};
-static struct {
-	struct subscriber *list;
-	struct timer timer;
-	bool armed;
-	unsigned round, rounds;
-	uint32_t delay, max, step;
-} announce;
-
-void migration_on_arrival(void (*fn)(void *opaque, unsigned round), void *opaque)
-{
-	struct subscriber *s = xzalloc(sizeof(*s));
-
-	*s = (struct subscriber){ announce.list, fn, opaque };
-	announce.list = s;
-}
-
-static void announce_now(void *unused)
-{
-	for (struct subscriber *s = announce.list; s; s = s->next)
-		s->fn(s->opaque, announce.round);
-	if (++announce.round >= announce.rounds)
-		return;
-	timer_arm(&announce.timer, clock_ns(VCLOCK_REAL) + announce.delay * NS_PER_MS);
-	announce.delay = MIN(announce.delay + announce.step, announce.max);
-}
-
 void migration_announce(uint32_t initial_ms, uint32_t max_ms, uint32_t rounds, uint32_t step_ms)
 {
-	if (!announce.armed)
-		timer_init(&announce.timer, loop_main(), VCLOCK_REAL, NULL, announce_now, NULL);
-	announce.armed = true;
-	announce.round = 0;
-	announce.rounds = rounds;
-	announce.delay = initial_ms;
-	announce.max = max_ms;
-	announce.step = step_ms;
-	timer_cancel(&announce.timer);
-	if (rounds)
-		announce_now(NULL);
-}
+	struct err e = ERR_INIT;
 
-static void announce_stop(void)
-{
-	if (announce.armed)
-		timer_cancel(&announce.timer);
-	announce.armed = false;
-	while (announce.list) {
-		struct subscriber *next = announce.list->next;
-
-		free(announce.list);
-		announce.list = next;
-	}
+	if (net_announce(&(struct net_announce){.initial_ms = initial_ms, .max_ms = max_ms, .rounds = rounds, .step_ms = step_ms}, &e))
+		log_warn("migration", "the guest's network cards cannot announce themselves: %s", e.msg);
 }

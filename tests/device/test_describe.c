@@ -340,6 +340,34 @@ START_TEST(host_side_overrides)
 END_TEST
 
 /* The first difference is named. */
+START_TEST(networks_are_the_hosts_side)
+{
+	struct board *b = bench_new("-m 16 -netdev bench,id=n -device virtio-net-pci,netdev=n,id=net0");
+	const struct nic *nic;
+	uint8_t mac[6];
+	size_t len;
+	void *fdt;
+
+	memcpy(mac, nic_next(NULL)->mac, 6);
+	fdt = describe(b, &len);
+	bench_free(b);
+	b = bench_new_described(NULL, fdt, len);
+	ck_assert_str_eq(netdev_type(netdev_find("n")), "bench");
+	ck_assert_ptr_eq(netdev_nic(netdev_find("n")), nic_next(NULL));
+	bench_free(b);
+	/* Another network with the same id, and the card stays the one it was. */
+	b = bench_new_described("-netdev socket,id=n,listen=127.0.0.1:0 -nic none", fdt, len);
+	nic = netdev_nic(netdev_find("n"));
+	ck_assert_str_eq(netdev_type(netdev_find("n")), "socket");
+	ck_assert_str_eq(nic_name(nic), "net0");
+	ck_assert(!memcmp(nic->mac, mac, 6));
+	bench_free(b);
+	ck_assert_ptr_nonnull(strstr(bench_new_described_fails("-netdev bench,id=other", fdt, len), "nothing of this name"));
+	ck_assert_ptr_nonnull(strstr(bench_new_described_fails("-nic bench", fdt, len), "only the host's side"));
+	free(fdt);
+}
+END_TEST
+
 START_TEST(other_machines)
 {
 	static const struct {
@@ -408,6 +436,7 @@ int main(void)
 	tcase_add_loop_test(c, state_fits, 0, ARRAY_SIZE(configurations));
 	tcase_add_test(c, changed_while_running);
 	tcase_add_test(c, host_side_overrides);
+	tcase_add_test(c, networks_are_the_hosts_side);
 	tcase_add_loop_test(c, other_machines, 0, 7);
 	tcase_add_test(c, damaged);
 	suite_add_tcase(s, c);
