@@ -44,6 +44,7 @@ static const struct {
 	{"pci", "PCI bus"},
 	{"piix4_pm", "power management"},
 	{"pvpanic", "the guest's panic device"},
+	{"rtl8139", "Realtek fast Ethernet"},
 	{"sandbox", "seccomp, privileges"},
 	{"virtio", "virtio devices"},
 };
