@@ -162,6 +162,7 @@ class Change(unittest.TestCase):
         self.qmp.execute("chardev-remove", {"id": "free"})
 
     def test_mistakes_cost_nothing(self):
+        self.board.number(f"inb {self.STATUS}")  # the connection is accepted
         before = self.vmm.fds()
         for pattern, name, kind, data in (("Chardev 'nosuch' does not exist", "nosuch", "null", {}),
                                           ("Mux device hotswap not supported yet", "shared", "null", {}),
@@ -175,6 +176,7 @@ class Change(unittest.TestCase):
         self.assertEqual(self.qmp.command("ringbuf-read", device="line", size=10), "still")
 
     def test_a_hundred_times(self):
+        self.board.number(f"inb {self.STATUS}")  # the connection is accepted
         before = self.vmm.fds()
         for i in range(50):
             self.change("line", "pty")

@@ -4,6 +4,7 @@
 import os
 import pty
 import select
+import shlex
 import signal
 import subprocess
 import termios
@@ -20,6 +21,7 @@ class Terminal:
         self.master, self.slave = pty.openpty()
         self.before = termios.tcgetattr(self.slave)
         argv = [vmmtest.VMM, "-accel", "qtest", "-m", "4", "-nodefaults"]
+        argv += shlex.split(os.environ.get("VMM_TEST_ARGS", ""))
         self.process = subprocess.Popen(argv + list(args), stdin=self.slave, stdout=self.slave, stderr=self.slave,
                                         start_new_session=True)
         self.seen = b""

@@ -31,7 +31,8 @@ class Curses(unittest.TestCase):
         self.dir = tempfile.mkdtemp(prefix="vmm-curses-")
         self.tmux_socket = os.path.join(self.dir, "tmux")
         vmm = shlex.join([vmmtest.VMM, "-accel", "qtest", "-display", "curses", "-m", "4", "-nodefaults", "-vga", "std",
-                          "-qtest", f"unix:{self.dir}/qtest,server=on,wait=off", "-pidfile", f"{self.dir}/pid"])
+                          "-qtest", f"unix:{self.dir}/qtest,server=on,wait=off", "-pidfile", f"{self.dir}/pid",
+                          *shlex.split(os.environ.get("VMM_TEST_ARGS", ""))])
         script = (f"stty -g > {self.dir}/before; {vmm} 2> {self.dir}/stderr; echo $? > {self.dir}/status; "
                   f"stty -g > {self.dir}/after; sleep 60")
         self.tmux("new-session", "-d", "-x", "90", "-y", "30", f"env LC_ALL=C.UTF-8 sh -c {shlex.quote(script)}")
