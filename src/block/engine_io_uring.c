@@ -8,12 +8,13 @@
  */
 #include "src/block/block_private.h"
 
+#include <errno.h>
+
 #include "vmm-config.h"
 
 #if HAVE_IO_URING
 
 #include <dlfcn.h>
-#include <errno.h>
 #include <liburing.h>
 #include <linux/fs.h>
 

@@ -14,126 +14,25 @@
  * would wait for an index hole until it is reset. FIFO thresholds and overruns have no meaning here: data waits.
  * Power-down and tape bits are kept and read back.
  *
- * Flow of a data command: DELAY (head) -> for each chunk of sectors on a track: DISK then HOST for reads, HOST then
- * DISK for writes -> result phase. HOST waits for the DMA controller or the CPU, DISK for the block backend.
+ * Here: registers, reset, life cycle. fdc_commands.c: the commands; fdc_transfer.c: how data moves.
  */
-#include "../bus/i8237.h"
-#include "floppy.h"
+#include "fdc.h"
 #include "vmm/cmos.h"
 
 #include <errno.h>
 
-enum { UNITS = 2, SELECTS = 4 };
-enum { SRA, SRB, DOR, TDR, MSR_DSR, FIFO, DIR_CCR = 7 };
-enum { DOR_SELECT = 0x03, DOR_NRESET = 0x04, DOR_DMAGATE = 0x08, DOR_MOTOR0 = 0x10, DOR_MOTOR1 = 0x20 };
-enum { MSR_CB = 0x10, MSR_NONDMA = 0x20, MSR_DIO = 0x40, MSR_RQM = 0x80 };
-enum { DSR_SWRESET = 0x80, DSR_RATE = 0x03, DIR_CHANGE = 0x80 };
-enum {
-	ST0_ABNORMAL = 0x40,
-	ST0_INVALID = 0x80,
-	ST0_POLLING = 0xc0,
-	ST0_SEEK_END = 0x20,
-	ST0_CHECK = 0x10,
-	ST0_NR = 0x08
-};
-enum { ST1_MA = 0x01, ST1_NW = 0x02, ST1_ND = 0x04, ST1_DE = 0x20, ST1_EN = 0x80 };
-enum { ST2_BC = 0x02, ST2_SN = 0x04, ST2_SH = 0x08, ST2_WC = 0x10, ST2_DD = 0x20, ST2_CM = 0x40 };
-enum { ST3_ALWAYS = 0x28, ST3_WP = 0x40, ST3_T0 = 0x10 };
-enum { CONFIG_EIS = 0x40, CONFIG_EFIFO = 0x20, CONFIG_POLL = 0x10 };
-enum { CMD_MT = 0x80, CMD_MFM = 0x40, CMD_SK = 0x20 };
-enum { RECALIBRATE_STEPS = 79 };
-enum phase { PHASE_COMMAND, PHASE_EXECUTION, PHASE_RESULT };
-enum op { OP_NONE, OP_READ, OP_WRITE, OP_VERIFY, OP_SCAN, OP_FORMAT, OP_READ_TRACK, OP_READ_ID };
-enum stage { STAGE_NONE, STAGE_DELAY, STAGE_DISK, STAGE_HOST };
-
-#define RESET_NS  (50 * NS_PER_US)
-#define ACCESS_NS (20 * NS_PER_US)
-#define SEEK_NS   (50 * NS_PER_US)
-#define STEP_NS   (10 * NS_PER_US)
-
-struct fdc {
-	struct device dev;
-	uint32_t iobase, irq, dma_channel; /* options */
-	char *drive_id[UNITS];
-	int drive_type[UNITS];
-	int32_t bootindex[UNITS];
-
-	struct floppy_drive drive[UNITS];
-	uint8_t dor, tdr, dsr, specify[2], config, precompensation, perpendicular, lock, last_eot;
-	uint8_t pcn[SELECTS];
-	uint8_t phase;
-	uint8_t command[9], command_pos, command_len;
-	uint8_t result[10], result_pos, result_len;
-	bool interrupt;
-	bool reset_pending;           /* the polling interrupt after a reset is on its way */
-	uint8_t reset_sense;          /* SENSE INTERRUPT STATUS still to be answered after it */
-	uint8_t seek_busy, seek_done; /* a bit per drive select */
-	uint8_t seek_st0[SELECTS];
-
-	/* the data command in execution */
-	uint8_t op, stage;
-	uint8_t select, head;    /* side of the diskette; h is what the ID must say */
-	uint8_t c, h, r, n, eot; /* the next sector to find */
-	uint8_t sectors;         /* of this chunk */
-	uint16_t verify_left;    /* VERIFY with a count */
-	bool terminal;           /* TC came */
-	bool mismatch;           /* READ TRACK: an ID was not the one asked for */
-	uint32_t pos, len;       /* bytes moved to or from the host of those in this chunk */
-	uint8_t buf[FLOPPY_MAX_SECTORS * FLOPPY_SECTOR];
-	bool disk_wanted; /* a request waits for resume() */
-
-	/* not saved */
-	bool disk_busy, quiescing;
-	struct block_req req;
-	struct iovec iov;
-	struct timer timer;
-	struct i8237 *dma;
-	struct bh dma_ready;
-};
-
-static void next_chunk(struct fdc *f);
-static void chunk_done(struct fdc *f);
-static void disk_start(struct fdc *f);
-
-/* ---- small views ---- */
-
-static struct floppy_drive *drive_of(struct fdc *f, unsigned select)
+void fdc_update_irq(struct fdc *f)
 {
-	return select < UNITS && f->drive[select].block ? &f->drive[select] : NULL;
+	irq_set(&f->dev.irq[0], f->interrupt && f->dor & DOR_DMAGATE && !fdc_in_reset(f));
 }
 
-static bool in_reset(const struct fdc *f)
-{
-	return !(f->dor & DOR_NRESET);
-}
-
-static bool non_dma(const struct fdc *f)
-{
-	return f->specify[1] & 1;
-}
-
-static bool writes_disk(const struct fdc *f)
-{
-	return f->op == OP_WRITE || f->op == OP_FORMAT;
-}
-
-static bool host_sends(const struct fdc *f)
-{
-	return f->op == OP_WRITE || f->op == OP_FORMAT || f->op == OP_SCAN;
-}
-
-static void update_irq(struct fdc *f)
-{
-	irq_set(&f->dev.irq[0], f->interrupt && f->dor & DOR_DMAGATE && !in_reset(f));
-}
-
-static void set_interrupt(struct fdc *f, bool on)
+void fdc_set_interrupt(struct fdc *f, bool on)
 {
 	f->interrupt = on;
-	update_irq(f);
+	fdc_update_irq(f);
 }
 
-static void wait_ns(struct fdc *f, uint64_t ns)
+void fdc_wait(struct fdc *f, uint64_t ns)
 {
 	uint64_t at = clock_ns(VCLOCK_VIRTUAL) + ns;
 
@@ -141,9 +40,7 @@ static void wait_ns(struct fdc *f, uint64_t ns)
 		timer_arm(&f->timer, at);
 }
 
-/* ---- phases ---- */
-
-static void to_command_phase(struct fdc *f)
+void fdc_to_command_phase(struct fdc *f)
 {
 	f->phase = PHASE_COMMAND;
 	f->command_pos = 0;
@@ -152,609 +49,13 @@ static void to_command_phase(struct fdc *f)
 	f->stage = STAGE_NONE;
 }
 
-static void to_result_phase(struct fdc *f, unsigned len)
+void fdc_to_result_phase(struct fdc *f, unsigned len)
 {
 	f->phase = PHASE_RESULT;
 	f->result_pos = 0;
 	f->result_len = (uint8_t)len;
 	f->op = OP_NONE;
 	f->stage = STAGE_NONE;
-}
-
-static void single_result(struct fdc *f, uint8_t value)
-{
-	f->result[0] = value;
-	to_result_phase(f, 1);
-}
-
-/* End of a data command, DS 6.1: status and the sector's ID, and the interrupt. */
-static void finish(struct fdc *f, uint8_t st0, uint8_t st1, uint8_t st2)
-{
-	const uint8_t result[7] = {(uint8_t)(st0 | f->head << 2 | f->select),
-				   (uint8_t)(st1 | (f->mismatch ? ST1_ND : 0)),
-				   st2,
-				   f->c,
-				   f->h,
-				   f->r,
-				   f->n};
-
-	if (f->dma)
-		i8237_set_request(f->dma, f->dma_channel, false);
-	memcpy(f->result, result, sizeof(result));
-	to_result_phase(f, sizeof(result));
-	set_interrupt(f, true);
-}
-
-/* End after sector f->r was transferred: the ID of the sector that would be next, DS table 5-3. */
-static void finish_after(struct fdc *f, uint8_t st0, uint8_t st1, uint8_t st2)
-{
-	uint8_t head = f->head;
-
-	if (f->r != f->eot) {
-		f->r++;
-	} else {
-		f->r = 1;
-		if (!(f->command[0] & CMD_MT)) {
-			f->c++;
-		} else {
-			f->c = (uint8_t)(f->c + head);
-			f->h ^= 1;
-		}
-	}
-	finish(f, st0, st1, st2);
-}
-
-/* ---- data transfer ---- */
-
-/* Is the sector wanted next under the head? Ends the command if not. */
-static bool find_sector(struct fdc *f, const struct floppy_drive *d)
-{
-	const struct floppy_format *format = d->format;
-
-	if (f->head >= format->heads || d->cylinder >= 2 * format->cylinders) {
-		finish(f, ST0_ABNORMAL, ST1_MA, 0); /* that track was never formatted */
-	} else if (!floppy_on_cylinder(d, f->c)) {
-		finish(f, ST0_ABNORMAL, ST1_ND, f->c == 0xff ? ST2_BC : ST2_WC);
-	} else if (f->h != f->head || f->n != FLOPPY_SIZE_CODE || f->r == 0 || f->r > format->sectors ||
-		   floppy_offset(d, f->c, f->head, f->r) == UINT64_MAX) {
-		finish(f, ST0_ABNORMAL, ST1_ND, 0);
-	} else {
-		return true;
-	}
-	return false;
-}
-
-/* READ TRACK takes the sectors as they come and only notes whether the first is the one asked for. */
-static void begin_track(struct fdc *f, const struct floppy_drive *d)
-{
-	f->mismatch = f->r != 1 || f->h != f->head || f->n != FLOPPY_SIZE_CODE || !floppy_on_cylinder(d, f->c);
-	f->h = f->head;
-	f->r = 1;
-	f->n = FLOPPY_SIZE_CODE;
-	f->c = d->cylinder < d->format->cylinders ? d->cylinder : d->cylinder / 2;
-}
-
-static void next_chunk(struct fdc *f)
-{
-	struct floppy_drive *d = drive_of(f, f->select);
-	unsigned last;
-
-	if (!d || !d->format) { /* taken out meanwhile */
-		finish(f, ST0_ABNORMAL | ST0_NR, ST1_MA, 0);
-		return;
-	}
-	if (!find_sector(f, d))
-		return;
-	last = f->eot >= f->r ? MIN(f->eot, d->format->sectors) : d->format->sectors;
-	if (f->op == OP_VERIFY && f->verify_left)
-		last = MIN(last, (unsigned)f->r + f->verify_left - 1);
-	/* One sector at a time where each decides on the next: scans, and a mark that is not the one asked for. */
-	if (f->op == OP_SCAN || (f->command[0] & 0x1f) == 0x0c)
-		last = f->r;
-	while (floppy_offset(d, f->c, f->head, last) == UINT64_MAX)
-		last--;
-	f->sectors = (uint8_t)(last - f->r + 1);
-	f->pos = 0;
-	f->len = f->sectors * (uint32_t)FLOPPY_SECTOR;
-	f->stage = f->op == OP_WRITE ? STAGE_HOST : STAGE_DISK;
-}
-
-/* ---- the host's side ---- */
-
-static bool scan_matches(const struct fdc *f, bool *equal)
-{
-	unsigned kind = f->command[0] >> 2 & 3; /* 11h equal, 19h disk <= host, 1dh disk >= host */
-	const uint8_t *host = f->buf, *disk = f->buf + FLOPPY_SECTOR;
-	bool matches = true;
-
-	*equal = true;
-	for (unsigned i = 0; i < FLOPPY_SECTOR; i++) {
-		if (host[i] == disk[i] || host[i] == 0xff || disk[i] == 0xff)
-			continue;
-		*equal = false;
-		matches &= (kind == 2 && disk[i] < host[i]) || (kind == 3 && disk[i] > host[i]);
-	}
-	return matches;
-}
-
-static void scan_compare(struct fdc *f)
-{
-	unsigned step = f->command[8] == 2 ? 2 : 1;
-	bool equal, matches = scan_matches(f, &equal);
-
-	if (matches)
-		finish_after(f, 0, 0, equal ? ST2_SH : 0);
-	else if (f->terminal || (unsigned)f->r + step > f->eot)
-		finish_after(f, 0, 0, ST2_SN);
-	else {
-		f->r = (uint8_t)(f->r + step);
-		next_chunk(f);
-	}
-}
-
-/* FORMAT TRACK: the host has sent the IDs. The image has room for its own layout only. */
-static void format_track(struct fdc *f)
-{
-	struct floppy_drive *d = drive_of(f, f->select);
-	uint64_t seen = 0;
-	bool fits =
-		d && d->format && f->pos == f->len && f->len == 4u * d->format->sectors && f->head < d->format->heads;
-
-	for (uint32_t i = 0; fits && i < f->len; i += 4) {
-		const uint8_t *id = f->buf + i;
-
-		fits = floppy_on_cylinder(d, id[0]) && id[1] == f->head && id[2] >= 1 && id[2] <= d->format->sectors &&
-		       id[3] == FLOPPY_SIZE_CODE && !(seen & BIT64(id[2]));
-		seen |= fits ? BIT64(id[2]) : 0;
-		f->c = id[0];
-	}
-	if (!fits || floppy_offset(d, f->c, f->head, d->format->sectors) == UINT64_MAX) {
-		log_guest(&f->dev.guest_log, "fdc", "%s: the image cannot be formatted to another layout", f->dev.id);
-		finish(f, ST0_ABNORMAL, ST1_ND, 0);
-		return;
-	}
-	f->h = f->head;
-	f->r = 1;
-	f->sectors = d->format->sectors;
-	f->len = f->pos = f->sectors * (uint32_t)FLOPPY_SECTOR;
-	memset(f->buf, f->command[5], f->len);
-	f->stage = STAGE_DISK;
-}
-
-static void host_done(struct fdc *f)
-{
-	uint32_t padded = ALIGN_UP(f->pos, (uint32_t)FLOPPY_SECTOR);
-
-	if (f->dma)
-		i8237_set_request(f->dma, f->dma_channel, false);
-	if (non_dma(f))
-		set_interrupt(f, false);
-	switch (f->op) {
-	case OP_WRITE: /* DS "Write data": the rest of a sector cut short by TC is filled with zeros */
-		memset(f->buf + f->pos, 0, padded - f->pos);
-		f->stage = STAGE_DISK;
-		break;
-	case OP_FORMAT:
-		format_track(f);
-		break;
-	case OP_SCAN:
-		scan_compare(f);
-		break;
-	default:
-		chunk_done(f);
-	}
-}
-
-static void dma_run(struct fdc *f)
-{
-	bool tc = false;
-
-	if (!f->dma || !(f->dor & DOR_DMAGATE))
-		return;
-	i8237_set_request(f->dma, f->dma_channel, true);
-	if (host_sends(f))
-		f->pos += (uint32_t)i8237_from_memory(f->dma, f->dma_channel, f->buf + f->pos, f->len - f->pos, &tc);
-	else
-		f->pos += (uint32_t)i8237_to_memory(f->dma, f->dma_channel, f->buf + f->pos, f->len - f->pos, &tc);
-	f->terminal |= tc;
-	if (tc || f->pos == f->len)
-		host_done(f);
-}
-
-/* Carry on with the stage just entered. Neither stage leads to itself, and disk requests complete later: no recursion.
- */
-static void run(struct fdc *f)
-{
-	if (f->phase == PHASE_EXECUTION && f->stage == STAGE_HOST) {
-		if (non_dma(f))
-			set_interrupt(f, true);
-		else
-			dma_run(f);
-	}
-	if (f->phase == PHASE_EXECUTION && f->stage == STAGE_DISK)
-		disk_start(f);
-}
-
-static void dma_became_ready(void *opaque)
-{
-	struct fdc *f = opaque;
-
-	if (f->phase == PHASE_EXECUTION && f->stage == STAGE_HOST && !non_dma(f))
-		run(f);
-}
-
-/* ---- the disk's side ---- */
-
-static void disk_done(struct block_req *req, int ret)
-{
-	struct fdc *f = req->opaque;
-	bool current = f->phase == PHASE_EXECUTION && f->stage == STAGE_DISK && !f->disk_wanted;
-	enum block_error_action action;
-
-	f->disk_busy = false;
-	if (current && ret < 0) {
-		action = block_error_action(drive_of(f, f->select)->block, req->op, -ret);
-		if (action == BLOCK_ACTION_STOP) {
-			f->disk_wanted = true; /* again in resume() */
-			machine_request_stop_on_io_error(f->dev.board);
-			current = false;
-		} else if (action == BLOCK_ACTION_REPORT) {
-			finish(f, ST0_ABNORMAL, ST1_DE, ST2_DD);
-			current = false;
-		}
-	}
-	if (current) {
-		if (f->op == OP_READ || f->op == OP_READ_TRACK || f->op == OP_SCAN)
-			f->stage = STAGE_HOST;
-		else if (f->op == OP_FORMAT)
-			finish(f, 0, 0, 0);
-		else
-			chunk_done(f);
-		run(f);
-	}
-	if (f->quiescing && !f->disk_busy)
-		device_quiesced(&f->dev);
-}
-
-static void disk_start(struct fdc *f)
-{
-	struct floppy_drive *d = drive_of(f, f->select);
-	uint64_t offset;
-
-	if (f->quiescing) {
-		f->disk_wanted = true;
-		return;
-	}
-	f->disk_wanted = false;
-	/* The medium may have changed since the chunk was chosen. */
-	if (!d || !d->format || floppy_offset(d, f->c, f->head, f->r + f->sectors - 1u) == UINT64_MAX) {
-		finish(f, ST0_ABNORMAL | ST0_NR, ST1_MA, 0);
-		return;
-	}
-	offset = floppy_offset(d, f->c, f->head, f->r);
-	f->iov.iov_base = f->buf + (f->op == OP_SCAN ? FLOPPY_SECTOR : 0);
-	f->iov.iov_len =
-		f->op == OP_WRITE ? ALIGN_UP(f->pos, (uint32_t)FLOPPY_SECTOR) : f->sectors * (size_t)FLOPPY_SECTOR;
-	f->req = (struct block_req){
-		.op = writes_disk(f) ? BLOCK_WRITE : BLOCK_READ,
-		.offset = offset,
-		.len = f->iov.iov_len,
-		.iov = &f->iov,
-		.n_iov = 1,
-		.lock = f->dev.lock,
-		.done = disk_done,
-		.opaque = f,
-	};
-	f->disk_busy = true;
-	block_submit(d->block, &f->req);
-}
-
-/* All sectors of the chunk, or those before TC, are where they belong. */
-static void chunk_done(struct fdc *f)
-{
-	unsigned done = f->terminal && f->op != OP_VERIFY ? (f->pos + FLOPPY_SECTOR - 1) / FLOPPY_SECTOR : f->sectors;
-	bool counted = f->op == OP_VERIFY && f->verify_left;
-
-	f->r = (uint8_t)(f->r + done - 1);
-	if (counted) {
-		f->verify_left = (uint16_t)(f->verify_left - done);
-		f->terminal = !f->verify_left;
-	}
-	if ((f->command[0] & 0x1f) == 0x0c) { /* READ DELETED DATA ends with the first sector of the other kind */
-		finish_after(f, 0, 0, ST2_CM);
-	} else if (f->terminal) {
-		finish_after(f, 0, 0, 0);
-	} else if (f->r != f->eot) {
-		f->r++;
-		next_chunk(f);
-	} else if (f->command[0] & CMD_MT && f->head == 0 && f->op != OP_READ_TRACK) {
-		f->head = f->h = 1;
-		f->r = 1;
-		next_chunk(f);
-	} else if (f->op == OP_VERIFY && !counted) {
-		finish_after(f, 0, 0, 0);
-	} else {
-		finish_after(f, ST0_ABNORMAL, ST1_EN, 0);
-	}
-}
-
-/* ---- start of the data commands ---- */
-
-static void implied_seek(struct fdc *f, struct floppy_drive *d)
-{
-	if (!(f->config & CONFIG_EIS) || f->op == OP_FORMAT || f->op == OP_READ_ID)
-		return;
-	floppy_step_to(d, f->c);
-	f->pcn[f->select] = f->c;
-}
-
-static void answer_read_id(struct fdc *f, const struct floppy_drive *d)
-{
-	unsigned cylinder = d->cylinder < d->format->cylinders ? d->cylinder : d->cylinder / 2;
-
-	if (f->head >= d->format->heads || cylinder >= d->format->cylinders) {
-		finish(f, ST0_ABNORMAL, ST1_MA, 0);
-		return;
-	}
-	f->c = (uint8_t)cylinder;
-	f->h = f->head;
-	/* Whichever sector comes by: 300 turns a minute */
-	f->r = (uint8_t)(clock_ns(VCLOCK_VIRTUAL) / (200 * NS_PER_MS / d->format->sectors) % d->format->sectors + 1);
-	f->n = FLOPPY_SIZE_CODE;
-	finish(f, 0, 0, 0);
-}
-
-/* The head has settled: DS 6.1. */
-static void begin_access(struct fdc *f)
-{
-	struct floppy_drive *d = drive_of(f, f->select);
-
-	if (f->disk_busy) { /* a request abandoned by a reset still uses the buffer */
-		wait_ns(f, ACCESS_NS);
-		return;
-	}
-	f->stage = STAGE_NONE;
-	if (!d || !d->format) {
-		finish(f, ST0_ABNORMAL | ST0_NR, ST1_MA, 0);
-		return;
-	}
-	implied_seek(f, d);
-	if (!(f->command[0] & CMD_MFM) || !floppy_rate_fits(d, f->dsr & DSR_RATE)) {
-		finish(f, ST0_ABNORMAL, ST1_MA, 0); /* no address mark makes sense at this speed */
-	} else if (writes_disk(f) && floppy_write_protected(d)) {
-		finish(f, ST0_ABNORMAL, ST1_NW, 0);
-	} else if (f->op == OP_READ_ID) {
-		answer_read_id(f, d);
-	} else if (f->op == OP_FORMAT) {
-		f->pos = 0;
-		f->len = 4u * f->command[3];
-		f->stage = STAGE_HOST;
-		if (!f->len)
-			finish(f, ST0_ABNORMAL, ST1_ND, 0);
-	} else if (f->op == OP_READ && (f->command[0] & 0x1f) == 0x0c && f->command[0] & CMD_SK) {
-		finish(f, ST0_ABNORMAL, ST1_ND, 0); /* every sector of the other kind is skipped: none is left */
-	} else {
-		if (f->op == OP_READ_TRACK)
-			begin_track(f, d);
-		next_chunk(f);
-	}
-	if (f->phase == PHASE_EXECUTION)
-		run(f);
-}
-
-static void start_access(struct fdc *f, enum op op)
-{
-	f->phase = PHASE_EXECUTION;
-	f->op = (uint8_t)op;
-	f->stage = STAGE_DELAY;
-	f->select = f->command[1] & 3;
-	f->head = f->command[1] >> 2 & 1;
-	f->c = f->command[2];
-	f->h = f->command[3];
-	f->r = f->command[4];
-	f->n = f->command[5];
-	f->eot = f->last_eot = f->command[6];
-	f->terminal = false;
-	f->mismatch = false;
-	f->verify_left = 0;
-	wait_ns(f, ACCESS_NS);
-}
-
-static void cmd_read(struct fdc *f)
-{
-	start_access(f, OP_READ);
-}
-
-static void cmd_write(struct fdc *f)
-{
-	start_access(f, OP_WRITE);
-}
-
-static void cmd_read_track(struct fdc *f)
-{
-	start_access(f, OP_READ_TRACK);
-}
-
-static void cmd_scan(struct fdc *f)
-{
-	start_access(f, OP_SCAN);
-}
-
-static void cmd_verify(struct fdc *f)
-{
-	bool enable_count = f->command[1] & 0x80;
-
-	start_access(f, OP_VERIFY);
-	if (enable_count)
-		f->verify_left = f->command[8] ? f->command[8] : 256;
-}
-
-static void cmd_format(struct fdc *f)
-{
-	uint8_t n = f->command[2], sc = f->command[3];
-
-	start_access(f, OP_FORMAT);
-	f->n = n;
-	f->last_eot = sc;
-}
-
-static void cmd_read_id(struct fdc *f)
-{
-	uint8_t eot = f->last_eot;
-
-	start_access(f, OP_READ_ID);
-	f->last_eot = eot;
-}
-
-/* ---- control commands ---- */
-
-static void start_seek(struct fdc *f, unsigned select, unsigned steps, uint8_t st0)
-{
-	f->seek_busy |= (uint8_t)BIT(select);
-	f->seek_done &= (uint8_t)~BIT(select);
-	f->seek_st0[select] = (uint8_t)(st0 | select);
-	to_command_phase(f); /* no result phase: SENSE INTERRUPT STATUS brings the status */
-	wait_ns(f, SEEK_NS + steps * STEP_NS);
-}
-
-static void cmd_recalibrate(struct fdc *f)
-{
-	unsigned select = f->command[1] & 3, cylinder = 0;
-	struct floppy_drive *d = drive_of(f, select);
-	uint8_t st0 = ST0_SEEK_END;
-
-	if (!d) { /* no drive pulls TRK0 */
-		st0 |= ST0_ABNORMAL | ST0_CHECK;
-	} else {
-		cylinder = d->cylinder;
-		floppy_step_to(d, cylinder > RECALIBRATE_STEPS ? cylinder - RECALIBRATE_STEPS : 0);
-		if (d->cylinder)
-			st0 |= ST0_ABNORMAL | ST0_CHECK;
-	}
-	f->pcn[select] = 0;
-	start_seek(f, select, MIN(cylinder, (unsigned)RECALIBRATE_STEPS), st0);
-}
-
-static void seek_by(struct fdc *f, int steps)
-{
-	unsigned select = f->command[1] & 3;
-	struct floppy_drive *d = drive_of(f, select);
-	int to = d ? d->cylinder + steps : 0;
-
-	if (d)
-		floppy_step_to(d, to < 0 ? 0 : (unsigned)to);
-	f->pcn[select] = (uint8_t)(f->pcn[select] + steps);
-	start_seek(f, select, (unsigned)(steps < 0 ? -steps : steps), (uint8_t)(ST0_SEEK_END | (f->command[1] & 4)));
-}
-
-static void cmd_seek(struct fdc *f)
-{
-	seek_by(f, (int)f->command[2] - f->pcn[f->command[1] & 3]);
-}
-
-static void cmd_relative_seek(struct fdc *f)
-{
-	seek_by(f, f->command[0] & 0x40 ? f->command[2] : -(int)f->command[2]);
-}
-
-static void cmd_sense_interrupt(struct fdc *f)
-{
-	unsigned select;
-
-	if (f->reset_sense) { /* DS 7.4: one for each drive select after a reset */
-		select = SELECTS - f->reset_sense--;
-		f->result[0] = (uint8_t)(ST0_POLLING | select);
-	} else if (f->seek_done) {
-		select = (unsigned)__builtin_ctz(f->seek_done);
-		f->seek_done &= (uint8_t)~BIT(select);
-		f->result[0] = f->seek_st0[select];
-	} else {
-		single_result(f, ST0_INVALID);
-		return;
-	}
-	f->result[1] = f->pcn[select];
-	to_result_phase(f, 2);
-	set_interrupt(f, f->seek_done);
-}
-
-static void cmd_sense_drive(struct fdc *f)
-{
-	struct floppy_drive *d = drive_of(f, f->command[1] & 3);
-	uint8_t st3 = (uint8_t)(ST3_ALWAYS | (f->command[1] & 7));
-
-	if (d && floppy_write_protected(d))
-		st3 |= ST3_WP;
-	if (d && d->cylinder == 0)
-		st3 |= ST3_T0;
-	single_result(f, st3);
-}
-
-static void cmd_specify(struct fdc *f)
-{
-	f->specify[0] = f->command[1];
-	f->specify[1] = f->command[2];
-	to_command_phase(f);
-}
-
-static void cmd_configure(struct fdc *f)
-{
-	f->config = f->command[2] & 0x7f;
-	f->precompensation = f->command[3];
-	to_command_phase(f);
-}
-
-static void cmd_perpendicular(struct fdc *f)
-{
-	if (f->command[1] & 0x80) /* OW: the drive bits count */
-		f->perpendicular = f->command[1] & 0x3f;
-	else
-		f->perpendicular = (uint8_t)((f->perpendicular & 0x3c) | (f->command[1] & 3));
-	to_command_phase(f);
-}
-
-static void cmd_lock(struct fdc *f)
-{
-	f->lock = f->command[0] >> 7;
-	single_result(f, (uint8_t)(f->lock << 4));
-}
-
-static void cmd_version(struct fdc *f)
-{
-	single_result(f, 0x90); /* enhanced controller */
-}
-
-static void cmd_dumpreg(struct fdc *f)
-{
-	memcpy(f->result, f->pcn, SELECTS);
-	f->result[4] = f->specify[0];
-	f->result[5] = f->specify[1];
-	f->result[6] = f->last_eot;
-	f->result[7] = (uint8_t)(f->lock << 7 | f->perpendicular);
-	f->result[8] = f->config;
-	f->result[9] = f->precompensation;
-	to_result_phase(f, 10);
-}
-
-static const struct command {
-	uint8_t code, mask, parameters;
-	void (*run)(struct fdc *f);
-} commands[] = {
-	{0x06, 0x1f, 8, cmd_read},          {0x0c, 0x1f, 8, cmd_read},  /* deleted data */
-	{0x05, 0x3f, 8, cmd_write},         {0x09, 0x3f, 8, cmd_write}, /* deleted data */
-	{0x02, 0x9f, 8, cmd_read_track},    {0x16, 0x1f, 8, cmd_verify},      {0x11, 0x1f, 8, cmd_scan},
-	{0x19, 0x1f, 8, cmd_scan},          {0x1d, 0x1f, 8, cmd_scan},        {0x0d, 0xbf, 5, cmd_format},
-	{0x0a, 0xbf, 1, cmd_read_id},       {0x07, 0xff, 1, cmd_recalibrate}, {0x08, 0xff, 0, cmd_sense_interrupt},
-	{0x03, 0xff, 2, cmd_specify},       {0x04, 0xff, 1, cmd_sense_drive}, {0x0f, 0xff, 2, cmd_seek},
-	{0x8f, 0xbf, 2, cmd_relative_seek}, {0x13, 0xff, 3, cmd_configure},   {0x12, 0xff, 1, cmd_perpendicular},
-	{0x14, 0x7f, 0, cmd_lock},          {0x10, 0xff, 0, cmd_version},     {0x0e, 0xff, 0, cmd_dumpreg},
-};
-
-static const struct command *find_command(uint8_t code)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-		if ((code & commands[i].mask) == commands[i].code)
-			return &commands[i];
-	return NULL;
 }
 
 /* ---- reset ---- */
@@ -764,7 +65,7 @@ static void abandon(struct fdc *f)
 	if (f->dma)
 		i8237_set_request(f->dma, f->dma_channel, false);
 	f->disk_wanted = false;
-	to_command_phase(f);
+	fdc_to_command_phase(f);
 	/* A request in flight completes into a buffer nobody looks at; the next command waits for it. */
 }
 
@@ -786,9 +87,9 @@ static void software_reset(struct fdc *f, bool release)
 {
 	controller_reset(f);
 	f->reset_pending = release;
-	update_irq(f);
+	fdc_update_irq(f);
 	if (release)
-		wait_ns(f, RESET_NS);
+		fdc_wait(f, RESET_NS);
 }
 
 static void fdc_timer(void *opaque)
@@ -799,30 +100,30 @@ static void fdc_timer(void *opaque)
 		f->reset_pending = false;
 		if (!(f->config & CONFIG_POLL)) {
 			f->reset_sense = SELECTS;
-			set_interrupt(f, true);
+			fdc_set_interrupt(f, true);
 		}
 	}
 	if (f->seek_busy) {
 		f->seek_done |= f->seek_busy;
 		f->seek_busy = 0;
-		set_interrupt(f, true);
+		fdc_set_interrupt(f, true);
 	}
 	if (f->stage == STAGE_DELAY)
-		begin_access(f);
+		fdc_begin_access(f);
 }
 
 /* ---- registers ---- */
 
 static void fifo_write(struct fdc *f, uint8_t v)
 {
-	const struct command *command;
+	const struct fdc_command *command;
 
-	if (f->phase == PHASE_EXECUTION && f->stage == STAGE_HOST && non_dma(f) && host_sends(f)) {
+	if (f->phase == PHASE_EXECUTION && f->stage == STAGE_HOST && fdc_non_dma(f) && fdc_host_sends(f)) {
 		f->buf[f->pos++] = v;
-		set_interrupt(f, false);
+		fdc_set_interrupt(f, false);
 		if (f->pos == f->len)
-			host_done(f);
-		run(f);
+			fdc_host_done(f);
+		fdc_run(f);
 		return;
 	}
 	if (f->phase != PHASE_COMMAND) {
@@ -831,40 +132,40 @@ static void fifo_write(struct fdc *f, uint8_t v)
 		return;
 	}
 	if (f->command_pos == 0) {
-		command = find_command(v);
+		command = fdc_find_command(v);
 		if (!command) {
 			f->command[0] = v;
-			single_result(f, ST0_INVALID);
+			fdc_single_result(f, ST0_INVALID);
 			return;
 		}
-		if (command->run != cmd_sense_interrupt) /* whoever goes on has seen the reset */
+		if (command->code != CMD_SENSE_INTERRUPT) /* whoever goes on has seen the reset */
 			f->reset_sense = 0;
 		f->command_len = (uint8_t)(command->parameters + 1);
 	}
 	f->command[f->command_pos++] = v;
 	if (f->command_pos == f->command_len)
-		find_command(f->command[0])->run(f);
+		fdc_find_command(f->command[0])->run(f);
 }
 
 static uint8_t fifo_read(struct fdc *f)
 {
 	uint8_t v;
 
-	if (f->phase == PHASE_EXECUTION && f->stage == STAGE_HOST && non_dma(f) && !host_sends(f)) {
+	if (f->phase == PHASE_EXECUTION && f->stage == STAGE_HOST && fdc_non_dma(f) && !fdc_host_sends(f)) {
 		v = f->buf[f->pos++];
-		set_interrupt(f, false);
+		fdc_set_interrupt(f, false);
 		if (f->pos == f->len)
-			host_done(f);
-		run(f);
+			fdc_host_done(f);
+		fdc_run(f);
 		return v;
 	}
 	if (f->phase != PHASE_RESULT)
 		return 0xff;
 	if (f->result_pos == 0 && !f->seek_done) /* DS 6.3: the first byte read clears the interrupt */
-		set_interrupt(f, false);
+		fdc_set_interrupt(f, false);
 	v = f->result[f->result_pos++];
 	if (f->result_pos == f->result_len)
-		to_command_phase(f);
+		fdc_to_command_phase(f);
 	return v;
 }
 
@@ -872,7 +173,7 @@ static uint8_t msr_read(const struct fdc *f)
 {
 	uint8_t v = f->seek_busy;
 
-	if (in_reset(f))
+	if (fdc_in_reset(f))
 		return 0;
 	switch (f->phase) {
 	case PHASE_COMMAND:
@@ -880,8 +181,8 @@ static uint8_t msr_read(const struct fdc *f)
 	case PHASE_RESULT:
 		return v | MSR_RQM | MSR_DIO | MSR_CB;
 	default:
-		if (f->stage == STAGE_HOST && non_dma(f))
-			v |= (uint8_t)(MSR_RQM | MSR_NONDMA | (host_sends(f) ? 0 : MSR_DIO));
+		if (f->stage == STAGE_HOST && fdc_non_dma(f))
+			v |= (uint8_t)(MSR_RQM | MSR_NONDMA | (fdc_host_sends(f) ? 0 : MSR_DIO));
 		return v | MSR_CB;
 	}
 }
@@ -889,7 +190,7 @@ static uint8_t msr_read(const struct fdc *f)
 /* DS 2.1.1 and 2.1.2, as a PS/2 sees them; lines are active low. */
 static uint8_t sra_read(struct fdc *f)
 {
-	struct floppy_drive *d = drive_of(f, f->dor & DOR_SELECT);
+	struct floppy_drive *d = fdc_drive(f, f->dor & DOR_SELECT);
 	uint8_t v = 0x04; /* no index hole */
 
 	v |= (uint8_t)(f->interrupt ? 0x80 : 0);
@@ -924,7 +225,7 @@ static uint64_t fdc_read(struct device *dev, struct region *r, uint64_t offset, 
 	case FIFO:
 		return fifo_read(f);
 	default:
-		d = drive_of(f, f->dor & DOR_SELECT);
+		d = fdc_drive(f, f->dor & DOR_SELECT);
 		return d && floppy_change_line(d) ? DIR_CHANGE : 0;
 	}
 }
@@ -938,9 +239,9 @@ static void dor_write(struct fdc *f, uint8_t v)
 		software_reset(f, false);
 	else if (!(old & DOR_NRESET) && v & DOR_NRESET)
 		software_reset(f, true);
-	update_irq(f);
+	fdc_update_irq(f);
 	if (v & ~old & DOR_DMAGATE && f->stage == STAGE_HOST)
-		run(f);
+		fdc_run(f);
 }
 
 static void fdc_write(struct device *dev, struct region *r, uint64_t offset, uint64_t value, unsigned size)
@@ -957,11 +258,11 @@ static void fdc_write(struct device *dev, struct region *r, uint64_t offset, uin
 		break;
 	case MSR_DSR:
 		f->dsr = v & (uint8_t)~DSR_SWRESET;
-		if (v & DSR_SWRESET && !in_reset(f))
+		if (v & DSR_SWRESET && !fdc_in_reset(f))
 			software_reset(f, true);
 		break;
 	case FIFO:
-		if (!in_reset(f))
+		if (!fdc_in_reset(f))
 			fifo_write(f, v);
 		break;
 	case DIR_CCR:
@@ -1027,9 +328,9 @@ static void fdc_settle(struct device *dev)
 {
 	struct fdc *f = DEVICE(dev, struct fdc);
 
-	update_irq(f);
+	fdc_update_irq(f);
 	timer_settle(&f->timer);
-	if (f->dma && f->phase == PHASE_EXECUTION && f->stage == STAGE_HOST && !non_dma(f))
+	if (f->dma && f->phase == PHASE_EXECUTION && f->stage == STAGE_HOST && !fdc_non_dma(f))
 		bh_schedule(&f->dma_ready);
 }
 
@@ -1048,7 +349,7 @@ static void fdc_resume(struct device *dev)
 
 	f->quiescing = false;
 	if (f->disk_wanted)
-		disk_start(f);
+		fdc_disk_start(f);
 }
 
 static int fdc_create(struct device *dev, struct err *e)
@@ -1058,7 +359,7 @@ static int fdc_create(struct device *dev, struct err *e)
 	int ret;
 
 	device_timer_init(dev, &f->timer, VCLOCK_VIRTUAL, fdc_timer);
-	device_bh_init(dev, &f->dma_ready, dma_became_ready);
+	device_bh_init(dev, &f->dma_ready, fdc_dma_became_ready);
 	for (int i = 0; i < UNITS; i++) {
 		if (!f->drive_id[i])
 			continue;
@@ -1102,13 +403,13 @@ static int fdc_post_load(void *obj, uint16_t version, struct err *e)
 	bool sane = true;
 
 	if (f->phase == PHASE_COMMAND)
-		sane = f->command_pos ? f->command_pos < f->command_len && find_command(f->command[0]) &&
-						f->command_len == find_command(f->command[0])->parameters + 1
+		sane = f->command_pos ? f->command_pos < f->command_len && fdc_find_command(f->command[0]) &&
+						f->command_len == fdc_find_command(f->command[0])->parameters + 1
 				      : f->command_len == 0;
 	else if (f->phase == PHASE_RESULT)
 		sane = f->result_pos < f->result_len;
 	else
-		sane = f->op != OP_NONE && f->stage != STAGE_NONE && find_command(f->command[0]);
+		sane = f->op != OP_NONE && f->stage != STAGE_NONE && fdc_find_command(f->command[0]);
 	if (f->phase != PHASE_EXECUTION)
 		sane = sane && f->op == OP_NONE && f->stage == STAGE_NONE;
 	if (f->stage == STAGE_DISK || f->stage == STAGE_HOST)
