@@ -511,7 +511,7 @@ static int hd_create(struct device *dev, struct err *e)
 	return r ? r : ide_attach(d, e);
 }
 
-static void drive_destroy(struct device *dev)
+static void hd_destroy(struct device *dev)
 {
 	ide_detach(DEVICE(dev, struct ide_drive));
 }
@@ -548,11 +548,7 @@ static const char *const trans_names[] = {"auto", "none", "lba", "large", "rechs
 static const struct prop props[] = {
 	PROP(struct ide_drive, drive, PROP_DRIVE, .help = "The -drive or -blockdev behind it"),
 	IDE_ON_ERROR_PROPS,
-	PROP(struct ide_drive, serial, PROP_STR,
-	     .help = "Serial number, at most 20 characters; default: the drive's or VM0000n"),
-	PROP_NAMED(struct ide_drive, "ver", version, PROP_STR, .def_str = "1.0",
-		   .help = "Firmware revision, at most 8 characters"),
-	PROP(struct ide_drive, model, PROP_STR, .def_str = "VMM HARDDISK", .help = "Model name, at most 40 characters"),
+	IDE_IDENTITY_PROPS("VMM HARDDISK"),
 	PROP(struct ide_drive, wwn, PROP_U64, .help = "World wide name; 0: none"),
 	PROP(struct ide_drive, cyls, PROP_U32, .max = 65535, .help = "Cylinders; 0: guess the geometry"),
 	PROP(struct ide_drive, heads, PROP_U32, .max = 16, .help = "Heads"),
@@ -565,18 +561,12 @@ static const struct prop props[] = {
 	     .help = "Revolutions per minute, 1: solid state, 0: unknown"),
 	PROP_NAMED(struct ide_drive, "write-cache", write_cache_prop, PROP_ONOFFAUTO, .def = 2,
 		   .help = "Volatile write cache; auto: as the drive's cache mode"),
-	PROP(struct ide_drive, bootindex, PROP_I32, .def = (uint64_t)-1, .help = "Boot order, lowest first; -1: none"),
+	IDE_BOOTINDEX_PROP,
 	PROP_END,
 };
 
 static const struct state_field hd_fields[] = {
-	{.name = "common",
-	 .type = STATE_STRUCT,
-	 .since = 1,
-	 .offset = 0,
-	 .count = 1,
-	 .size = sizeof(struct ide_drive),
-	 .sub = &ide_drive_common_state},
+	IDE_COMMON_STATE,
 	STATE_B(struct ide_drive, smart_enabled),
 	STATE_B(struct ide_drive, smart_autosave),
 	STATE_U(struct ide_drive, smart_selftests, .max = 21),
@@ -603,15 +593,10 @@ static const struct state_table hd_state = {
 DEVICE_CLASS(ata) = {
 	.name = "ide-hd",
 	.summary = "ATA hard disk",
-	.bus = BUS_IDE,
-	.category = "Storage",
-	.size = sizeof(struct ide_drive),
-	.user_creatable = true,
+	IDE_DRIVE_CLASS,
 	.props = props,
 	.state = &hd_state,
 	.create = hd_create,
-	.destroy = drive_destroy,
+	.destroy = hd_destroy,
 	.reset = hd_reset,
-	.quiesce = ide_drive_quiesce,
-	.resume = ide_drive_resume,
 };
