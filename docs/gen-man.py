@@ -67,6 +67,13 @@ Install from a CD image:
 vmm -m 512 -disk win.img -cdrom xp.iso -boot d -vnc 127.0.0.1:1
 .EE
 .PP
+With a network card on a tap of the host, and one on a cable to another guest:
+.PP
+.EX
+vmm -m 512 -disk disk.img -nic tap,ifname=tap0,script=no,downscript=no,model=virtio \
+    -netdev stream,id=n1,addr.type=unix,addr.path=/run/cable -device e1000,netdev=n1
+.EE
+.PP
 A Linux kernel on the terminal, without firmware:
 .PP
 .EX

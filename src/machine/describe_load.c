@@ -484,6 +484,21 @@ static bool is_port_of_ours(const struct config *c, const char *id)
 	return false;
 }
 
+/* Whoever sends a guest does not choose what is executed here. */
+static int check_netdev(struct opts *o, struct err *e)
+{
+	static const char *const programs[] = {"script", "downscript", "helper"};
+
+	for (size_t i = 0; i < o->n; i++)
+		for (size_t k = 0; k < ARRAY_SIZE(programs); k++)
+			if (!strcmp(o->v[i].key, programs[k]) && *o->v[i].value && strcmp(o->v[i].value, "no"))
+				return err_set(e, EPERM,
+					       "the machine's description names a program for the netdev '%.64s' (%s=%.200s): give a "
+					       "-netdev with this id here",
+					       opts_get(o, "id") ? opts_get(o, "id") : "?", programs[k], o->v[i].value);
+	return 0;
+}
+
 static int add_backend(const struct reader *r, struct override *o, const char *text, struct err *e)
 {
 	struct opts theirs;
@@ -504,6 +519,10 @@ static int add_backend(const struct reader *r, struct override *o, const char *t
 		return 0;
 	}
 	mine = find_override(o, &theirs);
+	if (!mine && !strcmp(o->option, "netdev") && check_netdev(&theirs, e)) {
+		opts_free(&theirs);
+		return -EPERM;
+	}
 	if (mine)
 		merge(o->option, &theirs, &mine->opts);
 	free_item(mine);

@@ -433,16 +433,19 @@ void net_stream_stop(struct net_stream *s)
 	s->listen_fd = -1;
 }
 
-void net_stream_describe(const struct net_stream *s, const struct net_address *bound, char *buf, size_t size)
+void net_stream_describe(const struct net_stream *s, char *buf, size_t size)
 {
+	struct net_address bound = {.len = sizeof(bound.bytes)};
 	char peer[160], here[160];
 
+	if (s->listen_fd < 0 || getsockname(s->listen_fd, (struct sockaddr *)bound.bytes, &bound.len))
+		bound.len = 0;
 	net_address_print(&s->peer, peer, sizeof(peer));
-	net_address_print(bound, here, sizeof(here));
+	net_address_print(&bound, here, sizeof(here));
 	if (s->fd_name)
 		snprintf(buf, size, "fd=%s%s", s->fd_name, s->fd < 0 ? " (disconnected)" : "");
 	else if (s->listen_fd >= 0 && s->fd < 0)
-		snprintf(buf, size, "socket: wait from %s", bound->len ? here : "an inherited socket");
+		snprintf(buf, size, "socket: wait from %s", here);
 	else if (s->listen_fd >= 0)
 		snprintf(buf, size, "socket: connection from %s", peer);
 	else

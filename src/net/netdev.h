@@ -181,8 +181,7 @@ void net_stream_stop(struct net_stream *s); /* initialised ones only */
 bool net_stream_send(struct net_stream *s, const struct iovec *iov, int n);
 ssize_t net_stream_recv(struct net_stream *s, const struct iovec *iov, int n);
 void net_stream_want(struct net_stream *s, bool on);
-/* bound: where it listens, len 0: it does not. */
-void net_stream_describe(const struct net_stream *s, const struct net_address *bound, char *buf, size_t size);
+void net_stream_describe(const struct net_stream *s, char *buf, size_t size);
 
 /* ---- helper.c ---- */
 /* Run script with the interface's name and wait. */

@@ -155,7 +155,7 @@ static void socket_describe(struct netdev *d, char *buf, size_t size)
 	if (n->fd_name)
 		snprintf(buf, size, "fd=%s", n->fd_name);
 	else if (n->is_stream)
-		net_stream_describe(&n->s, &n->bound, buf, size);
+		net_stream_describe(&n->s, buf, size);
 	else
 		snprintf(buf, size, "socket: %s=%s", n->mcast ? "mcast" : "udp", to);
 }

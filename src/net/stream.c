@@ -108,9 +108,7 @@ static void stream_want(struct netdev *d, unsigned queue, bool on)
 
 static void stream_describe(struct netdev *d, char *buf, size_t size)
 {
-	struct stream_netdev *n = STREAM(d);
-
-	net_stream_describe(&n->s, &n->bound, buf, size);
+	net_stream_describe(&STREAM(d)->s, buf, size);
 }
 
 const struct netdev_ops netdev_stream_ops = {

@@ -4,6 +4,7 @@
 import array
 import os
 import re
+import shutil
 import socket
 import struct
 import subprocess
@@ -174,6 +175,35 @@ class Net(unittest.TestCase):
         self.assertEqual(status, 0)
         self.assertRegex(text, r"Available netdev backend types:\n(?s:.*)\ntap +a network interface")
         self.assertIn(CARD, run("-nic", "socket,model=help")[1])
+
+    @unittest.skipUnless(shutil.which("qemu-system-x86_64"), "no qemu-system-x86_64")
+    def test_a_cable_to_qemu(self):
+        """Frames over TCP in both directions: QEMU's dump of its end shows ours; what it announces is read (and thrown away: our
+        cable is unplugged at the card)."""
+        vmm = self.start("-netdev", "socket,id=n0,listen=127.0.0.1:0", "-device", f"{CARD},netdev=n0,id=net0,mac={MAC}")
+        vmm.qmp.execute("set_link", {"name": "net0", "up": False})
+        info = vmm.qmp.execute("human-monitor-command", {"command-line": "info network"})
+        address = re.search(r"wait from (127\.0\.0\.1:\d+)", info).group(1)
+        dump = vmm.path("dump.pcap")
+        qemu = subprocess.Popen(["qemu-system-x86_64", "-accel", "tcg", "-nodefaults", "-display", "none", "-m", "16", "-netdev",
+                                 f"socket,id=n,connect={address}", "-device", "e1000,netdev=n,id=card", "-object",
+                                 f"filter-dump,id=f,netdev=n,file={dump}", "-qmp", f"unix:{vmm.path('qemu')},server=on,wait=off"])
+        self.addCleanup(qemu.wait)
+        self.addCleanup(qemu.kill)
+
+        peer = vmm.client(vmm.path("qemu"))
+        metric = r'vmm_net_dropped_total\{nic="net0",direction="receive"\} (\d+)'
+        peer.execute("announce-self", {"initial": 10, "max": 10, "rounds": 3, "step": 1})
+        vmmtest.poll(lambda: int(re.search(metric, vmm.qmp.command("x-query-metrics")["text"]).group(1)) >= 3, 60, "QEMU's frames")
+        vmm.qmp.execute("set_link", {"name": "net0", "up": True})
+        vmm.qmp.execute("announce-self", {"initial": 1, "max": 5, "rounds": 1, "step": 1})
+        ours = b"\xff" * 6 + bytes.fromhex(MAC.replace(":", "")) + b"\x80\x35"
+
+        def dumped():
+            with open(dump, "rb") as stream:
+                return ours in stream.read()
+
+        vmmtest.poll(dumped, 60, "our frame in QEMU's dump")
 
     @unittest.skipUnless(os.access("/dev/net/tun", os.R_OK | os.W_OK), "no /dev/net/tun")
     def test_bridge_helper(self):

@@ -365,6 +365,14 @@ START_TEST(networks_are_the_hosts_side)
 	ck_assert_ptr_nonnull(strstr(bench_new_described_fails("-netdev bench,id=other", fdt, len), "nothing of this name"));
 	ck_assert_ptr_nonnull(strstr(bench_new_described_fails("-nic bench", fdt, len), "only the host's side"));
 	free(fdt);
+	/* A program that the other side names is not run. */
+	b = bench_new("-m 16 -netdev bench,id=n,script=/bin/false -device virtio-net-pci,netdev=n,id=net0");
+	fdt = describe(b, &len);
+	bench_free(b);
+	ck_assert_ptr_nonnull(strstr(bench_new_described_fails(NULL, fdt, len), "names a program for the netdev 'n'"));
+	b = bench_new_described("-netdev bench,id=n", fdt, len);
+	bench_free(b);
+	free(fdt);
 }
 END_TEST
 
