@@ -65,11 +65,13 @@ static json_t *describe_filter(const struct nic *n, const struct nic_rx_filter *
 
 	for (unsigned i = 0; i < f->n_vlan; i++)
 		json_array_append_new(vlans, json_integer(f->vlan_table[i]));
-	return json_pack("{s:s, s:b, s:s, s:s, s:s, s:b, s:b, s:b, s:o, s:o, s:o, s:o}", "name", nic_name(n), "promiscuous",
-			 f->promiscuous, "multicast", states[f->multicast], "unicast", states[f->unicast], "vlan", states[f->vlan],
-			 "broadcast-allowed", f->broadcast_allowed, "multicast-overflow", f->multicast_overflow, "unicast-overflow",
-			 f->unicast_overflow, "main-mac", mac_text(f->main_mac), "vlan-table", vlans, "unicast-table",
-			 mac_table(f->unicast_table, f->n_unicast), "multicast-table", mac_table(f->multicast_table, f->n_multicast));
+	return json_pack("{s:s, s:b, s:s, s:s, s:s, s:b, s:b, s:b, s:o, s:o, s:o, s:o}", "name", nic_name(n),
+			 "promiscuous", f->promiscuous, "multicast", states[f->multicast], "unicast",
+			 states[f->unicast], "vlan", states[f->vlan], "broadcast-allowed", f->broadcast_allowed,
+			 "multicast-overflow", f->multicast_overflow, "unicast-overflow", f->unicast_overflow,
+			 "main-mac", mac_text(f->main_mac), "vlan-table", vlans, "unicast-table",
+			 mac_table(f->unicast_table, f->n_unicast), "multicast-table",
+			 mac_table(f->multicast_table, f->n_multicast));
 }
 
 static json_t *query_rx_filter(struct qmp_call *call, struct err *e)
@@ -125,7 +127,8 @@ static json_t *announce_self(struct qmp_call *call, struct err *e)
 	json_array_foreach(list, i, item) interfaces[i] = json_string_value(item);
 	for (i = 0; i < ARRAY_SIZE(args); i++)
 		if (args[i].value < 0 || args[i].value > args[i].max)
-			err_set(e, EINVAL, "Parameter '%s' expects a value between 0 and %lld", args[i].name, (long long)args[i].max);
+			err_set(e, EINVAL, "Parameter '%s' expects a value between 0 and %lld", args[i].name,
+				(long long)args[i].max);
 	if (!e->code)
 		net_announce(&how, e);
 	free(interfaces);
@@ -139,11 +142,11 @@ const struct qmp_command qmp_net_commands[] = {
 	 QMP_MEMBERS(QMP_REQ("id", qmp_str)), NULL, 0, 0, netdev_del},
 	{"set_link", "Plug or unplug the cable of a network card or back end.", "0.3",
 	 QMP_MEMBERS(QMP_REQ("name", qmp_str), QMP_REQ("up", qmp_bool)), NULL, 0, 0, set_link},
-	{"query-rx-filter", "What network cards let through to the guest.", "0.3", QMP_MEMBERS(QMP_OPT("name", qmp_str)),
-	 &QMP_LIST_OF(rx_filter), 0, 0, query_rx_filter},
+	{"query-rx-filter", "What network cards let through to the guest.", "0.3",
+	 QMP_MEMBERS(QMP_OPT("name", qmp_str)), &QMP_LIST_OF(rx_filter), 0, 0, query_rx_filter},
 	{"announce-self", "Let network cards tell the switches where they are.", "0.2",
-	 QMP_MEMBERS(QMP_REQ("initial", qmp_int), QMP_REQ("max", qmp_int), QMP_REQ("rounds", qmp_int), QMP_REQ("step", qmp_int),
-		     QMP_OPT("interfaces", QMP_LIST_OF(qmp_str)), QMP_OPT("id", qmp_str)),
+	 QMP_MEMBERS(QMP_REQ("initial", qmp_int), QMP_REQ("max", qmp_int), QMP_REQ("rounds", qmp_int),
+		     QMP_REQ("step", qmp_int), QMP_OPT("interfaces", QMP_LIST_OF(qmp_str)), QMP_OPT("id", qmp_str)),
 	 NULL, 0, 0, announce_self},
 	{NULL},
 };

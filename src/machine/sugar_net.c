@@ -1,6 +1,6 @@
 /*
- * -netdev, and the short options for networks: -nic BACKEND,model=..,mac=.. is a netdev plus a network card, -net nic with -net BACKEND the
- * same in the spelling of old. Left out: the hubs that -net makes of more than one pair.
+ * -netdev, and the short options for networks: -nic BACKEND,model=..,mac=.. is a netdev plus a network card, -net nic
+ * with -net BACKEND the same in the spelling of old. Left out: the hubs that -net makes of more than one pair.
  */
 #include "sugar.h"
 
@@ -63,13 +63,16 @@ static int find_pair(const struct config *c, struct opt_item **card, struct opt_
 		if (is_type(i, "none"))
 			continue;
 		if (*slot)
-			return err_set(e, ENOTSUP, "-net %s: a hub of several is not offered; give a -nic for each card", i->text);
+			return err_set(e, ENOTSUP,
+				       "-net %s: a hub of several is not offered; give a -nic for each card", i->text);
 		*slot = i;
 	}
 	if (*card && opts_get(&(*card)->opts, "netdev") && *backend)
-		return err_set(e, EINVAL, "-net %s: netdev= and -net %s name two networks for one card", (*card)->text, (*backend)->text);
+		return err_set(e, EINVAL, "-net %s: netdev= and -net %s name two networks for one card", (*card)->text,
+			       (*backend)->text);
 	if (*backend && !*card)
-		return err_set(e, EINVAL, "-net %s: -net nic is missing; -nic %s is both", (*backend)->text, (*backend)->text);
+		return err_set(e, EINVAL, "-net %s: -net nic is missing; -nic %s is both", (*backend)->text,
+			       (*backend)->text);
 	return 0;
 }
 

@@ -25,8 +25,8 @@ int net_address_family(const struct net_address *a)
 	return a->len ? sa(a)->sa_family : AF_UNSPEC;
 }
 
-static int resolve_inet(const char *host, const char *port, int family, int socktype, bool passive, struct net_address *out,
-			struct err *e)
+static int resolve_inet(const char *host, const char *port, int family, int socktype, bool passive,
+			struct net_address *out, struct err *e)
 {
 	struct addrinfo hints = {.ai_socktype = socktype, .ai_family = family, .ai_flags = passive ? AI_PASSIVE : 0};
 	struct addrinfo *list = NULL;
@@ -63,7 +63,8 @@ static int resolve_unix(const struct net_where *w, struct net_address *out, stru
 	return 0;
 }
 
-int net_where_resolve(const struct net_where *w, const char *name, int socktype, bool passive, struct net_address *out, struct err *e)
+int net_where_resolve(const struct net_where *w, const char *name, int socktype, bool passive, struct net_address *out,
+		      struct err *e)
 {
 	int family = AF_UNSPEC, r;
 
@@ -135,7 +136,8 @@ void net_address_print(const struct net_address *a, char *buf, size_t size)
 	if (family == AF_UNIX) {
 		snprintf(buf, size, "unix:");
 		unix_name(a, buf + MIN(size, (size_t)5), size - MIN(size, (size_t)5));
-	} else if (!family || getnameinfo(sa(a), a->len, host, sizeof(host), port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV)) {
+	} else if (!family || getnameinfo(sa(a), a->len, host, sizeof(host), port, sizeof(port),
+					  NI_NUMERICHOST | NI_NUMERICSERV)) {
 		snprintf(buf, size, "?");
 	} else {
 		snprintf(buf, size, family == AF_INET6 ? "[%s]:%s" : "%s:%s", host, port);

@@ -1,6 +1,6 @@
 /*
- * Announcements: a guest that has moved sends frames from where it is now, so that switches learn the way. Reverse ARP requests
- * (RFC 903) do: every switch reads their source address and nobody has to answer.
+ * Announcements: a guest that has moved sends frames from where it is now, so that switches learn the way. Reverse ARP
+ * requests (RFC 903) do: every switch reads their source address and nobody has to answer.
  */
 #include "netdev.h"
 

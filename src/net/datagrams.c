@@ -9,7 +9,7 @@
 #include <unistd.h>
 #include "vmm/log.h"
 
-#define RETRY_NS     (200 * NS_PER_US)
+#define RETRY_NS      (200 * NS_PER_US)
 #define EMPTY_AT_ONCE 16 /* empty datagrams and errors passed over in one call */
 
 static void set_events(struct net_datagrams *g)
@@ -38,7 +38,8 @@ static void retry_fired(void *opaque)
 	netdev_writable(g->d, g->queue);
 }
 
-int net_datagrams_start(struct net_datagrams *g, struct netdev *d, unsigned queue, int fd, const struct net_address *to, struct err *e)
+int net_datagrams_start(struct net_datagrams *g, struct netdev *d, unsigned queue, int fd, const struct net_address *to,
+			struct err *e)
 {
 	*g = (struct net_datagrams){.d = d, .queue = queue, .fd = fd};
 	if (to)
@@ -105,8 +106,9 @@ bool net_datagrams_send(struct net_datagrams *g, const struct iovec *iov, int n)
 /* Errors of frames sent earlier show up here, once each. */
 static bool is_passing(int code)
 {
-	return code == EINTR || code == ECONNREFUSED || code == ECONNRESET || code == EHOSTUNREACH || code == ENETUNREACH ||
-	       code == EHOSTDOWN || code == ENETDOWN || code == EMSGSIZE || code == ENOBUFS || code == ENOMEM;
+	return code == EINTR || code == ECONNREFUSED || code == ECONNRESET || code == EHOSTUNREACH ||
+	       code == ENETUNREACH || code == EHOSTDOWN || code == ENETDOWN || code == EMSGSIZE || code == ENOBUFS ||
+	       code == ENOMEM;
 }
 
 ssize_t net_datagrams_recv(struct net_datagrams *g, const struct iovec *iov, int n)
@@ -157,9 +159,11 @@ int net_multicast_socket(const struct net_address *group, const struct net_addre
 
 	net_address_print(group, name, sizeof(name));
 	if (!net_address_is_multicast(group))
-		return err_set(e, EINVAL, "%s is not a multicast address (224.0.0.0 to 239.255.255.255, ff00::/8)", name);
+		return err_set(e, EINVAL, "%s is not a multicast address (224.0.0.0 to 239.255.255.255, ff00::/8)",
+			       name);
 	if (local->len && net_address_family(local) != AF_INET)
-		return err_set(e, EINVAL, "the local address chooses the interface: an IPv4 address, with an IPv4 group");
+		return err_set(e, EINVAL,
+			       "the local address chooses the interface: an IPv4 address, with an IPv4 group");
 	fd = net_bind(group, SOCK_DGRAM, true, e);
 	if (fd < 0)
 		return fd;

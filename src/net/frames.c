@@ -1,9 +1,10 @@
 /*
- * A stream socket as a cable: each frame behind its length, four bytes in network order (QEMU's framing of `-netdev socket` and
- * `stream`, so that the peer can be either). A server serves one peer at a time, the others wait in the kernel's queue.
+ * A stream socket as a cable: each frame behind its length, four bytes in network order (QEMU's framing of `-netdev
+ * socket` and `stream`, so that the peer can be either). A server serves one peer at a time, the others wait in the
+ * kernel's queue.
  *
- * What a peer may cost us is bounded: one buffer of a frame in each direction. A length no frame can have ends the connection, a peer
- * that reads nothing loses what the guest sends after STALL_MS.
+ * What a peer may cost us is bounded: one buffer of a frame in each direction. A length no frame can have ends the
+ * connection, a peer that reads nothing loses what the guest sends after STALL_MS.
  */
 #include "netdev.h"
 
@@ -59,7 +60,10 @@ static void tell_disconnected(const struct net_stream *s)
 static void set_events(struct net_stream *s)
 {
 	if (s->watch && !s->connecting)
-		loop_watch_set(s->watch, (s->gone ? 0 : s->in_on ? LOOP_READ : LOOP_HANGUP) | (s->out_on ? LOOP_WRITE : 0));
+		loop_watch_set(s->watch, (s->gone    ? 0
+					  : s->in_on ? LOOP_READ
+						     : LOOP_HANGUP) |
+						 (s->out_on ? LOOP_WRITE : 0));
 }
 
 static void drop_connection(struct net_stream *s)
@@ -234,7 +238,9 @@ ssize_t net_stream_recv(struct net_stream *s, const struct iovec *iov, int n)
 				return 0;
 		if (len > LENGTH_MAX) {
 			if (!s->gone)
-				log_warn("net", "%s: the peer announces a frame of %u bytes, which cannot be: connection closed",
+				log_warn("net",
+					 "%s: the peer announces a frame of %u bytes, which cannot be: connection "
+					 "closed",
 					 netdev_id(s->d), len);
 			s->in_len = 0;
 			peer_gone(s);
@@ -259,7 +265,8 @@ static bool wait_for_room(struct net_stream *s)
 	return false;
 }
 
-static void keep_rest(struct net_stream *s, const uint8_t *header, const struct iovec *iov, int n, size_t done, size_t total)
+static void keep_rest(struct net_stream *s, const uint8_t *header, const struct iovec *iov, int n, size_t done,
+		      size_t total)
 {
 	size_t skip = MIN(done, (size_t)LENGTH_LEN);
 
@@ -449,5 +456,9 @@ void net_stream_describe(const struct net_stream *s, char *buf, size_t size)
 	else if (s->listen_fd >= 0)
 		snprintf(buf, size, "socket: connection from %s", peer);
 	else
-		snprintf(buf, size, "socket: %s %s", s->connecting ? "connecting to" : s->fd < 0 ? "disconnected from" : "connected to", peer);
+		snprintf(buf, size, "socket: %s %s",
+			 s->connecting ? "connecting to"
+			 : s->fd < 0   ? "disconnected from"
+				       : "connected to",
+			 peer);
 }

@@ -1,7 +1,7 @@
 /*
- * Other programs that set up a tap: interface scripts, and the set-uid helper that adds a tap to a bridge. They run while vmm starts; once
- * the sandbox is closed nothing can be executed. A script for the end is therefore started at the beginning, as a shell that
- * waits until we hang up, or are killed.
+ * Other programs that set up a tap: interface scripts, and the set-uid helper that adds a tap to a bridge. They run
+ * while vmm starts; once the sandbox is closed nothing can be executed. A script for the end is therefore started at
+ * the beginning, as a shell that waits until we hang up, or are killed.
  */
 #include "netdev.h"
 
@@ -45,8 +45,9 @@ static int check_allowed(const char *what, const char *path, struct err *e)
 {
 	if (!forbidden)
 		return 0;
-	return err_set(e, EPERM, "%s=%s cannot be run any more: the sandbox is closed; give %s=no, or hand over the tap with fd=", what,
-		       path, what);
+	return err_set(e, EPERM,
+		       "%s=%s cannot be run any more: the sandbox is closed; give %s=no, or hand over the tap with fd=",
+		       what, path, what);
 }
 
 static int wait_for(pid_t pid, const char *what, struct err *e)
@@ -84,7 +85,8 @@ int net_run_script(const char *script, const char *ifname, struct err *e)
 int net_script_at_end(const char *script, const char *ifname, struct err *e)
 {
 	/* The shell keeps its end until the script is done. */
-	char *argv[] = {(char *)"/bin/sh", (char *)"-c", (char *)"read line; \"$0\" \"$1\" </dev/null", (char *)script, (char *)ifname, NULL};
+	char *argv[] = {(char *)"/bin/sh", (char *)"-c",   (char *)"read line; \"$0\" \"$1\" </dev/null",
+			(char *)script,    (char *)ifname, NULL};
 	int r = check_allowed("downscript", script, e), pair[2];
 	pid_t pid;
 
@@ -103,7 +105,8 @@ int net_script_at_end(const char *script, const char *ifname, struct err *e)
 		_exit(keeper < 0);
 	}
 	close(pair[1]);
-	r = pid < 0 ? err_errno(e, errno, "downscript=%s: cannot start a process", script) : wait_for(pid, "downscript's keeper", e);
+	r = pid < 0 ? err_errno(e, errno, "downscript=%s: cannot start a process", script)
+		    : wait_for(pid, "downscript's keeper", e);
 	if (!r)
 		return pair[0];
 	close(pair[0]);
@@ -127,7 +130,8 @@ static int receive_fd(int from, struct err *e)
 {
 	char byte, control[CMSG_SPACE(sizeof(int))];
 	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
 	struct cmsghdr *cm;
 	int fd = -1;
 

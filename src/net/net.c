@@ -1,12 +1,13 @@
 /*
  * Networks, the part between a NIC and a back end: who is plugged into whom, links, flow control, statistics.
  *
- * A back end reads only while somebody wants packets: a NIC with room for them whose link is up; or nobody at all, then what comes is
- * thrown away, so that neither a stream's peer is held up nor the guest finds old packets when its cable is plugged in. A NIC without
- * room leaves its packets to the kernel's queues, which know what to do when they are full.
+ * A back end reads only while somebody wants packets: a NIC with room for them whose link is up; or nobody at all, then
+ * what comes is thrown away, so that neither a stream's peer is held up nor the guest finds old packets when its cable
+ * is plugged in. A NIC without room leaves its packets to the kernel's queues, which know what to do when they are
+ * full.
  *
- * NICs ask from vCPU threads, back ends run on the main loop: what a NIC wants is a word under its device's lock, and a bottom half
- * takes it to the back end.
+ * NICs ask from vCPU threads, back ends run on the main loop: what a NIC wants is a word under its device's lock, and a
+ * bottom half takes it to the back end.
  */
 #include "netdev.h"
 
@@ -19,12 +20,8 @@
 #define SHORT_AT_ONCE   16
 
 static const struct netdev_ops *const backends[] = {
-	&netdev_bridge_ops,
-	&netdev_dgram_ops,
-	&netdev_socket_ops,
-	&netdev_stream_ops,
-	&netdev_tap_ops,
-	&netdev_user_ops,
+	&netdev_bridge_ops, &netdev_dgram_ops, &netdev_socket_ops,
+	&netdev_stream_ops, &netdev_tap_ops,   &netdev_user_ops,
 };
 
 static const struct netdev_ops *test_backend;
@@ -234,8 +231,10 @@ static int choose_mac(uint8_t mac[6], struct err *e)
 
 	if (memcmp(mac, none, 6)) {
 		if (mac[0] & 1)
-			return err_set(e, EINVAL, "mac=%02x:%02x:%02x:%02x:%02x:%02x is a multicast address, which no adapter can have",
-				       mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
+			return err_set(
+				e, EINVAL,
+				"mac=%02x:%02x:%02x:%02x:%02x:%02x is a multicast address, which no adapter can have",
+				mac[0], mac[1], mac[2], mac[3], mac[4], mac[5]);
 		return 0;
 	}
 	for (unsigned last = base[5]; last <= 0xff; last++) {
@@ -258,8 +257,8 @@ static int plug(struct nic *n, const char *id, struct err *e)
 	if (d->nic)
 		return err_set(e, EBUSY, "Property '%s.netdev' can't take value '%s', it's in use", class, id);
 	if (d->queues > n->queues)
-		return err_set(e, EINVAL, "Property '%s.netdev': '%s' has %u queue pairs, the adapter takes %u", class, id, d->queues,
-			       n->queues);
+		return err_set(e, EINVAL, "Property '%s.netdev': '%s' has %u queue pairs, the adapter takes %u", class,
+			       id, d->queues, n->queues);
 	n->netdev = d;
 	d->nic = n;
 	return 0;
@@ -398,9 +397,11 @@ static const struct netdev_ops *find_backend(const char *type, struct err *e)
 	    !strncmp(type, "vmnet-", 6))
 		err_set(e, ENOTSUP, "network back end '%s' is not offered; -netdev help lists those that are", type);
 	else if ((near = err_nearest(type, names, ARRAY_SIZE(names))))
-		err_set(e, EINVAL, "Parameter 'type' expects a network back end: '%s' is none; did you mean '%s'?", type, near);
+		err_set(e, EINVAL, "Parameter 'type' expects a network back end: '%s' is none; did you mean '%s'?",
+			type, near);
 	else
-		err_set(e, EINVAL, "Parameter 'type' expects a network back end: '%s' is none; -netdev help lists them", type);
+		err_set(e, EINVAL, "Parameter 'type' expects a network back end: '%s' is none; -netdev help lists them",
+			type);
 	return NULL;
 }
 
@@ -420,7 +421,8 @@ static bool valid_id(const char *id)
 {
 	if (!((*id >= 'a' && *id <= 'z') || (*id >= 'A' && *id <= 'Z')))
 		return false;
-	return id[strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")] == '\0' && strlen(id) < 128;
+	return id[strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._")] == '\0' &&
+	       strlen(id) < 128;
 }
 
 struct netdev *netdev_open(struct opts *o, struct err *e)

@@ -1,10 +1,10 @@
 /*
- * Network back ends: the inside of src/net/. One back end per file, one `struct netdev_ops` each; net.c owns the list, flow control,
- * links, statistics and the NIC's lock, so that a back end only moves frames.
+ * Network back ends: the inside of src/net/. One back end per file, one `struct netdev_ops` each; net.c owns the list,
+ * flow control, links, statistics and the NIC's lock, so that a back end only moves frames.
  *
- * Everything here runs on the main thread. While a NIC is attached its device's lock is held around send, recv, want_packets and
- * the vnet header's functions; netdev_readable() and netdev_writable() take it themselves and must be called without it: from a watch,
- * a timer or a bottom half of the back end's own.
+ * Everything here runs on the main thread. While a NIC is attached its device's lock is held around send, recv,
+ * want_packets and the vnet header's functions; netdev_readable() and netdev_writable() take it themselves and must be
+ * called without it: from a watch, a timer or a bottom half of the back end's own.
  */
 #ifndef VMM_NET_NETDEV_H
 #define VMM_NET_NETDEV_H
@@ -20,24 +20,27 @@ struct netdev_ops {
 	const struct prop *props; /* of the instance, first NETDEV_COMMON_PROPS */
 	size_t size;              /* of the instance; struct netdev is its first member */
 
-	/* Optional, before the properties are set: take options that props cannot say (lists) into the instance, and mark them used. */
+	/* Optional, before the properties are set: take options that props cannot say (lists) into the instance, and
+	 * mark them used. */
 	void (*take_options)(struct netdev *d, struct opts *o);
 	/*
-	 * Options are in place: open, and set d->queues if there is more than one pair. No packets are to be reported until
-	 * want_packets() asks for them. Releases what it took on failure. The message needs no prefix.
+	 * Options are in place: open, and set d->queues if there is more than one pair. No packets are to be reported
+	 * until want_packets() asks for them. Releases what it took on failure. The message needs no prefix.
 	 */
 	int (*open)(struct netdev *d, struct err *e);
 	void (*close)(struct netdev *d);
 	/*
-	 * One frame (vnet header first, if one was set) of a length that net.c has checked, in at most NET_MAX_IOV pieces, which may be
-	 * guest memory. True: taken, or lost and counted with netdev_tx_lost(). False: would block; netdev_writable() follows.
+	 * One frame (vnet header first, if one was set) of a length that net.c has checked, in at most NET_MAX_IOV
+	 * pieces, which may be guest memory. True: taken, or lost and counted with netdev_tx_lost(). False: would
+	 * block; netdev_writable() follows.
 	 */
 	bool (*send)(struct netdev *d, unsigned queue, const struct iovec *iov, int n_iov);
-	/* One frame into iov (at most NET_MAX_IOV pieces): its length; 0: none; -EMSGSIZE: too large for iov, it is lost. */
+	/* One frame into iov (at most NET_MAX_IOV pieces): its length; 0: none; -EMSGSIZE: too large for iov, it is
+	 * lost. */
 	ssize_t (*recv)(struct netdev *d, unsigned queue, const struct iovec *iov, int n_iov);
 	/*
-	 * Call netdev_readable() as long as recv() may find something, at most once per turn of the loop; or stop that. It is
-	 * off after open. Only called when it changes.
+	 * Call netdev_readable() as long as recv() may find something, at most once per turn of the loop; or stop that.
+	 * It is off after open. Only called when it changes.
 	 */
 	void (*want_packets)(struct netdev *d, unsigned queue, bool on);
 	/* Optional; all or none: what vmm/net.h says of the NIC's side. len: 0, 10 or 12. */
@@ -65,9 +68,10 @@ struct netdev {
 	bool link_down, open;
 };
 
-#define NETDEV_COMMON_PROPS                                                                                                       \
-	{                                                                                                                         \
-		.name = "id", .type = PROP_STR, .offset = offsetof(struct netdev, id), .help = "name for -device ...,netdev=ID" \
+#define NETDEV_COMMON_PROPS                                                            \
+	{                                                                              \
+		.name = "id", .type = PROP_STR, .offset = offsetof(struct netdev, id), \
+		.help = "name for -device ...,netdev=ID"                               \
 	}
 
 /* ---- net.c, called by back ends ---- */
@@ -105,23 +109,26 @@ struct net_where {
 	int ipv4, ipv6; /* ONOFFAUTO */
 	bool abstract, tight, keep_alive;
 };
-#define NET_WHERE_PROPS(S, m, prefix)                                                                                        \
-	PROP_NAMED(S, prefix ".type", m.type, PROP_STR, .help = "inet, unix or fd"),                                          \
-		PROP_NAMED(S, prefix ".host", m.host, PROP_STR, .help = "inet: host name or address"),                        \
-		PROP_NAMED(S, prefix ".port", m.port, PROP_STR, .help = "inet: port"),                                        \
-		PROP_NAMED(S, prefix ".ipv4", m.ipv4, PROP_ONOFFAUTO, .def = 2, .help = "inet: use IPv4"),                    \
-		PROP_NAMED(S, prefix ".ipv6", m.ipv6, PROP_ONOFFAUTO, .def = 2, .help = "inet: use IPv6"),                    \
-		PROP_NAMED(S, prefix ".path", m.path, PROP_STR, .help = "unix: name of the socket"),                          \
-		PROP_NAMED(S, prefix ".abstract", m.abstract, PROP_BOOL, .help = "unix: in the abstract namespace"),          \
-		PROP_NAMED(S, prefix ".tight", m.tight, PROP_BOOL, .def = 1, .help = "unix: abstract without padding"),       \
-		PROP_NAMED(S, prefix ".str", m.str, PROP_STR, .help = "fd: number of an inherited, or name of a passed one")
+#define NET_WHERE_PROPS(S, m, prefix)                                                                                \
+	PROP_NAMED(S, prefix ".type", m.type, PROP_STR, .help = "inet, unix or fd"),                                 \
+		PROP_NAMED(S, prefix ".host", m.host, PROP_STR, .help = "inet: host name or address"),               \
+		PROP_NAMED(S, prefix ".port", m.port, PROP_STR, .help = "inet: port"),                               \
+		PROP_NAMED(S, prefix ".ipv4", m.ipv4, PROP_ONOFFAUTO, .def = 2, .help = "inet: use IPv4"),           \
+		PROP_NAMED(S, prefix ".ipv6", m.ipv6, PROP_ONOFFAUTO, .def = 2, .help = "inet: use IPv6"),           \
+		PROP_NAMED(S, prefix ".path", m.path, PROP_STR, .help = "unix: name of the socket"),                 \
+		PROP_NAMED(S, prefix ".abstract", m.abstract, PROP_BOOL, .help = "unix: in the abstract namespace"), \
+		PROP_NAMED(S, prefix ".tight", m.tight, PROP_BOOL, .def = 1,                                         \
+			   .help = "unix: abstract without padding"),                                                \
+		PROP_NAMED(S, prefix ".str", m.str, PROP_STR,                                                        \
+			   .help = "fd: number of an inherited, or name of a passed one")
 
 struct net_address {
 	_Alignas(8) uint8_t bytes[128]; /* struct sockaddr_storage */
 	uint32_t len;                   /* 0: none */
 };
 /* inet and unix only. passive: to be bound to. Resolving may block. name: of the option, for messages. */
-int net_where_resolve(const struct net_where *w, const char *name, int socktype, bool passive, struct net_address *out, struct err *e);
+int net_where_resolve(const struct net_where *w, const char *name, int socktype, bool passive, struct net_address *out,
+		      struct err *e);
 /* "HOST:PORT", "[HOST]:PORT", ":PORT". */
 int net_parse_address(const char *text, int socktype, bool passive, struct net_address *out, struct err *e);
 int net_address_family(const struct net_address *a);
@@ -139,14 +146,15 @@ void net_unbind(const struct net_address *a);
 struct net_datagrams {
 	struct netdev *d;
 	unsigned queue;
-	int fd; /* -1: not started */
+	int fd;                /* -1: not started */
 	struct net_address to; /* len 0: connected */
 	struct watch *watch;
 	struct timer retry; /* unix: nobody tells when the receiver of an unconnected socket has room */
 	bool in_on, out_on, broken;
 };
 /* Takes fd over, also on failure. */
-int net_datagrams_start(struct net_datagrams *g, struct netdev *d, unsigned queue, int fd, const struct net_address *to, struct err *e);
+int net_datagrams_start(struct net_datagrams *g, struct netdev *d, unsigned queue, int fd, const struct net_address *to,
+			struct err *e);
 void net_datagrams_stop(struct net_datagrams *g);
 bool net_datagrams_send(struct net_datagrams *g, const struct iovec *iov, int n);
 ssize_t net_datagrams_recv(struct net_datagrams *g, const struct iovec *iov, int n);
@@ -158,7 +166,7 @@ int net_multicast_socket(const struct net_address *group, const struct net_addre
 struct net_stream {
 	struct netdev *d;
 	bool events, keep_alive; /* tell management; SO_KEEPALIVE */
-	int listen_fd, fd;   /* -1: none */
+	int listen_fd, fd;       /* -1: none */
 	bool connecting, in_on, out_on, gone, stalled;
 	struct watch *listen_watch, *watch;
 	struct net_address peer;
@@ -192,7 +200,7 @@ void net_run_script_at_end(int fd); /* and wait, but not for ever; -1 is fine */
 /* A tap that the helper has put on the bridge, or -errno. */
 int net_bridge_helper(const char *helper, const char *bridge, struct err *e);
 
-extern const struct netdev_ops netdev_tap_ops, netdev_bridge_ops, netdev_socket_ops, netdev_dgram_ops, netdev_stream_ops,
-	netdev_user_ops;
+extern const struct netdev_ops netdev_tap_ops, netdev_bridge_ops, netdev_socket_ops, netdev_dgram_ops,
+	netdev_stream_ops, netdev_user_ops;
 
 #endif

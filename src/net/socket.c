@@ -45,7 +45,8 @@ static int open_inherited(struct socket_netdev *n, struct err *e)
 		return fd;
 	getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len);
 	len = sizeof(int);
-	if (listening || getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) || (type != SOCK_STREAM && type != SOCK_DGRAM)) {
+	if (listening || getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) ||
+	    (type != SOCK_STREAM && type != SOCK_DGRAM)) {
 		close(fd);
 		return err_set(e, ENOTSOCK, "fd=%s is not a socket with a peer (stream or datagram)", n->fd_name);
 	}
@@ -81,7 +82,8 @@ static int open_multicast(struct socket_netdev *n, struct err *e)
 	int r = net_parse_address(n->mcast, SOCK_DGRAM, false, &group, e), fd;
 
 	if (!r && n->localaddr) {
-		struct net_where w = {.type = (char *)"inet", .host = n->localaddr, .port = (char *)"0", .ipv4 = 1, .ipv6 = 0};
+		struct net_where w = {
+			.type = (char *)"inet", .host = n->localaddr, .port = (char *)"0", .ipv4 = 1, .ipv6 = 0};
 
 		r = net_where_resolve(&w, "localaddr", SOCK_DGRAM, true, &interface, e);
 	}
@@ -130,12 +132,14 @@ static void socket_close(struct netdev *d)
 
 static bool socket_send(struct netdev *d, unsigned queue, const struct iovec *iov, int n)
 {
-	return SOCKET(d)->is_stream ? net_stream_send(&SOCKET(d)->s, iov, n) : net_datagrams_send(&SOCKET(d)->g, iov, n);
+	return SOCKET(d)->is_stream ? net_stream_send(&SOCKET(d)->s, iov, n)
+				    : net_datagrams_send(&SOCKET(d)->g, iov, n);
 }
 
 static ssize_t socket_recv(struct netdev *d, unsigned queue, const struct iovec *iov, int n)
 {
-	return SOCKET(d)->is_stream ? net_stream_recv(&SOCKET(d)->s, iov, n) : net_datagrams_recv(&SOCKET(d)->g, iov, n);
+	return SOCKET(d)->is_stream ? net_stream_recv(&SOCKET(d)->s, iov, n)
+				    : net_datagrams_recv(&SOCKET(d)->g, iov, n);
 }
 
 static void socket_want(struct netdev *d, unsigned queue, bool on)

@@ -27,7 +27,8 @@ static const struct prop stream_props[] = {
 	NETDEV_COMMON_PROPS,
 	PROP(struct stream_netdev, server, PROP_BOOL, .help = "listen instead of connecting"),
 	NET_WHERE_PROPS(struct stream_netdev, addr, "addr"),
-	PROP_NAMED(struct stream_netdev, "addr.keep-alive", addr.keep_alive, PROP_BOOL, .help = "inet: notice a peer that is gone"),
+	PROP_NAMED(struct stream_netdev, "addr.keep-alive", addr.keep_alive, PROP_BOOL,
+		   .help = "inet: notice a peer that is gone"),
 	PROP_END,
 };
 
@@ -49,7 +50,8 @@ static int open_inherited(struct stream_netdev *n, struct err *e)
 	getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &len);
 	if (listening && !n->server) {
 		close(fd);
-		return err_set(e, EINVAL, "fd %s is a listening socket, which does not go with server=off", n->addr.str);
+		return err_set(e, EINVAL, "fd %s is a listening socket, which does not go with server=off",
+			       n->addr.str);
 	}
 	if (n->server)
 		return net_stream_listen(&n->s, fd, e);

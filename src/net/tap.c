@@ -1,12 +1,13 @@
 /*
- * -netdev tap and bridge: a network interface of the host (Documentation/networking/tuntap.rst). Frames go straight between the
- * device's file and the NIC's buffers, several queues for a NIC that has them, unfinished frames (checksums, segmentation) behind a
- * virtio_net_hdr where the NIC asks for them.
+ * -netdev tap and bridge: a network interface of the host (Documentation/networking/tuntap.rst). Frames go straight
+ * between the device's file and the NIC's buffers, several queues for a NIC that has them, unfinished frames
+ * (checksums, segmentation) behind a virtio_net_hdr where the NIC asks for them.
  *
- * The tap is ours (ifname=, script=), a helper's that adds it to a bridge (helper=, br=), or somebody's who passes it (fd=, fds=).
+ * The tap is ours (ifname=, script=), a helper's that adds it to a bridge (helper=, br=), or somebody's who passes it
+ * (fd=, fds=).
  *
- * Left out: vhost. vhost=on is taken where the kernel has it, because libvirt asks for it by default, and has no effect: packets go through this
- * process. vhostforce=on is refused.
+ * Left out: vhost. vhost=on is taken where the kernel has it, because libvirt asks for it by default, and has no
+ * effect: packets go through this process. vhostforce=on is refused.
  */
 #include "netdev.h"
 
@@ -58,16 +59,23 @@ struct tap_netdev {
 static const struct prop tap_props[] = {
 	NETDEV_COMMON_PROPS,
 	PROP(struct tap_netdev, ifname, PROP_STR, .help = "interface (default: the next free tapN)"),
-	PROP_NAMED(struct tap_netdev, "fd", fd_name, PROP_STR, .help = "an open tap: number or name of a passed descriptor"),
+	PROP_NAMED(struct tap_netdev, "fd", fd_name, PROP_STR,
+		   .help = "an open tap: number or name of a passed descriptor"),
 	PROP_NAMED(struct tap_netdev, "fds", fd_names, PROP_STR, .help = "one open tap per queue: FD:FD:..."),
-	PROP_NAMED(struct tap_netdev, "queues", n_queues, PROP_U32, .min = 1, .def = 1, .max = NET_MAX_QUEUES, .help = "queue pairs"),
-	PROP(struct tap_netdev, script, PROP_STR, .help = "program that sets the interface up, or no (default " DEFAULT_SCRIPT ")"),
-	PROP(struct tap_netdev, downscript, PROP_STR, .help = "program for the end, or no (default " DEFAULT_DOWNSCRIPT ")"),
+	PROP_NAMED(struct tap_netdev, "queues", n_queues, PROP_U32, .min = 1, .def = 1, .max = NET_MAX_QUEUES,
+		   .help = "queue pairs"),
+	PROP(struct tap_netdev, script, PROP_STR,
+	     .help = "program that sets the interface up, or no (default " DEFAULT_SCRIPT ")"),
+	PROP(struct tap_netdev, downscript, PROP_STR,
+	     .help = "program for the end, or no (default " DEFAULT_DOWNSCRIPT ")"),
 	PROP(struct tap_netdev, br, PROP_STR, .help = "bridge for the helper (default br0)"),
 	PROP(struct tap_netdev, helper, PROP_STR, .help = "program that makes a tap on a bridge"),
-	PROP(struct tap_netdev, sndbuf, PROP_SIZE, .help = "frames under way from the guest, in bytes (default: no limit)"),
-	PROP(struct tap_netdev, vnet_hdr, PROP_ONOFFAUTO, .def = 2, .help = "unfinished frames (default: where the kernel can)"),
-	PROP(struct tap_netdev, vhost, PROP_ONOFFAUTO, .def = 2, .help = "taken where the kernel has vhost-net; without effect"),
+	PROP(struct tap_netdev, sndbuf, PROP_SIZE,
+	     .help = "frames under way from the guest, in bytes (default: no limit)"),
+	PROP(struct tap_netdev, vnet_hdr, PROP_ONOFFAUTO, .def = 2,
+	     .help = "unfinished frames (default: where the kernel can)"),
+	PROP(struct tap_netdev, vhost, PROP_ONOFFAUTO, .def = 2,
+	     .help = "taken where the kernel has vhost-net; without effect"),
 	PROP(struct tap_netdev, vhostfd, PROP_STR, .help = "as vhost"),
 	PROP(struct tap_netdev, vhostfds, PROP_STR, .help = "as vhost"),
 	PROP(struct tap_netdev, vhostforce, PROP_BOOL, .help = "refused: there is no vhost"),
@@ -78,7 +86,8 @@ static const struct prop tap_props[] = {
 static const struct prop bridge_props[] = {
 	NETDEV_COMMON_PROPS,
 	PROP(struct tap_netdev, br, PROP_STR, .help = "bridge (default br0)"),
-	PROP(struct tap_netdev, helper, PROP_STR, .help = "program that makes a tap on it (default " DEFAULT_HELPER ")"),
+	PROP(struct tap_netdev, helper, PROP_STR,
+	     .help = "program that makes a tap on it (default " DEFAULT_HELPER ")"),
 	PROP_END,
 };
 
@@ -134,7 +143,8 @@ static bool tap_send(struct netdev *d, unsigned queue, const struct iovec *iov, 
 		set_events(q);
 		return false;
 	}
-	log_debug("net", "%s: a frame was not sent: %s", netdev_id(d), strerror(errno)); /* the interface is down, or a bad header */
+	log_debug("net", "%s: a frame was not sent: %s", netdev_id(d),
+		  strerror(errno)); /* the interface is down, or a bad header */
 	netdev_tx_lost(d);
 	return true;
 }
@@ -186,8 +196,8 @@ static void set_kernel_offloads(struct tap_netdev *t, unsigned offloads)
 {
 	static const struct {
 		unsigned ours, theirs;
-	} map[] = {{NET_CSUM, TUN_F_CSUM},   {NET_TSO4, TUN_F_TSO4}, {NET_TSO6, TUN_F_TSO6}, {NET_ECN, TUN_F_TSO_ECN},
-		   {NET_UFO, TUN_F_UFO},     {NET_USO4, TUN_F_USO4}, {NET_USO6, TUN_F_USO6}};
+	} map[] = {{NET_CSUM, TUN_F_CSUM}, {NET_TSO4, TUN_F_TSO4}, {NET_TSO6, TUN_F_TSO6}, {NET_ECN, TUN_F_TSO_ECN},
+		   {NET_UFO, TUN_F_UFO},   {NET_USO4, TUN_F_USO4}, {NET_USO6, TUN_F_USO6}};
 	unsigned long bits = 0;
 
 	for (size_t i = 0; i < ARRAY_SIZE(map); i++)
@@ -304,8 +314,9 @@ static int open_list(struct tap_netdev *t, struct err *e)
 	int r = 0;
 
 	for (char *name = strtok_r(copy, ":", &save); !r && name; name = strtok_r(NULL, ":", &save))
-		r = t->d.queues >= NET_MAX_QUEUES ? err_set(e, E2BIG, "fds: at most %d queues are supported", NET_MAX_QUEUES)
-						  : open_inherited(t, name, e);
+		r = t->d.queues >= NET_MAX_QUEUES
+			    ? err_set(e, E2BIG, "fds: at most %d queues are supported", NET_MAX_QUEUES)
+			    : open_inherited(t, name, e);
 	if (!r && !t->d.queues)
 		r = err_set(e, EINVAL, "fds= is empty");
 	free(copy);
@@ -341,7 +352,8 @@ static int open_device(struct tap_netdev *t, struct err *e)
 
 static int open_own(struct tap_netdev *t, struct err *e)
 {
-	const char *up = t->script ? t->script : DEFAULT_SCRIPT, *down = t->downscript ? t->downscript : DEFAULT_DOWNSCRIPT;
+	const char *up = t->script ? t->script : DEFAULT_SCRIPT,
+		   *down = t->downscript ? t->downscript : DEFAULT_DOWNSCRIPT;
 	bool has_down = *down && strcmp(down, "no") && (t->downscript || !access(down, X_OK));
 	int r = 0;
 
@@ -374,7 +386,8 @@ static int drop_vhost(struct tap_netdev *t, struct err *e)
 	if (t->vhostforce)
 		return err_set(e, ENOTSUP, "vhostforce=on: vmm does not use vhost-net");
 	if (t->vhost == 1 && !t->vhostfd && !t->vhostfds && access("/dev/vhost-net", F_OK))
-		return err_set(e, ENOENT, "vhost=on: this host has no /dev/vhost-net, and vmm does not use it: leave it away");
+		return err_set(e, ENOENT,
+			       "vhost=on: this host has no /dev/vhost-net, and vmm does not use it: leave it away");
 	copy = xstrdup(t->vhostfds ? t->vhostfds : t->vhostfd ? t->vhostfd : "");
 	for (char *name = strtok_r(copy, ":", &save); !r && name; name = strtok_r(NULL, ":", &save)) {
 		int fd = fd_name_take(name, e);
@@ -395,13 +408,16 @@ static int check_options(const struct tap_netdev *t, struct err *e)
 
 	if (t->fd_name && (own || t->helper || t->fd_names || t->vhostfds))
 		return err_set(e, EINVAL,
-			       "ifname=, script=, downscript=, vnet_hdr=, helper=, queues=, fds=, and vhostfds= are invalid with fd=");
+			       "ifname=, script=, downscript=, vnet_hdr=, helper=, queues=, fds=, and vhostfds= are "
+			       "invalid with fd=");
 	if (t->fd_names && (own || t->helper || t->vhostfd))
 		return err_set(e, EINVAL,
-			       "ifname=, script=, downscript=, vnet_hdr=, helper=, queues=, and vhostfd= are invalid with fds=");
+			       "ifname=, script=, downscript=, vnet_hdr=, helper=, queues=, and vhostfd= are invalid "
+			       "with fds=");
 	if (t->helper && (own || t->vhostfds))
-		return err_set(e, EINVAL,
-			       "ifname=, script=, downscript=, vnet_hdr=, queues=, and vhostfds= are invalid with helper=");
+		return err_set(
+			e, EINVAL,
+			"ifname=, script=, downscript=, vnet_hdr=, queues=, and vhostfds= are invalid with helper=");
 	if (t->br && !t->helper)
 		return err_set(e, EINVAL, "br= goes with helper=");
 	return 0;
@@ -479,17 +495,20 @@ static void tap_describe(struct netdev *d, char *buf, size_t size)
 	else if (t->helper || d->ops == &netdev_bridge_ops)
 		snprintf(buf, size, "helper=%s,br=%s", t->helper ? t->helper : DEFAULT_HELPER, t->br ? t->br : "br0");
 	else
-		snprintf(buf, size, "ifname=%s,script=%s,downscript=%s", t->name, t->script ? t->script : DEFAULT_SCRIPT,
-			 t->downscript ? t->downscript : DEFAULT_DOWNSCRIPT);
+		snprintf(buf, size, "ifname=%s,script=%s,downscript=%s", t->name,
+			 t->script ? t->script : DEFAULT_SCRIPT, t->downscript ? t->downscript : DEFAULT_DOWNSCRIPT);
 }
 
-#define TAP_OPS                                                                                                                  \
-	.size = sizeof(struct tap_netdev), .close = tap_close, .send = tap_send, .recv = tap_recv, .want_packets = tap_want,     \
-	.offloads = tap_offloads, .set_vnet_header = tap_set_vnet_header, .set_offloads = tap_set_offloads,                      \
-	.set_queues = tap_set_queues, .describe = tap_describe
+#define TAP_OPS                                                                                     \
+	.size = sizeof(struct tap_netdev), .close = tap_close, .send = tap_send, .recv = tap_recv,  \
+	.want_packets = tap_want, .offloads = tap_offloads, .set_vnet_header = tap_set_vnet_header, \
+	.set_offloads = tap_set_offloads, .set_queues = tap_set_queues, .describe = tap_describe
 
 const struct netdev_ops netdev_tap_ops = {
 	.name = "tap", .help = "a network interface of the host", .props = tap_props, .open = tap_open, TAP_OPS};
 
-const struct netdev_ops netdev_bridge_ops = {
-	.name = "bridge", .help = "a tap on a bridge, made by a helper", .props = bridge_props, .open = bridge_open, TAP_OPS};
+const struct netdev_ops netdev_bridge_ops = {.name = "bridge",
+					     .help = "a tap on a bridge, made by a helper",
+					     .props = bridge_props,
+					     .open = bridge_open,
+					     TAP_OPS};

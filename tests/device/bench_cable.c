@@ -31,7 +31,8 @@ struct bench_netdev {
 
 static const struct prop props[] = {
 	NETDEV_COMMON_PROPS,
-	PROP_NAMED(struct bench_netdev, "queues", n_queues, PROP_U32, .def = 1, .min = 1, .max = NET_MAX_QUEUES, .help = "queue pairs"),
+	PROP_NAMED(struct bench_netdev, "queues", n_queues, PROP_U32, .def = 1, .min = 1, .max = NET_MAX_QUEUES,
+		   .help = "queue pairs"),
 	PROP(struct bench_netdev, vnet_hdr, PROP_BOOL, .help = "takes unfinished packets"),
 	PROP(struct bench_netdev, script, PROP_STR, .help = "not run"),
 	PROP_END,

@@ -1,6 +1,7 @@
 /*
- * The stream framing of -netdev socket and stream, from a hostile peer: the input is a program that sends bytes in pieces, lets the NIC
- * take frames, has it send some, and reads or does not read them. What the NIC gets must be what a plain reader of the same bytes finds.
+ * The stream framing of -netdev socket and stream, from a hostile peer: the input is a program that sends bytes in
+ * pieces, lets the NIC take frames, has it send some, and reads or does not read them. What the NIC gets must be what a
+ * plain reader of the same bytes finds.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -49,7 +50,7 @@ static void check(const uint8_t *got, ssize_t len)
 	do {
 		n = next_frame(&frame);
 		if (n < 0)
-			abort(); /* a frame nobody sent */
+			abort();                     /* a frame nobody sent */
 	} while (n < 14 && n <= (ssize_t)fake.room); /* not worth telling the NIC */
 	if (len == -EMSGSIZE ? n <= (ssize_t)fake.room : n != len || memcmp(frame, got, (size_t)len) != 0)
 		abort();
@@ -57,7 +58,8 @@ static void check(const uint8_t *got, ssize_t len)
 
 static void readable(struct nic *n, unsigned queue)
 {
-	struct iovec iov[2] = {{fake.buf, MIN(fake.room, (size_t)7)}, {fake.buf + 7, fake.room > 7 ? fake.room - 7 : 0}};
+	struct iovec iov[2] = {{fake.buf, MIN(fake.room, (size_t)7)},
+			       {fake.buf + 7, fake.room > 7 ? fake.room - 7 : 0}};
 	ssize_t len;
 
 	while (fake.takes && (len = netdev_recv(n, queue, iov, 2))) {
@@ -67,8 +69,12 @@ static void readable(struct nic *n, unsigned queue)
 	if (!fake.takes)
 		nic_want_packets(n, queue, false);
 }
-static void writable(struct nic *n, unsigned queue) {}
-static void link_changed(struct nic *n, bool up) {}
+static void writable(struct nic *n, unsigned queue)
+{
+}
+static void link_changed(struct nic *n, bool up)
+{
+}
 static const struct nic_ops ops = {.readable = readable, .writable = writable, .link_changed = link_changed};
 
 static void idle(void)
@@ -146,7 +152,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fake.dev.lock = &fake.lock;
 	fake.takes = 0;
 	fake.room = sizeof(fake.buf);
-	if (opts_parse(&o, text, "type", &e) || !netdev_open(&o, &e) || nic_attach(&fake.nic, &fake.dev, "n", 1, fake.mac, &ops, &e))
+	if (opts_parse(&o, text, "type", &e) || !netdev_open(&o, &e) ||
+	    nic_attach(&fake.nic, &fake.dev, "n", 1, fake.mac, &ops, &e))
 		abort();
 	opts_free(&o);
 	run(&in, fd[1]);

@@ -35,7 +35,7 @@ struct fake {
 	struct nic nic;
 	pthread_mutex_t lock;
 	uint8_t mac[6], got[NET_PACKET_MAX + 64];
-	size_t len, room; /* of the last frame; room: buffer it offers */
+	size_t len, room;                                          /* of the last frame; room: buffer it offers */
 	unsigned frames, link_changes, writable, announced, takes; /* takes: frames it wants, then it stops */
 	bool link, errors;
 };
@@ -158,9 +158,9 @@ static struct netdev *open_dev(const char *fmt, ...)
 }
 
 #define OPEN(...) ck_assert_msg(open_dev(__VA_ARGS__) != NULL, "not opened: %s", e.msg)
-#define REFUSED(text, ...)                                                               \
-	do {                                                                             \
-		ck_assert_ptr_null(open_dev(__VA_ARGS__));                               \
+#define REFUSED(text, ...)                                                                  \
+	do {                                                                                \
+		ck_assert_ptr_null(open_dev(__VA_ARGS__));                                  \
 		ck_assert_msg(strstr(e.msg, text), "expected '%s', got '%s'", text, e.msg); \
 	} while (0)
 
@@ -427,7 +427,8 @@ START_TEST(announcements_come_in_rounds)
 		ck_assert_uint_eq(get_be32(frame), 0xffffffff);
 		ck_assert_uint_eq(get_be16(frame + 12), 0x8035);
 		ck_assert_uint_eq(get_be16(frame + 20), 3);
-		ck_assert(!memcmp(frame + 6, a.mac, 6) && !memcmp(frame + 22, a.mac, 6) && !memcmp(frame + 32, a.mac, 6));
+		ck_assert(!memcmp(frame + 6, a.mac, 6) && !memcmp(frame + 22, a.mac, 6) &&
+			  !memcmp(frame + 32, a.mac, 6));
 		rounds++;
 	}
 	ck_assert_int_eq(rounds, 4);
@@ -600,7 +601,10 @@ START_TEST(unix_streams_tell_management)
 	REFUSED("is in use by another process", "stream,id=t,server=on,addr.type=unix,addr.path=%s/s", dir);
 	OPEN("stream,id=c,addr.type=unix,addr.path=%s/s", dir);
 	talk();
-	ck_assert_msg(strstr(events, "NETDEV_STREAM_CONNECTED {\"netdev-id\": \"c\", \"addr\": {\"type\": \"unix\", \"path\": "), "%s", events);
+	ck_assert_msg(
+		strstr(events,
+		       "NETDEV_STREAM_CONNECTED {\"netdev-id\": \"c\", \"addr\": {\"type\": \"unix\", \"path\": "),
+		"%s", events);
 	ck_assert_ptr_nonnull(strstr(events, "NETDEV_STREAM_CONNECTED {\"netdev-id\": \"s\""));
 	ck_assert(!netdev_remove("c", &e));
 	WAIT(strstr(events, "NETDEV_STREAM_DISCONNECTED {\"netdev-id\": \"s\"}"));
@@ -645,7 +649,9 @@ START_TEST(udp_tunnel)
 	uint16_t p = free_port(SOCK_DGRAM), q = free_port(SOCK_DGRAM);
 
 	OPEN("socket,id=s,udp=127.0.0.1:%u,localaddr=127.0.0.1:%u", p, q);
-	OPEN("dgram,id=c,remote.type=inet,remote.host=127.0.0.1,remote.port=%u,local.type=inet,local.host=127.0.0.1,local.port=%u", q, p);
+	OPEN("dgram,id=c,remote.type=inet,remote.host=127.0.0.1,remote.port=%u,local.type=inet,local.host=127.0.0.1,"
+	     "local.port=%u",
+	     q, p);
 	talk();
 }
 END_TEST
@@ -681,7 +687,8 @@ START_TEST(multicast_bus)
 	/* Only where the loopback interface does multicast. */
 	if (!open_dev("socket,id=s,mcast=239.66.66.66:%u,localaddr=127.0.0.1", port))
 		return;
-	OPEN("dgram,id=c,remote.type=inet,remote.host=239.66.66.66,remote.port=%u,local.type=inet,local.host=127.0.0.1", port);
+	OPEN("dgram,id=c,remote.type=inet,remote.host=239.66.66.66,remote.port=%u,local.type=inet,local.host=127.0.0.1",
+	     port);
 	talk();
 }
 END_TEST
@@ -837,7 +844,8 @@ START_TEST(tap_scripts)
 	snprintf(path, sizeof(path), "%s/script", dir);
 	REFUSED("script=no runs none", "tap,id=n,script=%s,downscript=no", path);
 	f = fopen(path, "w");
-	fprintf(f, "#!/bin/sh\nip link show $1 >/dev/null && touch %s/$1.0\n", dir); /* the interface is there, also at the end */
+	fprintf(f, "#!/bin/sh\nip link show $1 >/dev/null && touch %s/$1.0\n",
+		dir); /* the interface is there, also at the end */
 	fclose(f);
 	chmod(path, 0700);
 	OPEN("tap,id=n,ifname=vt0,script=%s,downscript=%s", path, path);
