@@ -164,6 +164,15 @@ char *net_address_json(const struct net_address *a)
 	return text;
 }
 
+char *net_fd_json(const char *name)
+{
+	json_t *v = json_pack("{s:s, s:s}", "type", "fd", "str", name);
+	char *text = v ? json_dumps(v, 0) : xstrdup("{\"type\": \"fd\", \"str\": \"?\"}"); /* not UTF-8 */
+
+	json_decref(v);
+	return text;
+}
+
 /* A socket file may be left over from a process that died; one that somebody listens on is not ours to take. */
 static int clear_stale(const struct net_address *a, int socktype, struct err *e)
 {

@@ -36,7 +36,7 @@ static void tell_connected(const struct net_stream *s)
 	log_debug("net", "%s: connected", netdev_id(s->d));
 	if (!s->events)
 		return;
-	addr = s->fd_name ? xasprintf("{\"type\": \"fd\", \"str\": \"%s\"}", s->fd_name) : net_address_json(&s->peer);
+	addr = s->fd_name ? net_fd_json(s->fd_name) : net_address_json(&s->peer);
 	data = xasprintf("{\"netdev-id\": \"%s\", \"addr\": %s}", netdev_id(s->d), addr);
 	netdev_event("NETDEV_STREAM_CONNECTED", data);
 	free(data);

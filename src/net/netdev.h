@@ -137,6 +137,7 @@ bool net_address_is_multicast(const struct net_address *a);
 void net_address_print(const struct net_address *a, char *buf, size_t size);
 /* QMP's SocketAddress. malloc'ed. */
 char *net_address_json(const struct net_address *a);
+char *net_fd_json(const char *name);
 /* A new non-blocking socket bound to a. A socket file that nobody listens on any more is replaced. */
 int net_bind(const struct net_address *a, int socktype, bool share_port, struct err *e);
 /* Remove the file of a unix socket that net_bind() made. */

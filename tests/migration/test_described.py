@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import socket
 import tempfile
 import unittest
 
@@ -44,6 +45,27 @@ class Described(unittest.TestCase):
     def listening(self):
         """Until a bare destination can be connected to."""
         vmmtest.poll(lambda: os.path.exists(self.path), 20, "the destination to listen")
+
+    def test_network_cards_announce_themselves(self):
+        """The netdev is this host's; from its cable the card says five times where the guest is now."""
+        here, there, switch = (os.path.join(self.dir.name, name) for name in ("here", "there", "switch"))
+        mac = "52:54:00:aa:bb:cc"
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as cable:
+            cable.bind(switch)
+            cable.settimeout(60)
+            netdev = f"dgram,id=n,local.type=unix,local.path=%s,remote.type=unix,remote.path={switch}"
+            with mig.Dirtier("-netdev", netdev % here, "-device", f"virtio-net-pci,netdev=n,mac={mac},addr=0x7", memory=64) as a:
+                a.running()
+                with Bare(f"unix:{self.path}", "-netdev", netdev % there, like=a) as b:
+                    self.listening()
+                    a.qmp.command("migrate", uri=f"unix:{self.path}")
+                    b.meet()
+                    for _ in range(5):
+                        frame, sender = cable.recvfrom(2048)
+                        self.assertEqual(sender, there)
+                        self.assertEqual(frame[:14], b"\xff" * 6 + bytes.fromhex(mac.replace(":", "")) + b"\x80\x35")
+                    cable.setblocking(False)
+                    self.assertRaises(BlockingIOError, cable.recv, 2048)
 
     def test_same_machine(self):
         """With disks, CPUs and devices of all kinds; the description of both is the same."""
