@@ -393,8 +393,8 @@ static const struct netdev_ops *find_backend(const char *type, struct err *e)
 		if (!strcmp(type, names[i]))
 			return backends[i];
 	}
-	if (!strcmp(type, "vde") || !strcmp(type, "l2tpv3") || !strcmp(type, "netmap") || !strncmp(type, "vhost-", 6) ||
-	    !strncmp(type, "vmnet-", 6))
+	if (!strcmp(type, "vde") || !strcmp(type, "hubport") || !strcmp(type, "l2tpv3") || !strcmp(type, "netmap") ||
+	    !strncmp(type, "vhost-", 6) || !strncmp(type, "vmnet-", 6))
 		err_set(e, ENOTSUP, "network back end '%s' is not offered; -netdev help lists those that are", type);
 	else if ((near = err_nearest(type, names, ARRAY_SIZE(names))))
 		err_set(e, EINVAL, "Parameter 'type' expects a network back end: '%s' is none; did you mean '%s'?",
