@@ -39,7 +39,7 @@ const struct prop guest_props[] = {
 	PROP(G, acpi, PROP_BOOL, .def = 1, .help = "ACPI tables; shutdown needs them"),
 	PROP(G, rtc, PROP_ENUM, .values = rtc_names, .help = "what the guest's clock shows at start"),
 	PROP(G, vga, PROP_STR, .def_str = "std", .help = "graphics adapter: std or none"),
-	PROP(G, vnc, PROP_STR, .def_str = "127.0.0.1:0,to=99",
+	PROP(G, vnc, PROP_STR, .def_str = HAVE_VNC ? "127.0.0.1:0,to=99" : "none",
 	     .help = "where the screen is served, as vmm -vnc takes it, or none"),
 	PROP_NAMED(G, "vnc-password", vnc_password, PROP_STR, .help = "password of the screen, 8 characters at most"),
 	PROP(G, pvpanic, PROP_BOOL, .def = 1, .help = "a device by which the guest reports a panic, for on-crash"),

@@ -6,6 +6,7 @@
 #define VMM_CTL_CONFIG_H
 
 #include <stdio.h>
+#include "vmm-config.h"
 #include "vmm/prop.h"
 
 enum guest_policy {

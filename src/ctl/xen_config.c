@@ -391,7 +391,7 @@ static void finish_screen(struct xen *x)
 	bool brackets = strchr(listen, ':') != NULL;
 
 	free(x->c->vnc);
-	if (x->vnc_seen && !x->vnc) {
+	if (x->vnc_seen ? !x->vnc : !HAVE_VNC) {
 		x->c->vnc = xstrdup("none");
 		return;
 	}

@@ -214,6 +214,7 @@ class Domain(unittest.TestCase):
         self.assertEqual(self.qmp.wait_event("SHUTDOWN")["data"], {"guest": False, "reason": "host-signal"})
         self.assertEqual(self.vmm.wait_exit(), 0)
 
+    @unittest.skipUnless(vmmtest.has_module("png"), "built without PNG")
     def test_screenshot_and_dump(self):
         self.start()
         ask, shot, core = self.qmp.command, self.folder + "/shot", self.folder + "/core"

@@ -34,6 +34,8 @@ class Examples(ctltest.Case):
                     run = subprocess.run(["bash", "-c", example], env=dict(self.env, EDITOR="true"), cwd=self.dir, text=True,
                                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                          timeout=60 * vmmtest.SLOW, check=False)
+                    if run.returncode and vmmtest.lacks_module(run.stdout):
+                        continue
                     self.assertEqual(run.returncode, 0, run.stdout)
                     done += 1
         self.assertGreater(done, 40)

@@ -50,6 +50,17 @@ VMM = _find_vmm()
 _is_qemu = None
 
 
+def has_module(name):
+    """Whether the binary under test was built with a loadable part (png, vnc, tls ...)."""
+    return os.path.exists(os.path.join(os.path.dirname(os.path.realpath(VMM)), "..", "modules", f"vmm-{name}.so"))
+
+
+def lacks_module(text):
+    """Whether it is for want of a part it was built without that something was refused."""
+    found = re.search(r"the module vmm-(\S+)\.so is not installed", text)
+    return bool(found) and not has_module(found[1])
+
+
 def is_qemu():
     """Whether the binary under test is QEMU, the reference."""
     global _is_qemu
