@@ -513,6 +513,7 @@ int keeper_run(struct keeper *k)
 		dprintf(k->ready, "-%s", e.msg);
 		close(k->ready);
 	}
+	sched_forget(k->name);
 	notify_systemd("STOPPING=1");
 	close(signals);
 	return r < 0 ? CTL_FAILED : CTL_OK;

@@ -4,6 +4,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import time
 import unittest
@@ -325,6 +326,23 @@ class Looks(ctltest.Case):
         self.refused(USAGE, "cannot be a guest's name", "log", "../../etc/passwd")
 
 
+def cpu_group():
+    """A control group with the cpu controller, made for this process; None where that cannot be."""
+    with open("/proc/self/cgroup", encoding="ascii") as lines:
+        groups = dict(line.rstrip("\n").split(":", 2)[1:] for line in lines)
+    v1 = next((path for names, path in groups.items() if "cpu" in names.split(",")), None)
+    base = "/sys/fs/cgroup/cpu" + v1 if v1 else "/sys/fs/cgroup" + groups.get("", "")
+    path = os.path.join(base, f"vmm-test-{os.getpid()}")
+    try:
+        os.mkdir(path)
+    except OSError:
+        return None
+    if os.path.exists(path + "/cpu.shares") or os.path.exists(path + "/cpu.weight"):
+        return path
+    os.rmdir(path)
+    return None
+
+
 class Resources(ctltest.Case):
     """Processors and memory."""
 
@@ -386,6 +404,37 @@ class Resources(ctltest.Case):
         self.refused(USAGE, "which guest", "sched-credit", "-w", "1")
         self.refused(FAILED, "web: .*(Delegate=cpu|no control groups)", "sched-credit", "web", "-w", "512",
                      env={"VMM_CGROUP_ROOT": self.path("nowhere")})
+
+    def test_shares_of_the_host(self):
+        """What this host really has, in a group of the test's own."""
+        parent = cpu_group()
+        if not parent:
+            self.skipTest("no cpu controller, or no right to make a control group")
+        self.addCleanup(os.rmdir, parent)
+        v2 = os.path.exists(parent + "/cpu.weight")
+        join = f"echo $$ > {parent}/cgroup.procs && exec "
+        config = self.config(cpu_weight=128, cpu_cap=25)
+        subprocess.run(["sh", "-c", join + shlex.join([ctltest.VMMCTL, "create", config])], env=self.env, check=True, stdout=subprocess.DEVNULL)
+        own = parent + "/vmm-web"
+
+        def value(file):
+            with open(f"{own}/{file}", encoding="ascii") as stream:
+                return stream.read().strip()
+
+        def shares():
+            return (value("cpu.weight"), value("cpu.max")) if v2 else (
+                value("cpu.shares"), value("cpu.cfs_quota_us") + " " + value("cpu.cfs_period_us"))
+
+        self.assertIn(str(self.pid()), value("cgroup.procs").split())
+        self.assertEqual(shares(), ("50" if v2 else "512", "25000 100000"))
+        self.assertEqual(self.json("sched-credit"), [{"name": "web", "id": self.pid(), "weight": 128, "cap": 25}])
+        self.ctl("sched-credit", "-d", "web", "-w", "512", "-c", "0")
+        self.assertEqual(shares(), ("200", "max 100000") if v2 else ("2048", "-1 100000"))
+        self.assertEqual(self.json("sched-credit")[0]["cap"], 0)
+        self.ctl("sched-credit", "-d", "web", "-w", "1")
+        self.assertEqual(self.json("sched-credit")[0]["cap"], 0)
+        self.ctl("destroy", "web")
+        vmmtest.poll(lambda: not os.path.exists(own), 20, "the guest's group to be removed")
 
     def test_devices(self):
         self.create()
