@@ -620,7 +620,7 @@ static const struct row rows[] = {
 	FN("netdev", "TYPE,id=ID[,PROP=VALUE...]", NET, "network back end; -netdev help lists them, -netdev TYPE,help their properties",
 	   opt_netdev, NULL),
 	FN("nic", "TYPE[,model=MODEL][,mac=MAC][,PROP=VALUE...]|none", NET,
-	   "network back end and card in one; -nic model=help lists the cards (default e1000)", opt_nic, NULL),
+	   "network back end and card in one; -nic model=help lists the cards (default: e1000; without -nic, -net and -netdev: user)", opt_nic, NULL),
 	FN("net", "nic[,model=MODEL][,macaddr=MAC][,netdev=ID]|TYPE[,PROP=VALUE...]|none", NET,
 	   "network card and back end as two options: one of each", opt_net, NULL),
 

@@ -1,14 +1,18 @@
 /*
  * -netdev, and the short options for networks: -nic BACKEND,model=..,mac=.. is a netdev plus a network card, -net nic
- * with -net BACKEND the same in the spelling of old. Left out: the hubs that -net makes of more than one pair.
+ * with -net BACKEND the same in the spelling of old. Without any of them the guest has QEMU's default, an e1000 on a
+ * `user` network; where that cannot be had (no libslirp) it has none. Left out: the hubs that -net makes of more than
+ * one pair.
  */
 #include "sugar.h"
 
 #include <errno.h>
 #include <stdlib.h>
+#include "vmm/log.h"
 #include "vmm/net.h"
 
 #define DEFAULT_MODEL "e1000"
+#define DEFAULT_ID    "net0"
 
 static int code_of(const struct err *e)
 {
@@ -82,7 +86,24 @@ static const char *net_id(struct opt_item *backend)
 
 	if (!name)
 		name = opts_get(&backend->opts, "name");
-	return name ? name : "net0";
+	return name ? name : DEFAULT_ID;
+}
+
+static bool by_default(const struct board *b)
+{
+	const struct config *c = b->config;
+
+	return !c->nodefaults && !c->described && !c->netdev.first && !c->nic.first && !c->net.first;
+}
+
+static void open_default(void)
+{
+	struct opts o = {0};
+	struct err e = ERR_INIT;
+
+	if (opts_parse(&o, "user,id=" DEFAULT_ID, "type", &e) || !netdev_open(&o, &e))
+		log_info("net", "the guest gets no network adapter: %s", e.msg);
+	opts_free(&o);
 }
 
 int sugar_open_nets(struct board *b, struct err *e)
@@ -92,6 +113,8 @@ int sugar_open_nets(struct board *b, struct err *e)
 	unsigned n = 0;
 	int r = 0;
 
+	if (by_default(b))
+		open_default();
 	for (struct opt_item *i = c->netdev.first; !r && i; i = i->next)
 		if (!netdev_open(&i->opts, e)) {
 			err_prefix(e, "-netdev %s", i->text);
@@ -156,9 +179,12 @@ static int create_pair(struct board *b, struct err *e)
 
 int sugar_create_nics(struct board *b, struct err *e)
 {
+	struct opt_item unsaid = {0};
 	unsigned n = 0;
 	int r = 0;
 
+	if (by_default(b) && netdev_find(DEFAULT_ID))
+		r = create_card(b, &unsaid, DEFAULT_ID, e);
 	for (struct opt_item *i = b->config->nic.first; !r && i; i = i->next, n++) {
 		char *id = nic_id(i, n);
 

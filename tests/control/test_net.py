@@ -205,6 +205,20 @@ class Net(unittest.TestCase):
 
         vmmtest.poll(dumped, 60, "our frame in QEMU's dump")
 
+    def test_default(self):
+        """A guest whose command line says nothing of networks has QEMU's: an e1000 on `user`."""
+        if "user" not in run("-netdev", "help")[1].split():
+            self.skipTest("built without libslirp")
+
+        def cards(*arguments, **options):
+            with Vmm(*arguments, **options) as vmm:
+                return vmm.qmp.execute("human-monitor-command", {"command-line": "info network"})
+        self.assertRegex(cards(defaults=True), r"^e1000: index=0,type=nic,model=e1000,macaddr=52:54:00:12:34:56\r\n \\ net0: index=0,type=user")
+        for arguments in (["-nic", "none"], ["-net", "none"]):
+            self.assertEqual(cards(*arguments, defaults=True), "")
+        self.assertNotIn("e1000", cards("-netdev", "user,id=other", defaults=True))
+        self.assertEqual(cards(), "")
+
     @unittest.skipUnless(os.access("/dev/net/tun", os.R_OK | os.W_OK), "no /dev/net/tun")
     def test_bridge_helper(self):
         """A helper of our own, which passes a tap as qemu-bridge-helper(8) does."""
