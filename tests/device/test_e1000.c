@@ -2,6 +2,10 @@
  */
 #include "net_frames.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
 #define SLOT (5u << 3)
 #define BASE 0xe0000000ull
 #define PORT 0xc000
@@ -326,6 +330,26 @@ START_TEST(refused_options)
 	ck_assert_ptr_nonnull(strstr(bench_new_fails("-device e1000,netdev=none"), "none"));
 	ck_assert_ptr_nonnull(strstr(bench_new_fails("-device e1000,failover_pair_id=x"), "failover_pair_id"));
 	b = bench_new("-device e1000-82540em,id=a -device e1000,id=b,init-vet=off"); /* no network at all */
+	bench_free(b);
+}
+END_TEST
+
+START_TEST(option_rom)
+{
+	static const uint8_t image[] = {0x55, 0xaa, 1, 0xcb};
+	char path[] = "/tmp/vmm-rom-XXXXXX", options[128];
+	int fd = mkstemp(path);
+
+	ck_assert(fd >= 0 && write(fd, image, sizeof(image)) == sizeof(image));
+	close(fd);
+	snprintf(options, sizeof(options), "-m 16 -device e1000,addr=5,romfile=%s", path);
+	b = bench_new(options);
+	unlink(path);
+	bench_pci_writel(b, SLOT, 0x30, ~0u);
+	ck_assert_uint_eq(bench_pci_readl(b, SLOT, 0x30), 0xfffff001);
+	bench_pci_writel(b, SLOT, 0x30, 0xe1000001);
+	bench_pci_writew(b, SLOT, 4, 2);
+	ck_assert_uint_eq(bench_readl(b, 0xe1000000), 0xcb01aa55);
 	bench_free(b);
 }
 END_TEST
@@ -976,6 +1000,7 @@ int main(void)
 	tcase_add_test(set_up, software_reset);
 	tcase_add_test(set_up, register_bits);
 	tcase_add_test(set_up, refused_options);
+	tcase_add_test(set_up, option_rom);
 	tcase_add_test(set_up, link_and_phy);
 	tcase_add_test(tx, sends_legacy_frames);
 	tcase_add_loop_test(tx, inserts_checksums, 0, 2);
