@@ -40,6 +40,7 @@ struct machine_opts {
 	char *type;         /* "pc" | "pc-i440fx-7.2" (versioned) | "none" */
 	int accel;          /* enum accel, from -accel or accel= ("kvm:tcg" lists: first we have) */
 	int kernel_irqchip; /* enum irqchip_mode */
+	uint32_t dirty_ring_size; /* entries; 0: KVM's bitmaps */
 	char *dumpdtb;      /* write the machine description and exit */
 	bool dump_guest_core, mem_merge, usb, graphics;
 	int vmport, hpet, acpi, smm, pit, i8042; /* ONOFFAUTO; what we lack is refused when "on" */

@@ -79,6 +79,9 @@ bool kvm_coalesced_waiting(struct kvm_vm *vm);
    log_dirty was switched on may report every page (KVM_DIRTY_LOG_INITIALLY_SET: nothing was write-protected yet). Any
    thread, vCPUs may run. */
 int kvm_get_dirty(struct kvm_vm *vm, uint64_t gpa, uint64_t size, unsigned long *bitmap);
+/* How many pages this vCPU was seen to write so far, up to the last kvm_get_dirty(): only with dirty rings, else false. Any
+   thread. */
+bool kvm_vcpu_dirty_pages(struct kvm_vcpu *c, uint64_t *pages);
 /* Four pages KVM itself uses on VMX without unrestricted guest (identity map, TSS): reserve them in e820. */
 #define KVM_RESERVED_GPA  0xfeffc000ull
 #define KVM_RESERVED_SIZE 0x4000ull

@@ -106,6 +106,8 @@ bool machine_possible_cpu(struct board *b, unsigned index, struct cpu_info *out)
 const char *machine_cpu_type(const struct board *b); /* "qemu64-x86_64-cpu": what device_add takes for a CPU */
 /* Keep the n-th CPU out of the guest for ns, once (auto-converge); false: no such CPU. Any thread. */
 bool machine_cpu_doze(struct board *b, unsigned n, uint64_t ns);
+/* How many pages the n-th CPU was seen to write so far (-accel kvm,dirty-ring-size=); false: not known. Any thread. */
+bool machine_cpu_dirty(struct board *b, unsigned n, uint64_t *pages);
 
 /* Events: control subscribes (one subscriber list). data_json may be NULL. Main thread. */
 typedef void machine_event_fn(void *opaque, const char *name, const char *data_json);

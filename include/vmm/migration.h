@@ -75,6 +75,7 @@ void *migration_parameters(void);
 int migration_set_parameter(const char *name, const char *text, struct err *e);
 
 /* What query-migrate tells. Times in the units their names say; a value that does not apply is 0. */
+#define MIGRATION_CPUS 255
 struct migration_info {
 	enum migration_status status;
 	bool outgoing; /* the RAM numbers apply */
@@ -85,6 +86,9 @@ struct migration_info {
 		precopy_bytes, postcopy_bytes, postcopy_requests, multifd_bytes, pages_per_second;
 	double mbps;
 	unsigned throttle_percent;
+	/* vCPUs are slowed down by what each writes: how many are listed (0: all alike), percent by index. */
+	unsigned n_throttled;
+	uint8_t throttle_of[MIGRATION_CPUS];
 	char error[1024]; /* why it failed; "" */
 	char address[320]; /* incoming: where we listen, "tcp:HOST:PORT" or "unix:PATH"; "" */
 };

@@ -25,6 +25,8 @@ const struct prop machine_props[] = {
 	PROP(struct machine_opts, accel, PROP_ENUM, .values = accel_names, .help = "what runs the guest"),
 	PROP_NAMED(struct machine_opts, "kernel-irqchip", kernel_irqchip, PROP_ENUM, .values = irqchip_names,
 		   .help = "PIC, IOAPIC and PIT in KVM (on) or our own (split)"),
+	PROP_NAMED(struct machine_opts, "dirty-ring-size", dirty_ring_size, PROP_U32, .max = 1u << 20,
+		   .help = "entries of each vCPU's ring of written pages, a power of 2; 0: a bitmap"),
 	PROP(struct machine_opts, dumpdtb, PROP_STR, .help = "write the machine description to this file and exit"),
 	PROP_NAMED(struct machine_opts, "dump-guest-core", dump_guest_core, PROP_BOOL,
 		   .help = "include guest RAM in a core dump of vmm"),
@@ -182,6 +184,11 @@ static int opt_accel(struct config *c, const char *arg, struct err *e)
 	name = opts_get(&o, "kernel-irqchip");
 	if (!r && name)
 		r = props_set(machine_props, &c->machine, "accel", "kernel-irqchip", name, e);
+	name = opts_get(&o, "dirty-ring-size");
+	if (!r && name)
+		r = props_set(machine_props, &c->machine, "accel", "dirty-ring-size", name, e);
+	if (!r && c->machine.dirty_ring_size & (c->machine.dirty_ring_size - 1))
+		r = err_set(e, EINVAL, "dirty-ring-size must be a power of two.");
 	for (size_t i = 0; !r && i < o.n; i++)
 		if (!o.v[i].used)
 			r = err_set(e, EINVAL, "Property 'accel.%s' not found", o.v[i].key);
@@ -597,7 +604,7 @@ static const struct row rows[] = {
 	FN("machine", "[type=]NAME[,PROP=VALUE...]", STD, "machine type and its properties; -machine help lists them",
 	   opt_machine, machine_props),
 	FN("M", "NAME", STD, "same as -machine", opt_machine, NULL),
-	FN("accel", "kvm|qtest[,kernel-irqchip=on|split]", STD, "what runs the guest", opt_accel, NULL),
+	FN("accel", "kvm|qtest[,kernel-irqchip=on|split][,dirty-ring-size=N]", STD, "what runs the guest", opt_accel, NULL),
 	FN("enable-kvm", NULL, STD, "same as -accel kvm, the default", opt_enable_kvm, NULL),
 	FN("cpu", "MODEL[,+FEATURE|-FEATURE...]", STD, "CPU model; -cpu help lists models and features", opt_cpu, NULL),
 	FN("smp", "[cpus=]N[,maxcpus=][,sockets=][,cores=][,threads=]", STD, "number and topology of vCPUs", opt_smp,
@@ -803,7 +810,7 @@ struct opt_list *config_list(struct config *c, const char *option)
 /* -machine with nothing but what KVM and the host do. */
 static bool is_host_machine(const char *arg)
 {
-	static const char *const host[] = {"accel", "kernel-irqchip", "dump-guest-core", "mem-merge"};
+	static const char *const host[] = {"accel", "kernel-irqchip", "dirty-ring-size", "dump-guest-core", "mem-merge"};
 	struct opts o;
 	bool all = true;
 

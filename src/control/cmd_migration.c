@@ -14,6 +14,7 @@ static const struct qmp_type capability =
 static const struct qmp_type capability_status =
 	QMP_OBJECT("MigrationCapabilityStatus", QMP_REQ("capability", capability), QMP_REQ("state", qmp_bool));
 static const struct qmp_type compression = QMP_ENUM("MultiFDCompression", "none", "zlib", "zstd");
+static const struct qmp_type percentages = QMP_LIST_OF(qmp_int);
 static const struct qmp_type mode = QMP_ENUM("MigMode", "normal", "cpr-transfer");
 static const struct qmp_type timeout_action = QMP_ENUM("MigrationTimeoutAction", "cancel", "force");
 
@@ -50,7 +51,7 @@ static const struct qmp_type socket_address =
 static const struct qmp_type migration_info = QMP_OBJECT(
 	"MigrationInfo", QMP_OPT("status", qmp_migration_status), QMP_OPT("ram", ram_stats), QMP_OPT("total-time", qmp_int),
 	QMP_OPT("expected-downtime", qmp_int), QMP_OPT("downtime", qmp_int), QMP_OPT("setup-time", qmp_int),
-	QMP_OPT("cpu-throttle-percentage", qmp_int), QMP_OPT("error-desc", qmp_str),
+	QMP_OPT("cpu-throttle-percentage", qmp_int), QMP_OPT("x-cpu-throttle-percentages", percentages), QMP_OPT("error-desc", qmp_str),
 	QMP_OPT("socket-address", QMP_LIST_OF(socket_address)), QMP_OPT("x-downtime", downtime_parts));
 
 /* ---- commands ---- */
@@ -219,6 +220,13 @@ static json_t *query_migrate(struct qmp_call *call, struct err *e)
 	json_object_set_new(o, "ram", ram_json(&m));
 	if (m.throttle_percent)
 		add_int(o, "cpu-throttle-percentage", m.throttle_percent);
+	if (m.n_throttled) {
+		json_t *each = json_array();
+
+		for (unsigned i = 0; i < m.n_throttled; i++)
+			json_array_append_new(each, json_integer(m.throttle_of[i]));
+		json_object_set_new(o, "x-cpu-throttle-percentages", each);
+	}
 	if (m.status != MIGRATION_COMPLETED) {
 		add_int(o, "expected-downtime", m.expected_downtime_ms);
 		return o;

@@ -163,6 +163,7 @@ struct kvm_vm {
 	size_t n_slots;
 	uint32_t next_slot_id, *free_ids;
 	size_t n_free_ids;
+	uint32_t ring_entries; /* of each vCPU's dirty ring; 0: a bitmap for each slot */
 
 	enum irqchip_mode irqchip;
 	bool irqchip_created;
@@ -213,6 +214,13 @@ void coalesced_drain(struct kvm_vm *vm);
 int stats_open(int fd); /* of a VM or vCPU; -1: not offered */
 void stats_free(struct kvm_vm *vm);
 void slots_free(struct kvm_vm *vm);
+int slot_carry(struct slot *s); /* have the bitmap; -ENOMEM */
+/* dirty_ring.c. enable: before the first vCPU; without KVM's ability a warning. full: KVM_EXIT_DIRTY_RING_FULL. */
+int ring_enable(struct kvm_vm *vm, uint32_t entries, struct err *e);
+int ring_map(struct kvm_vcpu *c, struct err *e);
+void ring_unmap(struct kvm_vcpu *c);
+void ring_reap_locked(struct kvm_vm *vm); /* slots_lock is held */
+void ring_full(struct kvm_vcpu *c);
 /* Host address of guest physical RAM/ROM, for diagnostics; NULL if there is none or fewer than len bytes. */
 void *slots_host(struct kvm_vm *vm, uint64_t gpa, size_t len);
 void routing_init(struct kvm_vm *vm);
@@ -314,6 +322,9 @@ struct kvm_vcpu {
 	struct exit_record recent[EXIT_RING]; /* vCPU thread; read by nobody but a crash */
 	uint32_t n_recent;
 	atomic_ullong doze_ns;
+	struct kvm_dirty_gfn *ring; /* NULL: none */
+	uint32_t ring_next;         /* the next entry; slots_lock */
+	atomic_ullong ring_pages;   /* taken from it so far */
 };
 
 int vcpu_ioctl(struct kvm_vcpu *c, unsigned long req, void *arg); /* -errno */

@@ -238,23 +238,35 @@ static void move_bits(unsigned long *log, uint64_t from, uint64_t to, unsigned l
 	}
 }
 
+int slot_carry(struct slot *s)
+{
+	if (!s->carry) {
+		s->carry_words = (s->size / PAGE + WORD_PAGES - 1) / WORD_PAGES;
+		s->carry = calloc(s->carry_words, sizeof(*s->carry));
+	}
+	return s->carry ? 0 : -ENOMEM;
+}
+
 /* Fetch the slot's log into carry (which holds earlier leftovers). With manual protection only words [w0, w1) are
    cleared in KVM and taken; without, the fetch clears everything and carry keeps the rest. */
 static int fetch_log(struct kvm_vm *vm, struct slot *s, uint64_t w0, uint64_t w1)
 {
 	uint64_t pages = s->size / PAGE;
 	size_t words = (pages + WORD_PAGES - 1) / WORD_PAGES;
-	unsigned long *log = calloc(words, sizeof(*log));
-	struct kvm_dirty_log get = {.slot = s->id, .dirty_bitmap = log};
-	int r;
+	unsigned long *log;
+	struct kvm_dirty_log get = {.slot = s->id};
+	int r = slot_carry(s);
 
+	if (r)
+		return r;
+	if (vm->ring_entries) {
+		ring_reap_locked(vm);
+		return 0;
+	}
+	log = get.dirty_bitmap = calloc(words, sizeof(*log));
 	if (!log)
 		return -ENOMEM;
-	if (!s->carry) {
-		s->carry = calloc(words, sizeof(*log));
-		s->carry_words = words;
-	}
-	r = s->carry ? vm_ioctl(vm, KVM_GET_DIRTY_LOG, &get) : -ENOMEM;
+	r = vm_ioctl(vm, KVM_GET_DIRTY_LOG, &get);
 	if (r >= 0 && vm->caps.dirty_protect) {
 		struct kvm_clear_dirty_log clear = {.slot = s->id,
 						    .first_page = w0 * WORD_PAGES,

@@ -521,6 +521,11 @@ static int open_vcpu(struct kvm_vcpu *c, struct err *e)
 		close(c->fd);
 		return err_errno(e, errno, "cannot map CPU %u", c->index);
 	}
+	if (ring_map(c, e)) {
+		munmap(c->run, vm->run_size);
+		close(c->fd);
+		return -e->code;
+	}
 	c->stats_fd = stats_open(c->fd);
 	coalesced_map(vm, c->run);
 	return 0;

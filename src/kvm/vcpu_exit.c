@@ -233,6 +233,9 @@ bool vcpu_handle_exit(struct kvm_vcpu *c)
 	case KVM_EXIT_HLT: /* only without an in-kernel local APIC, which every vCPU here has */
 	case KVM_EXIT_X86_BUS_LOCK:
 		return true;
+	case KVM_EXIT_DIRTY_RING_FULL:
+		ring_full(c);
+		return true;
 	case KVM_EXIT_IOAPIC_EOI:
 		ops->ioapic_eoi(opaque, run->eoi.vector);
 		return true;

@@ -157,6 +157,9 @@ static int enable_cap(struct kvm_vm *vm, uint32_t cap, uint64_t arg)
 /* Optional abilities; a kernel that refuses one works without it. */
 static void enable_caps(struct kvm_vm *vm)
 {
+	/* With dirty rings nothing is ever cleared page by page, so nothing may wait for that to be write-protected. */
+	if (vm->ring_entries)
+		vm->caps.dirty_protect = 0;
 	if (vm->caps.dirty_protect && enable_cap(vm, KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, vm->caps.dirty_protect) < 0)
 		vm->caps.dirty_protect = 0;
 	if (vm->caps.exception_payload && enable_cap(vm, KVM_CAP_EXCEPTION_PAYLOAD, 1) < 0)
@@ -332,6 +335,8 @@ struct kvm_vm *kvm_vm_new(const struct config *c, const struct kvm_exit_ops *ops
 		goto fail;
 	}
 	vm->run_size = (size_t)r;
+	if (c->machine.dirty_ring_size && ring_enable(vm, c->machine.dirty_ring_size, e))
+		goto fail;
 	enable_caps(vm);
 	coalesced_init(vm);
 	vm->stats_fd = stats_open(vm->fd);
@@ -354,6 +359,7 @@ void kvm_vm_free(struct kvm_vm *vm)
 
 		if (!v)
 			continue;
+		ring_unmap(v);
 		munmap(v->run, vm->run_size);
 		if (v->stats_fd >= 0)
 			close(v->stats_fd);

@@ -391,6 +391,13 @@ struct kvm_vm *machine_kvm(const struct board *b)
 	return b->kvm;
 }
 
+bool machine_cpu_dirty(struct board *b, unsigned n, uint64_t *pages)
+{
+	struct kvm_vcpu *c = b->kvm && n < kvm_vcpu_count(b->kvm) ? kvm_vcpu_get(b->kvm, n) : NULL;
+
+	return c && kvm_vcpu_dirty_pages(c, pages);
+}
+
 bool machine_cpu_doze(struct board *b, unsigned n, uint64_t ns)
 {
 	struct kvm_vcpu *c;

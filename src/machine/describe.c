@@ -269,7 +269,8 @@ static void describe_list(struct writer *w, const char *name, const struct opt_l
 static void describe_configuration(struct writer *w, struct board *b)
 {
 	static const char *const host[] = {
-		"type", "accel", "kernel-irqchip", "dumpdtb", "dump-guest-core", "mem-merge", "memory-backend", NULL};
+		"type", "accel", "kernel-irqchip", "dirty-ring-size", "dumpdtb", "dump-guest-core", "mem-merge", "memory-backend", NULL,
+	};
 	const struct config *c = b->config;
 
 	begin(w, "configuration");

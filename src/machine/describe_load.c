@@ -127,7 +127,7 @@ struct group_target {
 
 static int set_group(void *opaque, const char *name, const char *text, struct err *e)
 {
-	static const char *const host[] = {"type",      "accel",         "kernel-irqchip", "dumpdtb", "dump-guest-core",
+	static const char *const host[] = {"type",      "accel",         "kernel-irqchip", "dirty-ring-size", "dumpdtb", "dump-guest-core",
 					   "mem-merge", "memory-backend"};
 	const struct group_target *t = opaque;
 

@@ -123,6 +123,14 @@ bool address_is_remote(int fd)
 	return !getpeername(fd, (void *)&ss, &len) && ss.ss_family != AF_UNIX && !loopback(&ss);
 }
 
+bool address_passes_fds(int fd)
+{
+	int domain = 0;
+	socklen_t len = sizeof(domain);
+
+	return !getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) && domain == AF_UNIX;
+}
+
 void address_warn_plain(int fd)
 {
 	struct sockaddr_storage ss = { 0 };

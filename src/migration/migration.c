@@ -124,6 +124,23 @@ static int resume_start(const char *uri, struct err *e)
 	return r < 0 ? r : source_resume(&a, fd, e);
 }
 
+/*
+ * QEMU (10.0, where the mode is from) wants a second channel of type "cpr" besides the main one, and its address twice at the
+ * destination; here one unix socket does for both, so what is wrong with an address is said in these terms.
+ */
+static int check_upgrade(const struct address *a, const char *uri, struct err *e)
+{
+	if (a->kind != ADDRESS_UNIX && a->kind != ADDRESS_FD)
+		return err_set(e, EINVAL, "%.40s: mode=cpr-transfer is for another vmm on this host: give the unix:PATH it listens on (-incoming), "
+				       "or fd: with a connected unix socket", uri);
+	if (*session.params.tls_creds)
+		return err_set(e, EINVAL, "mode=cpr-transfer stays on this host and goes without TLS: set tls-creds to ''");
+	if (cap_is_on(caps_now(), CAP_MULTIFD) || cap_is_on(caps_now(), CAP_POSTCOPY_RAM))
+		return err_set(e, EINVAL, "mode=cpr-transfer sends no memory: switch %s off",
+			       cap_is_on(caps_now(), CAP_MULTIFD) ? "multifd" : "postcopy-ram");
+	return 0;
+}
+
 int migration_start(const char *uri, bool resume, struct err *e)
 {
 	struct source_start *st;
@@ -141,8 +158,8 @@ int migration_start(const char *uri, bool resume, struct err *e)
 		free(st);
 		return r;
 	}
-	if (!r && session.params.mode == MODE_CPR_TRANSFER && (st->address.kind != ADDRESS_UNIX || *session.params.tls_creds))
-		r = err_set(e, EINVAL, "%.40s: mode=cpr-transfer needs unix:PATH, without TLS", uri);
+	if (!r && session.params.mode == MODE_CPR_TRANSFER)
+		r = check_upgrade(&st->address, uri, e);
 	if (!r && cap_is_on(caps_now(), CAP_BACKGROUND_SNAPSHOT))
 		r = err_set(e, EINVAL, "%.40s: background-snapshot needs file:PATH", uri);
 	if (!r && (st->address.kind == ADDRESS_FD || st->address.kind == ADDRESS_EXEC)) {
@@ -150,6 +167,8 @@ int migration_start(const char *uri, bool resume, struct err *e)
 			r = err_set(e, EINVAL, "%.40s: multifd needs tcp or unix", uri);
 		else
 			r = st->fd = address_take_fd(&st->address, false, e);
+		if (r >= 0 && session.params.mode == MODE_CPR_TRANSFER && !address_passes_fds(st->fd))
+			r = err_set(e, EINVAL, "%.40s: mode=cpr-transfer needs a unix socket: descriptors of the memory go over it", uri);
 	}
 	if (r >= 0)
 		r = machine_describe(session.board, &st->description, &st->description_len, e);

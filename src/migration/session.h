@@ -118,6 +118,7 @@ int address_take_fd(const struct address *a, bool incoming, struct err *e);
 void address_peer(int fd, char *text, size_t size);
 bool address_allowed(int fd, char *text, size_t size); /* -migration-allow; text: the peer */
 bool address_is_remote(int fd); /* TCP beyond loopback */
+bool address_passes_fds(int fd); /* a unix socket */
 /* A connection that is ours, connected or accepted: small answers go at once, a peer that vanished is noticed. */
 void address_tune(int fd);
 void address_warn_plain(int fd); /* TCP without TLS beyond loopback: one warning */

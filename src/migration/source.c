@@ -253,6 +253,7 @@ static int set_up(struct source *s, struct err *e)
 static void publish(const struct converge *c, uint64_t pending)
 {
 	struct ram_send_stats st;
+	uint64_t pages;
 
 	ram_send_stats(&st);
 	pthread_mutex_lock(&session.lock);
@@ -261,6 +262,12 @@ static void publish(const struct converge *c, uint64_t pending)
 	session.info.pages_per_second = (uint64_t)(c->bytes_per_s / WIRE_PAGE);
 	session.info.expected_downtime_ms = (uint64_t)(converge_expected_ms(c, pending * WIRE_PAGE) + 0.999);
 	session.info.throttle_percent = c->throttle;
+	session.info.n_throttled = 0;
+	for (unsigned i = 0; i < MIGRATION_CPUS && c->throttle; i++)
+		if (machine_cpu_dirty(session.board, i, &pages)) {
+			session.info.throttle_of[i] = (uint8_t)source_throttle_of(i);
+			session.info.n_throttled = i + 1;
+		}
 	session.info.precopy_bytes = st.bytes;
 	pthread_mutex_unlock(&session.lock);
 }
@@ -356,12 +363,12 @@ static int rounds(struct source *s, struct err *e)
 		synced = now;
 		read_settings(s);
 		v = converge_decide(&s->converge, &cr);
-		publish(&s->converge, pending);
 		log_debug("migration", "round %u: %.1f MB in %.1f ms, %llu pages written meanwhile", s->round, (double)cr.sent_bytes / 1e6,
 			  (double)cr.sent_ns / 1e6, (unsigned long long)pending);
 		if (v == CONVERGE_STALLED)
 			tell_stall(s);
 		source_throttle(s->converge.throttle);
+		publish(&s->converge, pending);
 		r = timed_out(s, &force, e);
 		if (v == CONVERGE_SWITCH || force || s->postcopy)
 			break;

@@ -33,7 +33,9 @@ bool source_postcopy_request(struct source *s, uint16_t type, const uint8_t *pay
 int source_postcopy(struct source *s, bool broken, struct err *e);
 int source_resume(const struct address *a, int fd, struct err *e);
 
-/* Let every vCPU sleep so many percent of its time. */
+/* throttle.c. After each round: let the vCPU that writes most sleep so many percent of its time, the others less; see there. */
+#define THROTTLED_CPUS MIGRATION_CPUS
 void source_throttle(unsigned percent);
+unsigned source_throttle_of(unsigned cpu); /* what that means for this one */
 
 #endif

@@ -250,6 +250,56 @@ START_TEST(pio_in_mid_sector)
 }
 END_TEST
 
+/* ATAPI, READ(10) of two blocks: the packet half sent, then a block's data half read. On the second channel, as -cdrom puts it. */
+static void atapi_start(int unused)
+{
+	(void)unused;
+	bench_outb(b, DEVICE + SECONDARY, 0xa0);
+	for (int i = 0; i < 4; i++) { /* the power-on's attention */
+		bench_outb(b, STATUS + SECONDARY, 0xa0);
+		wait_not_busy(b, 1);
+		for (int w = 0; w < 6; w++) /* TEST UNIT READY */
+			bench_outw(b, DATA + SECONDARY, 0);
+		wait_not_busy(b, 1);
+		bench_inb(b, STATUS + SECONDARY);
+	}
+	bench_outb(b, ERROR + SECONDARY, 0);
+	bench_outb(b, LBA1 + SECONDARY, 0x00);
+	bench_outb(b, LBA2 + SECONDARY, 0x08); /* 2048 bytes at a time */
+	bench_outb(b, STATUS + SECONDARY, 0xa0);
+	wait_not_busy(b, 1);
+}
+
+static void atapi_step(int unused, int n)
+{
+	static const uint16_t packet[6] = {0x0028, 0x0000, 0x0500, 0x0000, 0x0002, 0x0000}; /* block 5, two of them */
+
+	(void)unused;
+	if (n < 6) {
+		note(bench_inb(b, COUNT + SECONDARY));
+		bench_outw(b, DATA + SECONDARY, packet[n]);
+		return;
+	}
+	if ((n - 6) % 4 == 0) {
+		note(wait_not_busy(b, 1));
+		note(bench_inb(b, COUNT + SECONDARY));
+		note(bench_inb(b, LBA1 + SECONDARY) | (uint32_t)bench_inb(b, LBA2 + SECONDARY) << 8);
+		note(bench_gsi(b, 15));
+		bench_inb(b, STATUS + SECONDARY);
+	}
+	for (int i = 0; i < 256 && n < 14; i++)
+		note(bench_inw(b, DATA + SECONDARY));
+}
+
+START_TEST(atapi_in_mid_packet)
+{
+	snprintf(disk_options, sizeof(disk_options), "-m 16 -drive file=%s,format=raw,media=cdrom,index=2", make_image(600, 600));
+	same_at_every_step(disk_options, atapi_start, atapi_step, 0, 15);
+	ck_assert_uint_ne(got[6] & DRQ, 0); /* there was data, not an error */
+	remove_image();
+}
+END_TEST
+
 /* A transfer that was just started: it ends before the save or after the load, but once and whole. */
 START_TEST(dma_in_flight)
 {
@@ -339,6 +389,7 @@ int main(void)
 	tcase_add_test(rest, i8042_with_bytes_queued);
 	tcase_add_test(rest, uart_half_full);
 	tcase_add_test(rest, pio_in_mid_sector);
+	tcase_add_test(rest, atapi_in_mid_packet);
 	tcase_add_loop_test(rest, dma_in_flight, 0, 2);
 	tcase_add_test(rest, fdc_in_mid_command);
 	tcase_set_timeout(pit, 60);

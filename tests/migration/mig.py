@@ -33,9 +33,9 @@ class Dirtier(vmmtest.Guest):
     """A guest that dirties `size` MiB from `start` on, `rate` pages a second (0: as fast as it can), with all its vCPUs; disk: and
     checks and writes sectors of the first disk."""
 
-    def __init__(self, *args, memory=64, size=16, start=32, rate=0, quiet=0, disk=0, **options):
-        line = f"start={start}M size={size}M rate={rate} tsc={tsc_hz()} quiet={quiet} disk={disk} cpus={options.get('cpus', 1)}"
-        self.options = dict(memory=memory, size=size, start=start, rate=rate, quiet=quiet, disk=disk, **options)
+    def __init__(self, *args, memory=64, size=16, start=32, rate=0, quiet=0, disk=0, idle2=0, **options):
+        line = f"start={start}M size={size}M rate={rate} tsc={tsc_hz()} quiet={quiet} disk={disk} idle2={idle2} cpus={options.get('cpus', 1)}"
+        self.options = dict(memory=memory, size=size, start=start, rate=rate, quiet=quiet, disk=disk, idle2=idle2, **options)
         super().__init__("-kernel", assets.payload("dirtier"), "-append", line, *args, memory=memory, **options)
 
     second_rounds = 0

@@ -50,11 +50,29 @@ class Converge(unittest.TestCase):
         with mig.twin(self.source) as b:
             a = self.source
             a.caps(auto_converge=True)
-            self.begin(b, max_bandwidth=128 << 20, downtime_limit=400)
-            vmmtest.poll(lambda: a.info().get("cpu-throttle-percentage", 0) >= 20 or a.info()["status"] != "active", 60)
+            self.begin(b, max_bandwidth=48 << 20, downtime_limit=400, cpu_throttle_initial=50, cpu_throttle_increment=20)
+            vmmtest.poll(lambda: a.info().get("cpu-throttle-percentage", 0) >= 50 or a.info()["status"] != "active", 60)
             info = mig.moved(self, a, b)
-            self.assertGreaterEqual(info.get("cpu-throttle-percentage", 0), 20)
+            self.assertGreaterEqual(info.get("cpu-throttle-percentage", 0), 50)
             self.assertLessEqual(info["downtime"], 6000)
+
+    def test_5_only_who_writes(self):
+        """With dirty rings auto-converge slows down the vCPU that writes, not the one beside it."""
+        with mig.Dirtier("-accel", "kvm,dirty-ring-size=4096", cpus=2, idle2=1, **BUSY) as a, mig.twin(a) as b:
+            a.running()
+            a.caps(auto_converge=True)
+            a.params(max_bandwidth=48 << 20, downtime_limit=400, cpu_throttle_initial=50, cpu_throttle_increment=20)
+            a.qmp.command("migrate", uri=b.address())
+            vmmtest.poll(lambda: a.info().get("cpu-throttle-percentage", 0) >= 50 or a.info()["status"] in mig.ENDED, 60)
+            info = a.migration()
+            self.assertEqual(info["status"], "completed", info)
+            b.migration("completed")
+            b.check()
+            b.check()
+            busy, idle = info["x-cpu-throttle-percentages"]
+            self.assertGreaterEqual(busy, 50)
+            self.assertEqual(busy, info["cpu-throttle-percentage"])
+            self.assertEqual(idle, 0)
 
     def test_4_forced(self):
         """x-timeout-action=force: stop it, whatever the pause."""

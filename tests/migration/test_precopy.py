@@ -17,7 +17,8 @@ class Precopy(unittest.TestCase):
 
     def move(self, source_options, dest_options=None, caps=None, params=None, uri=None, incoming="tcp:127.0.0.1:0"):
         """Migrate once; returns query-migrate's last answer."""
-        with mig.Dirtier(**source_options) as a:
+        args = source_options.pop("args", ())
+        with mig.Dirtier(*args, **source_options) as a:
             a.running()
             with mig.twin(a, incoming=incoming, **(dest_options or {})) as b:
                 a.caps(events=True, **(caps or {}))
@@ -172,14 +173,35 @@ class Precopy(unittest.TestCase):
                 a.qmp.command("migrate", uri="exec:cat")
             a.alive()
 
-    @unittest.skipUnless(LONG, "VMM_TEST_LONG=1")
-    def test_sizes_and_rates(self):
-        """64 MiB to 4 GiB of RAM, working sets of 16 MiB to 1 GiB, idle to as fast as it goes."""
-        for memory, size, rate in ((64, 16, 4000), (64, 16, 0), (512, 256, 0), (1536, 1024, 0), (4096, 512, 20000)):
+    def matrix(self, *cases):
+        """(memory, size, rate), each with one and two vCPUs."""
+        for memory, size, rate in cases:
             for cpus in (1, 2):
                 with self.subTest(memory=memory, size=size, rate=rate, cpus=cpus):
                     self.move({"memory": memory, "size": size, "rate": rate, "cpus": cpus},
                               params={"downtime-limit": 3000} if not rate else None)
+
+    def test_some_sizes_and_rates(self):
+        """A corner and the middle of the matrix."""
+        self.matrix((64, 16, 1000), (256, 64, 0))
+
+    @unittest.skipUnless(LONG, "VMM_TEST_LONG=1")
+    def test_sizes_and_rates(self):
+        """64 MiB to 4 GiB of RAM, working sets of 16 MiB to 1 GiB, nearly idle to as fast as it goes."""
+        self.matrix(*((memory, size, rate) for memory, sizes in ((64, (16,)), (512, (64, 256)), (1536, (1024,)), (4096, (16, 512, 1024)))
+                      for size in sizes for rate in (2000, 40000, 0)))
+
+    def test_dirty_ring(self):
+        """KVM's other way of telling what was written: rings so small that they overflow all the time, and frame buffers beside."""
+        self.move({"cpus": 2, "args": ("-accel", "kvm,dirty-ring-size=1024")})
+        with mig.Dirtier("-accel", "kvm,dirty-ring-size=65536", memory=96, size=48, rate=40000) as a:
+            a.running()
+            with mig.twin(a) as b:
+                a.qmp.command("migrate", uri=b.address())
+                mig.moved(self, a, b)
+        for size, why in (("1000", "power of two"), ("1048576", "too big"), ("16", "minimum value is 1024")):
+            with self.assertRaisesRegex(Exception, why):
+                vmmtest.Guest("-accel", f"kvm,dirty-ring-size={size}", memory=16).close()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Live upgrade: the guest goes on in another vmm on this host, in the same memory."""
 
 import os
+import socket
 import tempfile
 import unittest
 
@@ -48,6 +49,21 @@ class Upgrade(unittest.TestCase):
                     b.quit()
                     c.alive()
 
+    def test_passed_socket(self):
+        """The management connects, and hands both ends over."""
+        with mig.Dirtier(rate=16000) as a:
+            a.running()
+            with mig.twin(a, incoming="defer") as b:
+                ours, theirs = socket.socketpair()
+                mig.pass_fd(a, "up", ours.fileno())
+                mig.pass_fd(b, "in", theirs.fileno())
+                ours.close()
+                theirs.close()
+                b.qmp.command("migrate-incoming", uri="fd:in")
+                a.params(mode="cpr-transfer")
+                a.qmp.command("migrate", uri="fd:up")
+                self.assertEqual(mig.moved(self, a, b)["ram"]["transferred"], 0)
+
     def test_destination_dies(self):
         """The new one ends before it said it was ready: the guest goes on in the old one, its memory untouched."""
         with mig.Dirtier(rate=16000) as a:
@@ -69,6 +85,18 @@ class Upgrade(unittest.TestCase):
             a.params(mode="cpr-transfer")
             with self.assertRaisesRegex(vmmtest.QMPError, "unix:PATH"):
                 a.qmp.command("migrate", uri="tcp:127.0.0.1:1")
+            ours, theirs = os.pipe()
+            mig.pass_fd(a, "pipe", theirs)
+            with self.assertRaisesRegex(vmmtest.QMPError, "needs a unix socket"):
+                a.qmp.command("migrate", uri="fd:pipe")
+            os.close(ours)
+            os.close(theirs)
+            a.caps(multifd=True)
+            with self.assertRaisesRegex(vmmtest.QMPError, "switch multifd off"):
+                a.qmp.command("migrate", uri=f"unix:{self.path}")
+            a.caps(multifd=False)
+            with self.assertRaisesRegex(vmmtest.QMPError, "cpr-reboot"):
+                a.params(mode="cpr-reboot")
             a.params(mode="normal")
             image = os.path.join(self.dir.name, "image")
             a.qmp.command("migrate", uri=f"file:{image}")

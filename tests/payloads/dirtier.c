@@ -9,7 +9,7 @@
  * fill=BYTES: as much behind that range is written once and left alone.
  *
  * cpus=2: the second processor has the upper half of the range, with rounds of its own; the rate
- * is shared.  disk=1: after each round one of the first eight sectors of the primary master (blank at
+ * is shared; idle2=1: it writes to one page only.  disk=1: after each round one of the first eight sectors of the primary master (blank at
  * first) is read, must hold what the last round but seven left there, and is written.
  *
  * Prints "ready", then "round N" after each of the first processor's; any received character makes it check all
@@ -247,6 +247,8 @@ int payload_main(void)
     for (unsigned n = 0; n < cpus; n++)
         part[n] = (struct part){ .start = start, .first = n * (pages / cpus), .pages = pages / cpus,
                                  .ticks = rate && tsc ? tsc / rate * batch * cpus : 0 };
+    if (option("idle2", 0))
+        part[1].pages = 1;
     if (cpus > 1)
         start_cpu(second, &part[1]);
     put_string("ready\n");
