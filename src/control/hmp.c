@@ -131,6 +131,32 @@ static void run_announce_self(struct hmp *h, const char *spec, const char *rest)
 	free(words);
 }
 
+/* [ID] RULE. Outside QMP, as in QEMU. */
+static void run_hostfwd(struct hmp *h, const char *words, bool add)
+{
+	size_t len = strcspn(words, " ");
+	const char *second = words + len + strspn(words + len, " ");
+	char *id = *second ? xstrndup(words, len) : NULL;
+	struct err e = ERR_INIT;
+	int r = net_user_forward(id, id ? second : words, add, &e);
+
+	if (r)
+		fprintf(h->out, "%s\r\n", e.msg);
+	else if (!add)
+		fprintf(h->out, "host forwarding rule for %s removed\r\n", id ? second : words);
+	free(id);
+}
+
+static void run_hostfwd_add(struct hmp *h, const char *spec, const char *rest)
+{
+	run_hostfwd(h, rest, true);
+}
+
+static void run_hostfwd_remove(struct hmp *h, const char *spec, const char *rest)
+{
+	run_hostfwd(h, rest, false);
+}
+
 static const struct verb verbs[] = {
 	{"help", "?", NULL, "this list, or one command's line", NULL, run_help},
 	{"info", NULL, NULL, "what the machine is and does; \"info\" alone lists the subjects", NULL, run_info_command},
@@ -156,6 +182,9 @@ static const struct verb verbs[] = {
 	{"eject", NULL, "-f=force device", "take the medium out", "eject", NULL, HMP_DRIVES},
 	{"expire_password", NULL, "protocol time", "when the VNC password stops to be valid", "expire_password"},
 	{"gdbserver", NULL, NULL, "wait for gdb on tcp::1234 or another device; none: no more", NULL, run_gdbserver},
+	{"hostfwd_add", NULL, NULL, "forward a port of the host to a guest behind -netdev user: [ID] [tcp|udp]:[HOSTADDR]:PORT-[GUESTADDR]:PORT",
+	 NULL, run_hostfwd_add},
+	{"hostfwd_remove", NULL, NULL, "forward it no more: [ID] [tcp|udp]:[HOSTADDR]:PORT", NULL, run_hostfwd_remove},
 	{"job_cancel", NULL, "id", "cancel a job", "job-cancel"},
 	{"job_dismiss", NULL, "id", "forget a job that is over", "job-dismiss"},
 	{"job_pause", NULL, "id", "pause a job", "job-pause"},

@@ -250,6 +250,21 @@ static void info_network(struct hmp *h)
 			print_netdev(h, d, "");
 }
 
+/* QEMU's numbers of hubs; there are none. */
+static void info_usernet(struct hmp *h)
+{
+	for (struct netdev *d = netdev_next(NULL); d; d = netdev_next(d)) {
+		char *text = net_user_connections(d), *save = NULL;
+
+		if (!text)
+			continue;
+		fprintf(h->out, "Hub -1 (%s):\r\n", netdev_id(d));
+		for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save))
+			fprintf(h->out, "%s\r\n", line);
+		free(text);
+	}
+}
+
 static void info_registers(struct hmp *h)
 {
 	hmp_print_registers(h, false);
@@ -425,6 +440,7 @@ static const struct subject {
 	{"registers -a", NULL, info_registers_all},
 	{"snapshots", "snapshots in images; raw images have none", info_snapshots},
 	{"status", "is the guest running", info_status},
+	{"usernet", "connections of guests behind -netdev user", info_usernet},
 	{"uuid", "the guest's UUID", info_uuid},
 	{"version", "version", info_version},
 	{"vnc", "the VNC server", info_vnc},
