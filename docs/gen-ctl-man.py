@@ -185,6 +185,13 @@ cache = none
 [disk]
 media = cdrom
 
+[nic]
+model = virtio-net-pci
+bridge = br0
+
+[nic]                   # a network of its own, through NAT
+forward = tcp:127.0.0.1:2222-:22
+
 [serial]
 type = console"""
 CONF_XEN = r""".SH XEN'S FILES

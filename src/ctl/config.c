@@ -75,9 +75,16 @@ const struct prop serial_props[] = {
 	PROP_END,
 };
 const struct prop nic_props[] = {
-	PROP(struct nic_config, mac, PROP_STR, .help = "address, as 52:54:00:12:34:56"),
-	PROP(struct nic_config, bridge, PROP_STR, .help = "host bridge it joins"),
-	PROP(struct nic_config, model, PROP_STR, .help = "kind of card"),
+	PROP(struct nic_config, mac, PROP_STR,
+	     .help = "address, as 52:54:00:12:34:56; without it, one that follows from the guest's uuid or name"),
+	PROP(struct nic_config, model, PROP_STR,
+	     .help = "kind of card, as vmm -device has them; without it e1000, which most systems know"),
+	PROP(struct nic_config, bridge, PROP_STR, .help = "the host's bridge it joins"),
+	PROP(struct nic_config, forward, PROP_STR,
+	     .help = "without bridge: ports of the host that lead to the guest, such as tcp:127.0.0.1:2222-:22"),
+	PROP(struct nic_config, netdev, PROP_STR,
+	     .help = "another kind of network, as vmm -netdev takes it but for the id"),
+	PROP(struct nic_config, helper, PROP_STR, .help = "program that makes a tap on the bridge"),
 	PROP_END,
 };
 const struct config_section config_sections[] = {
@@ -85,9 +92,9 @@ const struct config_section config_sections[] = {
 	{"disk", "A drive. One section for each.", disk_props},
 	{"serial", "A serial port. Without any section there is one of type console.", serial_props},
 	{"nic",
-	 "A network card. This version of vmm has none: the section is checked and kept for clone, and create says "
-	 "that the "
-	 "guest starts without it.",
+	 "A network card. Without bridge= and netdev= the guest has a network of its own and reaches others as a program of the host "
+	 "would, through NAT. With bridge= it has a tap there, for which root, or a service with CAP_NET_ADMIN, needs no more; other users need "
+	 "Debian's qemu-system-common, whose bridge helper reads /etc/qemu/bridge.conf.",
 	 nic_props},
 	{"device", "A further device; driver= and its properties go to vmm -device as they are.", NULL},
 	{NULL},
@@ -288,6 +295,8 @@ int guest_config_complete(struct guest_config *c, const char *dir, const char *d
 		make_absolute(&d->file, dir);
 	}
 	r = place_disks(c, e);
+	for (struct nic_config *n = c->nics; !r && n; n = n->next)
+		r = nic_check(n, e);
 	for (struct device_config *d = c->devices; !r && d; d = d->next)
 		if (!opts_get(&d->opts, "driver"))
 			r = err_set(e, EINVAL, "a [device] without driver=");
@@ -419,6 +428,43 @@ static void add_drive(struct argv *a, const struct disk_config *d)
 	opts_free(&o);
 }
 
+static void add_options(struct argv *a, const char *option, const struct opts *o, const char *first)
+{
+	char *text = opts_format(o);
+
+	argv_add(a, "%s", option);
+	argv_add(a, "%s", strncmp(text, first, strlen(first)) ? text : text + strlen(first));
+	free(text);
+}
+
+static int add_nics(struct argv *a, const struct guest_config *c, struct err *e)
+{
+	static const uint8_t no_uuid[16];
+	char *uuid = prop_format(prop_find(guest_props, "uuid"), c);
+	unsigned number = 0;
+	int r = 0;
+
+	for (const struct nic_config *n = c->nics; !r && n; n = n->next, number++) {
+		struct opts netdev = {0}, device = {0};
+		char id[16];
+
+		snprintf(id, sizeof(id), "nic%u", number);
+		r = nic_command_line(n, id, memcmp(c->uuid, no_uuid, 16) ? uuid : c->name, number, &netdev, &device, e);
+		if (!r) {
+			add_options(a, "-netdev", &netdev, "type=");
+			add_options(a, "-device", &device, "driver=");
+		}
+		opts_free(&netdev);
+		opts_free(&device);
+	}
+	if (!number) {
+		argv_add(a, "-nic");
+		argv_add(a, "none");
+	}
+	free(uuid);
+	return r;
+}
+
 static void add_serial(struct argv *a, unsigned n, const char *type)
 {
 	char number[12] = "";
@@ -520,13 +566,10 @@ int config_command_line(const struct guest_config *c, const char *vmm, struct ar
 		argv_add(out, "-device");
 		argv_add(out, "virtio-balloon-pci,deflate-on-oom=on");
 	}
-	for (const struct device_config *d = c->devices; d; d = d->next) {
-		char *text = opts_format(&d->opts);
-
-		argv_add(out, "-device");
-		argv_add(out, "%s", text + strlen("driver="));
-		free(text);
-	}
+	if (add_nics(out, c, e))
+		return -EINVAL;
+	for (const struct device_config *d = c->devices; d; d = d->next)
+		add_options(out, "-device", &d->opts, "driver=");
 	add_actions(out, c);
 	if (!c->sandbox) {
 		argv_add(out, "-sandbox");

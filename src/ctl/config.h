@@ -28,7 +28,7 @@ struct serial_config {
 	struct serial_config *next;
 };
 struct nic_config {
-	char *mac, *bridge, *model;
+	char *mac, *bridge, *model, *netdev, *forward, *helper;
 	struct nic_config *next;
 };
 struct device_config { /* handed to -device as it is */
@@ -91,6 +91,14 @@ int config_parse_xen(struct guest_config *c, const char *file, const char *text,
 int config_load(struct guest_config *c, const char *path, const char *format, struct notes *notes, struct err *e);
 /* In our own syntax, so that it reads back equal; malloc'ed. */
 char *config_format(const struct guest_config *c);
+
+/* ---- network cards (nic.c) ---- */
+
+int nic_check(const struct nic_config *n, struct err *e);
+/* What -netdev and -device say of the card `id`, the `number`th; the netdev is ID-net. seed: the guest's uuid or name, for an address of its own. */
+int nic_command_line(const struct nic_config *n, const char *id, const char *seed, unsigned number, struct opts *netdev,
+		     struct opts *device, struct err *e);
+const char *bridge_helper(void); /* NULL: vmm's default, which is QEMU's */
 
 /* Strings for execve(); freed with argv_free(). restricted to what the configuration says; keeper adds nothing. */
 struct argv {

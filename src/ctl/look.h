@@ -8,6 +8,13 @@
 int guest_socket(const struct guest *g, const char *file, struct err *e);
 /* Be the terminal of serial port `port` of a connected guest. */
 int console_attach(struct ctl *c, struct guest *g, long port);
+/* verbs_raw.c: options as QMP wants them, numbers and switches not as strings. */
+struct opts;
+json_t *typed_object(const struct opts *o);
+/* verbs_net.c */
+int attach_nic(struct ctl *c, struct guest *g, struct opts *o); /* o: driver=nic and nic_props */
+char *netdev_of(struct ctl *c, struct guest *g, const char *id); /* of a card; malloc'ed, NULL: none */
+int do_vnet_list(struct ctl *c);
 /* top.c */
 extern const struct verb_option top_options[];
 int do_top(struct ctl *c);

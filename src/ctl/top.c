@@ -1,6 +1,6 @@
 /*
  * vmmctl top: what guests do, as it changes. Processor time, steal and I/O come from /proc; disks, networks and exits
- * from QMP (query-blockstats, query-stats), all guests asked at once. A guest that does not answer in time keeps its
+ * from QMP (query-blockstats, query-stats) and the guests' metrics, all guests asked at once. A guest that does not answer in time keeps its
  * line without rates.
  */
 #include <errno.h>
@@ -8,17 +8,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/time.h>
 #include <termios.h>
 #include <unistd.h>
 #include "look.h"
 
 #define HISTORY   16
 #define ANSWER_MS 500
+#define METRICS_MAX MIB
 
 struct sample {
 	double at, user_system, guest, steal;
-	double read, written, exits;
-	bool has_disk, has_exits;
+	double read, written, exits, received, sent;
+	bool has_disk, has_exits, has_net;
 	char why[32]; /* the commonest kind of exit */
 };
 
@@ -116,6 +119,49 @@ static void take_block(struct sample *s, json_t *list)
 		s->written += json_number_value(json_object_get(stats, "wr_bytes"));
 		s->has_disk = true;
 	}
+}
+
+/* "vmm_net_transferred_bytes_total{nic="nic0",direction="receive"} 123" */
+static void take_network_line(struct sample *s, const char *line)
+{
+	static const char name[] = "vmm_net_transferred_bytes_total{";
+	const char *value = strncmp(line, name, sizeof(name) - 1) ? NULL : strrchr(line, ' ');
+
+	if (!value)
+		return;
+	s->has_net = true;
+	if (strstr(line, "direction=\"receive\""))
+		s->received += strtod(value, NULL);
+	else
+		s->sent += strtod(value, NULL);
+}
+
+/* No command tells what cards do, QEMU's neither: the guest's metrics do. */
+static void take_network(struct line *l)
+{
+	static const char request[] = "GET /metrics HTTP/1.0\r\n\r\n";
+	struct timeval wait = {.tv_usec = ANSWER_MS * 1000};
+	int fd = guest_socket(&l->g, "metrics.sock", NULL);
+	char *line = NULL;
+	size_t size = 0, total = 0;
+	ssize_t n;
+	FILE *f;
+
+	if (fd < 0)
+		return;
+	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
+	f = fdopen(fd, "r");
+	if (!f) {
+		close(fd);
+		return;
+	}
+	if (send(fd, request, sizeof(request) - 1, MSG_NOSIGNAL | MSG_DONTWAIT) > 0)
+		while (total < METRICS_MAX && (n = getline(&line, &size, f)) > 0) {
+			take_network_line(&l->now, line);
+			total += (size_t)n;
+		}
+	free(line);
+	fclose(f);
 }
 
 static void sample_host(struct line *l)
@@ -248,6 +294,8 @@ static int turn(struct top *t)
 		if (!strcmp(l->status, "?")) { /* nothing may pile up for one that does not read */
 			qmp_close(l->g.qmp);
 			l->g.qmp = NULL;
+		} else {
+			take_network(l);
 		}
 		sample_host(l);
 		l->seen = true;
@@ -303,6 +351,10 @@ static json_t *row_of(const struct line *l)
 		add_rate(row, "read", now->read, was->read, span, 1.0 / 1024);
 		add_rate(row, "written", now->written, was->written, span, 1.0 / 1024);
 	}
+	if (now->has_net && was->has_net) {
+		add_rate(row, "received", now->received, was->received, span, 1.0 / 1024);
+		add_rate(row, "sent", now->sent, was->sent, span, 1.0 / 1024);
+	}
 	if (now->has_exits && was->has_exits) {
 		add_rate(row, "exits", now->exits, was->exits, span, 1);
 		json_object_set_new(row, "reason", json_string(now->why));
@@ -321,6 +373,8 @@ static void print_lines(struct top *t)
 						{"RSS/MiB", "memory", true},
 						{"READ/KiB", "read", true},
 						{"WRITE/KiB", "written", true},
+						{"RX/KiB", "received", true},
+						{"TX/KiB", "sent", true},
 						{"EXITS", "exits", true},
 						{"MOST", "reason"},
 						{"CPU", "history"},

@@ -145,9 +145,6 @@ static int do_create(struct ctl *c)
 		r = override(c, s.config, 1);
 	if (!r && !guest_name_valid(s.config->name, &c->err))
 		r = CTL_BAD_CONFIG;
-	if (!r && s.config->nics)
-		ctl_warn(c, "%s: network cards are not offered by this version: the guest starts without",
-			 s.config->name);
 	if (!r && ctl_option(c, "dry-run"))
 		r = print_command(c, s.config);
 	else if (!r)
@@ -511,11 +508,8 @@ const struct verb config_verbs[] = {
 	{"create", "FILE|NAME [KEY=VALUE]...", "Start a guest from a configuration file",
 	 "The file is written as vmm.conf(5) says, or is one of Xen's (xm, xl) for an HVM guest; a NAME is looked up "
 	 "in the "
-	 "configuration directory. KEY=VALUE overrides the file. What is ignored is said. Network cards (vif, [nic]) "
-	 "are not offered by "
-	 "this version: the guest starts without, with a warning. A keeper process stays behind the guest; it does "
-	 "what on-poweroff, "
-	 "on-reboot and on-crash say.",
+	 "configuration directory. KEY=VALUE overrides the file. What is ignored is said. A keeper process stays behind "
+	 "the guest; it does what on-poweroff, on-reboot and on-crash say.",
 	 create_options, 1, -1, WORDS_CONFIG, do_create,
 	 EXAMPLES("vmmctl create -n web.vmm", "vmmctl create -n winxp.hvm memory=256",
 		  "vmmctl create web2.vmm && vmmctl destroy web2")},

@@ -485,26 +485,6 @@ static int do_info(struct ctl *c)
 	return CTL_OK;
 }
 
-static int do_vnet_list(struct ctl *c)
-{
-	static const struct column columns[] = {
-		{"NAME", "guest"}, {"NIC", "name"}, {"MAC", "main-mac"}, {"LINK", "link"}, {NULL}};
-	struct guest g;
-	json_t *list, *item;
-	size_t i;
-	int r = guest_connect(c, c->argv[0], &g);
-
-	if (r)
-		return r;
-	list = guest_query(c, &g, "query-rx-filter", NULL, &r);
-	json_array_foreach(list, i, item) json_object_set_new(item, "guest", json_string(g.name));
-	if (list)
-		table_print(c, columns, list);
-	c->result = list;
-	guest_close(&g);
-	return r;
-}
-
 /* ---- the table ---- */
 
 static const struct verb_option console_options[] = {
@@ -534,8 +514,10 @@ const struct verb look_verbs[] = {
 	 top_options, 0, -1, WORDS_GUESTS, do_top, EXAMPLES("vmmctl top --batch --count 2 --delay 0.2")},
 	{"events", "[GUEST]...", "Print QMP events of guests as JSON lines, as they come", NULL, events_options, 0, -1,
 	 WORDS_GUESTS, do_events, EXAMPLES("timeout 1 vmmctl events web || true")},
-	{"vnet-list", "GUEST", "List the network cards of a guest", "As vmm's query-rx-filter tells.", NO_OPTIONS, 1, 1,
-	 WORDS_GUEST, do_vnet_list, NULL},
+	{"vnet-list", "[GUEST]...", "List networks and the guests on them",
+	 "NETWORK is the bridge a guest's tap is a port of, the tap itself if there is none, or the address of a network of the guest's "
+	 "own.",
+	 NO_OPTIONS, 0, -1, WORDS_GUESTS, do_vnet_list, EXAMPLES("vmmctl vnet-list")},
 	{"info", "", "Describe the host: processors, memory, KVM, directories", NULL, NO_OPTIONS, 0, 0, WORDS_NONE,
 	 do_info, EXAMPLES("vmmctl info")},
 	{NULL},

@@ -66,14 +66,16 @@ static json_t *typed(const char *text)
 	return json_string(text);
 }
 
-static json_t *typed_object(const struct opts *o)
+json_t *typed_object(const struct opts *o)
 {
 	json_t *args = json_object();
 
 	for (size_t i = 0; i < o->n; i++) {
-		bool word =
-			!strcmp(o->v[i].key, "id") || !strcmp(o->v[i].key, "driver") || !strcmp(o->v[i].key, "drive");
+		static const char *const words[] = {"id", "driver", "drive", "netdev", "mac", "type", "chardev"};
+		bool word = false;
 
+		for (size_t k = 0; k < ARRAY_SIZE(words); k++)
+			word |= !strcmp(o->v[i].key, words[k]);
 		json_object_set_new(args, o->v[i].key, word ? json_string(o->v[i].value) : typed(o->v[i].value));
 	}
 	return args;
@@ -83,12 +85,16 @@ static int do_attach(struct ctl *c)
 {
 	struct opts o;
 	struct guest g;
+	const char *driver;
 	int r;
 
 	if (opts_parse(&o, c->argv[1], "driver", &c->err))
 		return CTL_USAGE;
+	driver = opts_get(&o, "driver");
 	r = guest_connect(c, c->argv[0], &g);
-	if (!r)
+	if (!r && driver && !strcmp(driver, "nic"))
+		r = attach_nic(c, &g, &o);
+	else if (!r)
 		r = guest_command(c, &g, "device_add", typed_object(&o));
 	opts_free(&o);
 	guest_close(&g);
@@ -102,10 +108,12 @@ static int do_detach(struct ctl *c)
 	struct guest g;
 	int64_t deadline;
 	bool gone = false;
+	char *netdev;
 	int r = guest_connect(c, c->argv[0], &g);
 
 	if (r)
 		return r;
+	netdev = netdev_of(c, &g, id);
 	r = guest_command(c, &g, "device_del", json_pack("{s:s}", "id", id));
 	deadline = now_ms() + c->timeout_ms;
 	while (!r && !gone) {
@@ -125,6 +133,9 @@ static int do_detach(struct ctl *c)
 			gone = ours && !strcmp(name, "DEVICE_DELETED");
 		json_decref(event);
 	}
+	if (!r && netdev) /* a card's network goes with it */
+		r = guest_command(c, &g, "netdev_del", json_pack("{s:s}", "id", netdev));
+	free(netdev);
 	guest_close(&g);
 	return r;
 }
@@ -233,10 +244,11 @@ const struct verb raw_verbs[] = {
 	{"sysrq", "GUEST KEY", "Press Alt-SysRq-KEY in a guest", NULL, sysrq_options, 2, 2, WORDS_GUEST, do_sysrq,
 	 EXAMPLES("vmmctl sysrq web h", "vmmctl sysrq --serial web h")},
 	{"attach", "GUEST DRIVER[,PROPERTY=VALUE]...", "Add a device to a running guest",
-	 "The device is written as for vmm -device; with id=NAME it can be detached.", NO_OPTIONS, 2, 2, WORDS_GUEST,
-	 do_attach, NULL},
+	 "The device is written as for vmm -device; with id=NAME it can be detached. DRIVER nic is a network card with its network, "
+	 "written with the keys of [nic] in vmm.conf(5): nic,bridge=br0,model=virtio-net-pci; its id is printed.",
+	 NO_OPTIONS, 2, 2, WORDS_GUEST, do_attach, NULL},
 	{"detach", "GUEST ID", "Take a device from a running guest",
-	 "Waits (--timeout) until the guest has let go of it.", NO_OPTIONS, 2, 2, WORDS_GUEST, do_detach, NULL},
+	 "Waits (--timeout) until the guest has let go of it. A card's network goes with it.", NO_OPTIONS, 2, 2, WORDS_GUEST, do_detach, NULL},
 	{"qmp", "GUEST [COMMAND [KEY=VALUE]...|{JSON}]", "Send QMP commands as they are",
 	 "Without a command, lines {\"execute\": COMMAND, \"arguments\": {...}} are read from standard input, and one "
 	 "line is answered "

@@ -245,27 +245,75 @@ int xen_as_floppy(struct xen *x, const struct xen_setting *s, const struct xen_v
 
 /* ---- network ---- */
 
+/* Cards of Xen's device model that vmm does not have: the guest gets the one most systems know. */
+static void set_model(struct xen *x, const struct xen_value *v, struct nic_config *n, const char *model)
+{
+	static const char *const known[] = {"e1000", "rtl8139", "virtio", "virtio-net", "virtio-net-pci"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(known); i++)
+		if (!strcmp(model, known[i])) {
+			replace(&n->model, model);
+			return;
+		}
+	xen_note(x, v, "vif: model=%.40s: vmm has no such card; the guest gets an e1000", model);
+}
+
+/* xl-network-configuration(5), and xm's words */
+static int vif_key(struct xen *x, const struct xen_value *v, struct nic_config *n, const char *part, struct err *e)
+{
+	static const struct {
+		const char *key, *why;
+	} ignored[] = {
+		{"script=", "the card joins bridge= without a script"},
+		{"ip=", "addresses are the guest's affair"},
+		{"vifname=", "the kernel names the tap"},
+		{"backend=", "vmm is the back end"},
+		{"rate=", "limit it on the host, with tc(8)"},
+		{"gatewaydev=", "routed networks are set up on the host"},
+		{"accel=", "it is Xen's own"},
+		{"devid=", ""},
+		{"type=", ""}, /* ioemu, vif: there are only emulated cards */
+	};
+	const char *value;
+
+	if ((value = after(part, "mac="))) {
+		replace(&n->mac, value);
+		return nic_check(n, e) ? xen_mistake_at(x, AT(v), e, "vif: mac='%.40s' is no address of a card", value) : 0;
+	}
+	if ((value = after(part, "bridge="))) {
+		replace(&n->bridge, value);
+		return 0;
+	}
+	if ((value = after(part, "model="))) {
+		set_model(x, v, n, value);
+		return 0;
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(ignored); i++)
+		if (after(part, ignored[i].key)) {
+			if (*ignored[i].why)
+				xen_note(x, v, "vif: '%.80s' is ignored: %s", part, ignored[i].why);
+			return 0;
+		}
+	if (!*part)
+		return 0;
+	if (!strchr(part, '='))
+		return xen_mistake_at(x, AT(v), e, "vif: '%.80s': key=value was expected", part);
+	xen_note(x, v, "vif: '%.80s' is ignored: not known", part);
+	return 0;
+}
+
 static int as_one_vif(struct xen *x, const struct xen_value *v, struct err *e)
 {
 	struct nic_config *n = guest_config_add_nic(x->c);
-	const char *rest = v->string, *value;
+	const char *rest = v->string;
 	char *part;
+	int r = 0;
 
-	for (; (part = next_part(&rest)); free(part)) {
-		if ((value = after(part, "mac=")))
-			replace(&n->mac, value);
-		else if ((value = after(part, "bridge=")))
-			replace(&n->bridge, value);
-		else if ((value = after(part, "model=")))
-			replace(&n->model, value);
-		else if (*part && !strchr(part, '=')) {
-			int r = xen_mistake_at(x, AT(v), e, "vif: '%.80s': key=value was expected", part);
-
-			free(part);
-			return r;
-		}
-	}
-	return 0;
+	for (; !r && (part = next_part(&rest)); free(part))
+		r = vif_key(x, v, n, part, e);
+	if (!r && !n->bridge)
+		n->bridge = xstrdup("xenbr0"); /* xl's default */
+	return r;
 }
 
 int xen_as_vifs(struct xen *x, const struct xen_setting *s, const struct xen_value *v, struct err *e)

@@ -491,9 +491,9 @@ static void tap_describe(struct netdev *d, char *buf, size_t size)
 	struct tap_netdev *t = TAP(d);
 
 	if (t->fd_name || t->fd_names)
-		snprintf(buf, size, "fd%s=%s", t->fd_names ? "s" : "", t->fd_names ? t->fd_names : t->fd_name);
+		snprintf(buf, size, "fd%s=%s,ifname=%s", t->fd_names ? "s" : "", t->fd_names ? t->fd_names : t->fd_name, t->name);
 	else if (t->helper || d->ops == &netdev_bridge_ops)
-		snprintf(buf, size, "helper=%s,br=%s", t->helper ? t->helper : DEFAULT_HELPER, t->br ? t->br : "br0");
+		snprintf(buf, size, "helper=%s,br=%s,ifname=%s", t->helper ? t->helper : DEFAULT_HELPER, t->br ? t->br : "br0", t->name);
 	else
 		snprintf(buf, size, "ifname=%s,script=%s,downscript=%s", t->name,
 			 t->script ? t->script : DEFAULT_SCRIPT, t->downscript ? t->downscript : DEFAULT_DOWNSCRIPT);

@@ -156,6 +156,75 @@ START_TEST(native_extra_words)
 }
 END_TEST
 
+/* ---- network cards ---- */
+
+START_TEST(native_nics)
+{
+	const char *line = command(false, "name = web\n[nic]\n[nic]\nmodel = virtio\nbridge = br0\n[nic]\nmac = 52:54:00:00:00:01\n"
+					  "forward = tcp:127.0.0.1:2222-:22 udp::53-:53\n[nic]\nnetdev = socket,listen=:1234\nhelper=/x\n");
+
+	assert_has(line, "MISTAKE");
+	assert_has(line, "helper= is for a card with bridge=");
+	line = command(false, "name = web\n[nic]\n[nic]\nmodel = virtio\nbridge = br0\n[nic]\nmac = 52:54:00:00:00:01\n"
+			      "forward = tcp:127.0.0.1:2222-:22 udp::53-:53\n[nic]\nnetdev = \"socket,listen=:1234\"\n");
+	assert_has(line, "-netdev user,id=nic0-net -device e1000,id=nic0,netdev=nic0-net,mac=52:54:00:");
+	assert_has(line, "-netdev bridge,br=br0,helper=/h,id=nic1-net -device virtio-net-pci,id=nic1,netdev=nic1-net,mac=52:54:00:");
+	assert_has(line, "-netdev user,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp::53-:53,id=nic2-net "
+			 "-device e1000,id=nic2,netdev=nic2-net,mac=52:54:00:00:00:01 ");
+	assert_has(line, "-netdev socket,listen=:1234,id=nic3-net ");
+	assert_not(line, "-nic none");
+	assert_has(command(false, "name = web\n"), " -nic none ");
+}
+END_TEST
+
+static void mac_of(const char *text, char *mac)
+{
+	const char *at = strstr(command(false, text), ",mac=");
+
+	ck_assert_ptr_nonnull(at);
+	memcpy(mac, at + 5, 17);
+	mac[17] = 0;
+}
+
+/* The same at each start, another one for another guest and another card. */
+START_TEST(native_own_macs)
+{
+	char a[18], again[18], other[18], with_uuid[18];
+
+	mac_of("name = web\n[nic]\n", a);
+	mac_of("name = web\n[nic]\n", again);
+	mac_of("name = db\n[nic]\n", other);
+	mac_of("name = web\nuuid = 12345678-1234-1234-1234-123456789abc\n[nic]\n", with_uuid);
+	ck_assert_str_eq(a, again);
+	ck_assert_str_ne(a, other);
+	ck_assert_str_ne(a, with_uuid);
+}
+END_TEST
+
+START_TEST(native_bad_nics)
+{
+	static const struct {
+		const char *keys, *message;
+	} bad[] = {
+		{"mac = 52:54:00", "mac"},
+		{"mac = 01:00:5e:00:00:01", "multicast address"},
+		{"bridge = br0\nnetdev = user", "bridge= and netdev="},
+		{"bridge = br0\nforward = tcp::1-:2", "forward= is for"},
+		{"speed = 10", "not found"},
+	};
+	char text[200];
+
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		const char *line;
+
+		snprintf(text, sizeof(text), "name = web\n[nic]\n%s\n", bad[i].keys);
+		line = command(false, text);
+		assert_has(line, "MISTAKE");
+		assert_has(line, bad[i].message);
+	}
+}
+END_TEST
+
 /* What is written reads back as the same. */
 START_TEST(native_round_trip)
 {
@@ -163,7 +232,7 @@ START_TEST(native_round_trip)
 		"name = x\ndescription = \" two\\nlines # \\\"\\\\\"\nuuid = 12345678-1234-1234-1234-123456789abc\n"
 		"memory = 1025K\nmaxmem = 3G\nvcpus = 3\non-crash = coredump-restart\nvnc = none\nacpi = off\n"
 		"[disk]\nfile = /a\ntarget = hdb\nreadonly = on\n[disk]\nmedia = cdrom\n[nic]\nmac = "
-		"52:54:00:00:00:01\n"
+		"52:54:00:00:00:01\nmodel = virtio\nforward = tcp::1-:2\n[nic]\nbridge = br0\n"
 		"[serial]\ntype = pty\n[device]\ndriver = d\nid = \"a#b\"\n";
 	int r;
 	struct guest_config *c = parse(false, text, &r), *copy;
@@ -239,8 +308,11 @@ START_TEST(xm_example_file)
 	assert_has(line, "-vnc 0.0.0.0:3 ");
 	assert_has(line, "-serial chardev:console0");
 	assert_has(line, "-action reboot=reset,shutdown=poweroff,panic=pause");
-	ck_assert_uint_eq(notes.n, 2); /* usb and usbdevice: what cannot be had is said, what does not matter is not */
-	assert_has(notes.v[0], "f:25:5: usb: ignored, vmm has no USB controller");
+	assert_has(line, "-device e1000,id=nic0,netdev=nic0-net,mac=00:16:3e:00:00:11 ");
+	assert_has(line, "-netdev bridge,br=xenbr0,helper=/h,id=nic0-net ");
+	ck_assert_uint_eq(notes.n, 3); /* the card's model, usb and usbdevice: what cannot be had is said, what does not matter is not */
+	assert_has(notes.v[0], "f:11:9: vif: model=ne2k_pci: vmm has no such card");
+	assert_has(notes.v[1], "f:25:5: usb: ignored, vmm has no USB controller");
 }
 END_TEST
 
@@ -327,6 +399,7 @@ START_TEST(xen_mistakes)
 		{"name = ['x']\n", "f:1:8: name: a string was expected, not a list"},
 		{"builder = 'linux'\n", "f:1:11: builder='linux': a paravirtualized guest"},
 		{"disk = 'file:/a,hda,w'\n", "f:1:8: disk: a list was expected"},
+		{"vif = [ 'mac=1' ]\n", "f:1:9: vif: mac='1' is no address of a card"},
 		{"vif = [ 'foo' ]\n", "f:1:9: vif: 'foo': key=value was expected"},
 		{"on_crash = 'explode'\n", "f:1:12: on_crash: "},
 		{"name = web # ours\n", "f:1:8: this is Python code ('web')"},
@@ -347,10 +420,14 @@ int main(void)
 	SRunner *runner;
 	int failed;
 
+	setenv("VMM_BRIDGE_HELPER", "/h", 1);
 	tcase_add_test(t, native_whole_guest);
 	tcase_add_test(t, native_mistakes);
 	tcase_add_test(t, native_impossible_guests);
 	tcase_add_test(t, native_extra_words);
+	tcase_add_test(t, native_nics);
+	tcase_add_test(t, native_own_macs);
+	tcase_add_test(t, native_bad_nics);
 	tcase_add_test(t, native_round_trip);
 	tcase_add_test(t, xm_example_file);
 	tcase_add_test(t, xl_disks);
