@@ -90,6 +90,7 @@ int opts_parse(struct opts *o, const char *text, const char *implied_key, struct
 void opts_free(struct opts *o);
 const char *opts_get(struct opts *o, const char *key);             /* last value, marks used; NULL if absent */
 void opts_set(struct opts *o, const char *key, const char *value); /* replaces or appends */
+void opts_add(struct opts *o, const char *key, const char *value); /* appends, also beside others of that name: lists */
 void opts_del(struct opts *o, const char *key);
 char *opts_format(const struct opts *o); /* back to "k=v,k2=v2"; malloc'ed */
 /* Apply every not yet used option to obj through table; unknown names are refused by name with the nearest one. */

@@ -170,6 +170,11 @@ void opts_set(struct opts *o, const char *key, const char *value)
 	append(o, xstrdup(key), xstrdup(value));
 }
 
+void opts_add(struct opts *o, const char *key, const char *value)
+{
+	append(o, xstrdup(key), xstrdup(value));
+}
+
 void opts_del(struct opts *o, const char *key)
 {
 	size_t kept = 0;

@@ -46,8 +46,8 @@ static int open_for(struct opt_item *i, const char *option, const char *id, stru
 	struct netdev *d;
 
 	for (size_t k = 0; k < i->opts.n; k++)
-		if (!is_cards(i->opts.v[k].key) && strcmp(i->opts.v[k].key, "name"))
-			opts_set(&o, i->opts.v[k].key, i->opts.v[k].value);
+		if (!is_cards(i->opts.v[k].key) && strcmp(i->opts.v[k].key, "name") && strcmp(i->opts.v[k].key, "id"))
+			opts_add(&o, i->opts.v[k].key, i->opts.v[k].value);
 	opts_set(&o, "id", id);
 	d = netdev_open(&o, e);
 	opts_free(&o);

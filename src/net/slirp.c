@@ -10,7 +10,8 @@
  *
  * Left out: smb= and guestfwd=..-cmd: (both start programs, which the sandbox forbids), and libslirp's state in migrations: it holds
  * no sockets anyway, so after one, connections begin anew (segments of old ones are answered with a reset), and the guest's DHCP lease
- * stays valid, for the address is the guest's when it asks for it again.
+ * stays valid, for the address is the guest's when it asks for it again. hostfwd='s ports are taken when the netdev opens: for a
+ * migration within one host, or an upgrade, the destination needs a -netdev of its own with others.
  */
 #include "slirp_private.h"
 

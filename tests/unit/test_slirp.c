@@ -927,6 +927,33 @@ START_TEST(test_json)
 }
 END_TEST
 
+/* What the machine description keeps opens the same again, lists included. */
+START_TEST(test_options_again)
+{
+	uint16_t one = free_port(SOCK_STREAM), two = free_port(SOCK_STREAM);
+	const char *formats[] = {"user,id=u0,hostfwd=tcp:127.0.0.1:%u-:22,hostfwd=tcp:127.0.0.1:%u-:23,restrict=on",
+				 "{\"type\": \"user\", \"id\": \"u0\", \"hostfwd\": [{\"str\": \"tcp:127.0.0.1:%u-:22\"}, "
+				 "{\"str\": \"tcp:127.0.0.1:%u-:23\"}], \"restrict\": true}"};
+	struct err e = ERR_INIT;
+	char text[300], *kept;
+	struct netdev *d;
+
+	snprintf(text, sizeof(text), formats[_i], one, two);
+	d = try_open(text, &e);
+	ck_assert_msg(d != NULL, "%s", e.msg);
+	kept = xstrdup(netdev_options(d));
+	ck_assert_int_eq(netdev_remove("u0", &e), 0);
+	d = try_open(kept, &e);
+	ck_assert_msg(d != NULL, "%s: %s", kept, e.msg);
+	free(kept);
+	close(local_connect(one));
+	close(local_connect(two));
+	kept = netdev_info(d);
+	ck_assert_ptr_nonnull(strstr(kept, "restrict=on"));
+	free(kept);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("slirp");
@@ -958,6 +985,7 @@ int main(void)
 	tcase_add_test(c, test_comes_and_goes);
 	tcase_add_loop_test(c, test_options, 0, (int)ARRAY_SIZE(cases));
 	tcase_add_test(c, test_json);
+	tcase_add_loop_test(c, test_options_again, 0, 2);
 	suite_add_tcase(s, c);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
