@@ -254,6 +254,39 @@ START_TEST(a_network_card)
 }
 END_TEST
 
+/* An option ROM for the modern IDs, as Debian's iPXE is, fits a transitional card too; its sum stays right. */
+START_TEST(an_option_rom)
+{
+	static const uint16_t ids[] = {0x1041, 0x1000};
+	uint8_t rom[2048] = {0x55, 0xaa, 4}, got[2048], sum = 0;
+	char path[] = "/tmp/vmm-rom-XXXXXX", text[160];
+	int fd = mkstemp(path);
+
+	rom[0x18] = 0x1c;
+	memcpy(rom + 0x1c, "PCIR\xf4\x1a\x41\x10", 8);
+	for (unsigned i = 0; i < sizeof(rom) - 1; i++)
+		sum = (uint8_t)(sum + rom[i]);
+	rom[sizeof(rom) - 1] = (uint8_t)-sum;
+	ck_assert_int_eq(write(fd, rom, sizeof(rom)), sizeof(rom));
+	for (unsigned k = 0; k < 2; k++) {
+		snprintf(text, sizeof(text), "-m 16 -device virtio-net-pci,addr=5,romfile=%s,disable-legacy=%s", path,
+			 k ? "off" : "on");
+		b = bench_new(text);
+		bench_pci_writel(b, SLOT << 3, 0x30, 0xfe000001);
+		bench_pci_writew(b, SLOT << 3, 4, 2);
+		bench_read(b, 0xfe000000, got, sizeof(got));
+		ck_assert_uint_eq(get_le16(got + 0x22), ids[k]);
+		sum = 0;
+		for (unsigned i = 0; i < sizeof(got); i++)
+			sum = (uint8_t)(sum + got[i]);
+		ck_assert_uint_eq(sum, 0);
+		bench_free(b);
+	}
+	close(fd);
+	unlink(path);
+}
+END_TEST
+
 START_TEST(without_a_cable)
 {
 	b = bench_new("-m 16 -device virtio-net-pci,addr=5");
@@ -1166,6 +1199,7 @@ int main(void)
 	      *filter = tcase_create("filter"), *link = tcase_create("link"), *life = tcase_create("life");
 
 	tcase_add_test(what, a_network_card);
+	tcase_add_test(what, an_option_rom);
 	tcase_add_test(what, without_a_cable);
 	tcase_add_test(what, features_of_a_plain_netdev);
 	tcase_add_test(what, options_that_are_refused);

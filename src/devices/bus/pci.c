@@ -258,6 +258,26 @@ static const char *rom_file(const struct device *dev)
 	return name && *name ? name : NULL;
 }
 
+/*
+ * Firmware runs an image only on the function whose IDs it names (6.3.1.2). Debian's iPXE for virtio names the modern one's, and serves
+ * transitional functions as well: an image of the function's vendor is made to name this function. Byte 6 takes up the difference, so
+ * that the image still sums to zero.
+ */
+static void rom_name_function(const struct pci_function *f, uint8_t *rom, size_t len)
+{
+	size_t at = len > 0x1a ? get_le16(rom + 0x18) : len;
+	uint8_t *pcir = rom + at;
+	int change;
+
+	if (at + 0x18 > len || get_le16(rom) != 0xaa55 || memcmp(pcir, "PCIR", 4) || pcir[0x14] != 0)
+		return;
+	if (get_le16(pcir + 4) != get_le16(f->config + PCI_VENDOR) || get_le16(pcir + 6) == get_le16(f->config + PCI_VENDOR + 2))
+		return;
+	change = pcir[6] + pcir[7] - f->config[PCI_VENDOR + 2] - f->config[PCI_VENDOR + 3];
+	memcpy(pcir + 6, f->config + PCI_VENDOR + 2, 2);
+	rom[6] = (uint8_t)(rom[6] + change);
+}
+
 static int rom_realize(struct pci_slot *s, struct err *e)
 {
 	struct device *dev = s->f.dev;
@@ -277,6 +297,7 @@ static int rom_realize(struct pci_slot *s, struct err *e)
 		free(data);
 		return -ENOMEM;
 	}
+	rom_name_function(&s->f, data, len);
 	memcpy(ram_block_ptr(s->rom), data, len);
 	free(data);
 	s->rom_region = (struct region){.desc = &rom_desc, .dev = dev, .size = size, .ram = s->rom, .kind = REGION_ROM};

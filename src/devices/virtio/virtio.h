@@ -266,15 +266,15 @@ void virtio_class_resume(struct device *dev);
 	.n_regions = VIRTIO_REGIONS, .n_irqs = 1, .reset = virtio_class_reset, .settle = virtio_class_settle,           \
 	.quiesce = virtio_class_quiesce, .resume = virtio_class_resume
 
-/* Identity of a transitional function; virtio_pci_create() adapts it. */
-#define VIRTIO_IDENTITY(transitional_id, type, pci_class)                                                               \
+/* Identity of a transitional function, and more members of it; virtio_pci_create() adapts it. */
+#define VIRTIO_IDENTITY(transitional_id, type, pci_class, ...)                                                          \
 	{                                                                                                               \
 		.vendor = 0x1af4, .device = (transitional_id), .subsystem_vendor = 0x1af4, .subsystem = (type),         \
 		.class_code = (pci_class), .int_pin = 1, .msix_vectors = VIRTIO_MAX_QUEUES + 1, .msix_bar = 1, .bar = { \
 			[0] = {PCI_BAR_IO},                                                                             \
 			[1] = {PCI_BAR_MEM32},                                                                          \
 			[4] = {PCI_BAR_MEM64_PREFETCH},                                                                 \
-		}                                                                                                       \
+		}, __VA_ARGS__                                                                                          \
 	}
 
 /* vectors_default: UINT32_MAX for one per queue and one for the configuration */

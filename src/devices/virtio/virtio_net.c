@@ -395,7 +395,7 @@ static const struct prop props[] = {
 	PROP_NAMED(struct vnet, "mac", own_mac, PROP_MAC,
 		   .help = "its address (default: the next of 52:54:00:12:34:56 ...)"),
 	PROP(struct vnet, bootindex, PROP_I32, .def = (uint64_t)-1, .help = "Boot order, lowest first; -1: none"),
-	PROP(struct vnet, romfile, PROP_STR, .help = "option ROM to boot from the network (default: none)"),
+	PROP(struct vnet, romfile, PROP_STR, .help = "expansion ROM image, for example pxe-virtio.rom (default: none)"),
 	PROP_NAMED(struct vnet, "mq", offer[VNET_MQ], PROP_BOOL, .help = "offer all queue pairs of the netdev"),
 	PROP_NAMED(struct vnet, "rx_queue_size", rx_size, PROP_U16, .def = 256,
 		   .help = "entries of receive queues, 256 to 1024"),
@@ -435,7 +435,7 @@ static const struct prop props[] = {
 	PROP_END,
 };
 
-static const struct pci_identity identity = VIRTIO_IDENTITY(0x1000, VIRTIO_ID_NET, 0x020000);
+static const struct pci_identity identity = VIRTIO_IDENTITY(0x1000, VIRTIO_ID_NET, 0x020000, .rom_bar = true);
 
 DEVICE_CLASS(virtio_net) = {
 	.name = "virtio-net-pci",
