@@ -1,6 +1,6 @@
 /*
- * vmm-bridge-helper --br=BRIDGE --fd=SOCKET [--use-vnet]: make a tap, put it on the bridge, set it up and pass it through the socket. QEMU's
- * protocol (qemu-bridge-helper(8)): one byte, with the descriptor.
+ * vmm-bridge-helper --br=BRIDGE --fd=SOCKET [--use-vnet]: make a tap, put it on the bridge, set it up and pass it
+ * through the socket. QEMU's protocol (qemu-bridge-helper(8)): one byte, with the descriptor.
  *
  * It is not set-uid and asks no list: it does what whoever starts it may do, root or a service with CAP_NET_ADMIN.
  */
@@ -40,7 +40,8 @@ static int make_tap(bool vnet, char *name)
 	return fd;
 }
 
-/* A bridge takes the lowest of its ports' addresses for its own: ours begins high, so that the bridge's does not change with guests. */
+/* A bridge takes the lowest of its ports' addresses for its own: ours begins high, so that the bridge's does not change
+ * with guests. */
 static void set_high_address(int s, const char *name)
 {
 	struct ifreq ifr = {0};
@@ -77,7 +78,8 @@ static int pass(int to, int fd)
 {
 	char byte = 0, control[CMSG_SPACE(sizeof(int))] = {0};
 	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
 	struct cmsghdr *cm = CMSG_FIRSTHDR(&msg);
 
 	cm->cmsg_level = SOL_SOCKET;

@@ -1,9 +1,9 @@
 /*
  * Network cards of vmm.conf(5): [nic] becomes a -netdev and a -device.
  *
- * A card on a bridge has a tap that a helper makes when the guest starts, as QEMU's bridge helper does (qemu-bridge-helper(8)); then vmm itself
- * needs no privileges. For root it is our own, vmm-bridge-helper; everybody else needs one that is set-uid, QEMU's, which vmm runs
- * by default and which asks /etc/qemu/bridge.conf.
+ * A card on a bridge has a tap that a helper makes when the guest starts, as QEMU's bridge helper does
+ * (qemu-bridge-helper(8)); then vmm itself needs no privileges. For root it is our own, vmm-bridge-helper; everybody
+ * else needs one that is set-uid, QEMU's, which vmm runs by default and which asks /etc/qemu/bridge.conf.
  */
 #include <errno.h>
 #include <stdlib.h>

@@ -1,22 +1,19 @@
 /*
  * vmmctl top: what guests do, as it changes. Processor time, steal and I/O come from /proc; disks, networks and exits
- * from QMP (query-blockstats, query-stats) and the guests' metrics, all guests asked at once. A guest that does not answer in time keeps its
- * line without rates.
+ * from QMP (query-blockstats, query-stats) and the guests' metrics, all guests asked at once. A guest that does not
+ * answer in time keeps its line without rates.
  */
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
-#include <sys/time.h>
 #include <termios.h>
 #include <unistd.h>
 #include "look.h"
 
 #define HISTORY   16
 #define ANSWER_MS 500
-#define METRICS_MAX MIB
 
 struct sample {
 	double at, user_system, guest, steal;
@@ -33,7 +30,7 @@ struct line {
 	size_t n_cpu;
 	long long rss;
 	char status[24];
-	unsigned ask_status, ask_block, ask_cpus, ask_stats;
+	unsigned ask_status, ask_block, ask_cpus, ask_stats, ask_metrics;
 	json_t *threads; /* of vCPUs */
 };
 
@@ -125,43 +122,30 @@ static void take_block(struct sample *s, json_t *list)
 static void take_network_line(struct sample *s, const char *line)
 {
 	static const char name[] = "vmm_net_transferred_bytes_total{";
-	const char *value = strncmp(line, name, sizeof(name) - 1) ? NULL : strrchr(line, ' ');
+	static const char received[] = "direction=\"receive\"} ", sent[] = "direction=\"transmit\"} ";
+	const char *in, *out, *end = line + strcspn(line, "\n");
 
-	if (!value)
+	if (strncmp(line, name, sizeof(name) - 1))
 		return;
 	s->has_net = true;
-	if (strstr(line, "direction=\"receive\""))
-		s->received += strtod(value, NULL);
-	else
-		s->sent += strtod(value, NULL);
+	in = memmem(line, (size_t)(end - line), received, sizeof(received) - 1);
+	out = memmem(line, (size_t)(end - line), sent, sizeof(sent) - 1);
+	if (in)
+		s->received += strtod(in + sizeof(received) - 1, NULL);
+	if (out)
+		s->sent += strtod(out + sizeof(sent) - 1, NULL);
 }
 
-/* No command tells what cards do, QEMU's neither: the guest's metrics do. */
-static void take_network(struct line *l)
+/* QEMU has no command that tells what cards do; vmm has its metrics. */
+static void take_network(struct sample *s, json_t *metrics)
 {
-	static const char request[] = "GET /metrics HTTP/1.0\r\n\r\n";
-	struct timeval wait = {.tv_usec = ANSWER_MS * 1000};
-	int fd = guest_socket(&l->g, "metrics.sock", NULL);
-	char *line = NULL;
-	size_t size = 0, total = 0;
-	ssize_t n;
-	FILE *f;
+	const char *line = json_string_value(json_object_get(metrics, "text"));
 
-	if (fd < 0)
-		return;
-	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
-	f = fdopen(fd, "r");
-	if (!f) {
-		close(fd);
-		return;
+	while (line && *line) {
+		take_network_line(s, line);
+		line = strchr(line, '\n');
+		line += line != NULL;
 	}
-	if (send(fd, request, sizeof(request) - 1, MSG_NOSIGNAL | MSG_DONTWAIT) > 0)
-		while (total < METRICS_MAX && (n = getline(&line, &size, f)) > 0) {
-			take_network_line(&l->now, line);
-			total += (size_t)n;
-		}
-	free(line);
-	fclose(f);
 }
 
 static void sample_host(struct line *l)
@@ -192,6 +176,7 @@ static void ask(struct line *l)
 	l->ask_status = qmp_queue(q, "query-status", NULL, -1);
 	l->ask_block = qmp_queue(q, "query-blockstats", NULL, -1);
 	l->ask_cpus = qmp_queue(q, "query-cpus-fast", NULL, -1);
+	l->ask_metrics = qmp_queue(q, "x-query-metrics", NULL, -1);
 	l->ask_stats = qmp_queue(q, "query-stats", json_pack("{s:s}", "target", "vcpu"), -1);
 }
 
@@ -204,6 +189,9 @@ static void take_answers(struct line *l)
 	json_decref(a);
 	a = qmp_answer(l->g.qmp, l->ask_block, NULL);
 	take_block(&l->now, a);
+	json_decref(a);
+	a = qmp_answer(l->g.qmp, l->ask_metrics, NULL);
+	take_network(&l->now, a);
 	json_decref(a);
 	a = qmp_answer(l->g.qmp, l->ask_stats, NULL);
 	take_stats(&l->now, a);
@@ -294,8 +282,6 @@ static int turn(struct top *t)
 		if (!strcmp(l->status, "?")) { /* nothing may pile up for one that does not read */
 			qmp_close(l->g.qmp);
 			l->g.qmp = NULL;
-		} else {
-			take_network(l);
 		}
 		sample_host(l);
 		l->seen = true;

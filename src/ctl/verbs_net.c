@@ -17,7 +17,8 @@ static int receive_fd(int from)
 {
 	char byte, control[CMSG_SPACE(sizeof(int))];
 	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
 	struct cmsghdr *cm;
 	int fd = -1;
 
@@ -186,7 +187,8 @@ char *netdev_of(struct ctl *c, struct guest *g, const char *id)
 	char *path = *id == '/' ? xstrdup(id) : xasprintf("/machine/peripheral/%s", id), *name = NULL;
 	struct err before = c->err;
 	int status;
-	json_t *answer = guest_query(c, g, "qom-get", json_pack("{s:s, s:s}", "path", path, "property", "netdev"), &status);
+	json_t *answer =
+		guest_query(c, g, "qom-get", json_pack("{s:s, s:s}", "path", path, "property", "netdev"), &status);
 
 	if (json_is_string(answer) && *json_string_value(answer))
 		name = xstrdup(json_string_value(answer));
@@ -263,8 +265,8 @@ static void take_networks(json_t *rows, const char *guest, const char *text)
 		*colon = 0;
 		mac = value_of(list, "macaddr");
 		link = value_of(list, "link");
-		row = json_pack("{s:n, s:n, s:n, s:s, s:s, s:s, s:s}", "network", "type", "interface", "guest", guest, "nic", line,
-				"mac", mac ? mac : "?", "link", link ? link : "up");
+		row = json_pack("{s:n, s:n, s:n, s:s, s:s, s:s, s:s}", "network", "type", "interface", "guest", guest,
+				"nic", line, "mac", mac ? mac : "?", "link", link ? link : "up");
 		json_array_append_new(rows, row);
 		free(mac);
 		free(link);
@@ -275,7 +277,8 @@ static void take_networks(json_t *rows, const char *guest, const char *text)
 static int by_network(const void *a, const void *b)
 {
 	const json_t *one = *(json_t *const *)a, *two = *(json_t *const *)b;
-	const char *first = json_string_value(json_object_get(one, "network")), *second = json_string_value(json_object_get(two, "network"));
+	const char *first = json_string_value(json_object_get(one, "network")),
+		   *second = json_string_value(json_object_get(two, "network"));
 
 	return strcmp(first ? first : "~", second ? second : "~");
 }
@@ -297,8 +300,9 @@ static json_t *sorted(json_t *rows)
 
 int do_vnet_list(struct ctl *c)
 {
-	static const struct column columns[] = {{"NETWORK", "network"}, {"TYPE", "type"}, {"INTERFACE", "interface"}, {"GUEST", "guest"},
-						{"NIC", "nic"},		{"MAC", "mac"},	  {"LINK", "link"},	      {NULL}};
+	static const struct column columns[] = {
+		{"NETWORK", "network"}, {"TYPE", "type"}, {"INTERFACE", "interface"}, {"GUEST", "guest"},
+		{"NIC", "nic"},         {"MAC", "mac"},   {"LINK", "link"},           {NULL}};
 	struct guest_list list;
 	struct qmp **sessions;
 	json_t *rows;
@@ -314,7 +318,8 @@ int do_vnet_list(struct ctl *c)
 			list.v[i].qmp = qmp_open(list.v[i].dir, "qmp.sock", NULL);
 		sessions[i] = list.v[i].qmp;
 		if (sessions[i])
-			asked[i] = qmp_queue(sessions[i], "human-monitor-command", json_pack("{s:s}", "command-line", "info network"), -1);
+			asked[i] = qmp_queue(sessions[i], "human-monitor-command",
+					     json_pack("{s:s}", "command-line", "info network"), -1);
 	}
 	qmp_gather(sessions, list.n, c->timeout_ms);
 	rows = json_array();

@@ -1,17 +1,19 @@
 /*
- * -netdev user: a network of the guest's own, without privileges, through libslirp 4.7: router, DHCP, name server and TFTP at 10.0.2.2
- * and .3, TCP and UDP by sockets of this process, echo requests where the host lets ordinary users send them
- * (net.ipv4.ping_group_range).
+ * -netdev user: a network of the guest's own, without privileges, through libslirp 4.7: router, DHCP, name server and
+ * TFTP at 10.0.2.2 and .3, TCP and UDP by sockets of this process, echo requests where the host lets ordinary users
+ * send them (net.ipv4.ping_group_range).
  *
- * Cost of a hostile guest. libslirp opens a socket for each connection, flow and echo, and keeps fragments of datagrams for half a minute;
- * both without a bound. So once the process's descriptors run low (slirp_thread.c) only ARP and segments of TCP connections that exist pass, and
- * fragments pass at FRAGMENT_RATE beyond FRAGMENT_BURST. Towards the guest, sockets are read while the ring has room: a guest that does not read
- * stops its peers by TCP's own flow control.
+ * Cost of a hostile guest. libslirp opens a socket for each connection, flow and echo, and keeps fragments of datagrams
+ * for half a minute; both without a bound. So once the process's descriptors run low (slirp_thread.c) only ARP and
+ * segments of TCP connections that exist pass, and fragments pass at FRAGMENT_RATE beyond FRAGMENT_BURST. Towards the
+ * guest, sockets are read while the ring has room: a guest that does not read stops its peers by TCP's own flow
+ * control.
  *
- * Left out: smb= and guestfwd=..-cmd: (both start programs, which the sandbox forbids), and libslirp's state in migrations: it holds
- * no sockets anyway, so after one, connections begin anew (segments of old ones are answered with a reset), and the guest's DHCP lease
- * stays valid, for the address is the guest's when it asks for it again. hostfwd='s ports are taken when the netdev opens: for a
- * migration within one host, or an upgrade, the destination needs a -netdev of its own with others.
+ * Left out: smb= and guestfwd=..-cmd: (both start programs, which the sandbox forbids), and libslirp's state in
+ * migrations: it holds no sockets anyway, so after one, connections begin anew (segments of old ones are answered with
+ * a reset), and the guest's DHCP lease stays valid, for the address is the guest's when it asks for it again.
+ * hostfwd='s ports are taken when the netdev opens: for a migration within one host, or an upgrade, the destination
+ * needs a -netdev of its own with others.
  */
 #include "slirp_private.h"
 
@@ -25,11 +27,11 @@
 #include "vmm/log.h"
 #include "vmm/net.h"
 
-#define RING_SIZE	   (256 * 1024)
-#define RING_LOW	   (RING_SIZE / 2) /* more waiting for the guest than this: sockets are not read */
+#define RING_SIZE       (256 * 1024)
+#define RING_LOW        (RING_SIZE / 2) /* more waiting for the guest than this: sockets are not read */
 #define FRAMES_PER_TURN 64
-#define FRAGMENT_BURST (64 * MIB)
-#define FRAGMENT_RATE  (2 * MIB) /* per second: what half a minute can hold is the burst */
+#define FRAGMENT_BURST  (64 * MIB)
+#define FRAGMENT_RATE   (2 * MIB) /* per second: what half a minute can hold is the burst */
 
 struct user_stack *slirp_stacks;
 
@@ -136,7 +138,8 @@ static bool may_pass(struct user_stack *s, const uint8_t *frame, size_t len)
 	if (!is_arp_or_old_tcp(frame, len) && !slirp_thread_may_open())
 		return false;
 	if (is_fragment(frame, len)) {
-		uint64_t now = clock_ns(VCLOCK_REAL) / NS_PER_MS, drained = (now - s->fragments_at_ms) * FRAGMENT_RATE / 1000;
+		uint64_t now = clock_ns(VCLOCK_REAL) / NS_PER_MS,
+			 drained = (now - s->fragments_at_ms) * FRAGMENT_RATE / 1000;
 
 		s->fragments -= MIN(drained, s->fragments);
 		s->fragments_at_ms = now;

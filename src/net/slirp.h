@@ -1,11 +1,12 @@
 /*
- * The module vmm-slirp.so, which holds libslirp: slirp.c (instances and what libslirp calls), slirp_thread.c (the thread), slirp_options.c
- * (addresses and forwarding rules), slirp_guestfwd.c (guestfwd=), slirp_ring.c (queues between threads). user.c in the executable is
- * the netdev in front of it and loads it when the first `-netdev user` is opened.
+ * The module vmm-slirp.so, which holds libslirp: slirp.c (instances and what libslirp calls), slirp_thread.c (the
+ * thread), slirp_options.c (addresses and forwarding rules), slirp_guestfwd.c (guestfwd=), slirp_ring.c (queues between
+ * threads). user.c in the executable is the netdev in front of it and loads it when the first `-netdev user` is opened.
  *
- * Threads. libslirp opens, connects and reads sockets for the guest, and parses what the guest and the network send: it has a thread of its
- * own, "slirp", for all instances together, because the library has variables of the process (its clock, the name server). Frames cross in
- * bounded rings. Until the main loop runs, and the thread with it, the main thread takes the thread's place.
+ * Threads. libslirp opens, connects and reads sockets for the guest, and parses what the guest and the network send: it
+ * has a thread of its own, "slirp", for all instances together, because the library has variables of the process (its
+ * clock, the name server). Frames cross in bounded rings. Until the main loop runs, and the thread with it, the main
+ * thread takes the thread's place.
  */
 #ifndef NET_SLIRP_H
 #define NET_SLIRP_H
@@ -44,18 +45,19 @@ struct user_stack;
 /* Main thread. */
 struct slirp_module {
 	/* id: of the netdev; options are not needed afterwards. NULL with QEMU's message. */
-	struct user_stack *(*open)(const char *id, const struct user_options *o, const struct user_events *events, void *opaque,
-				   struct err *e);
+	struct user_stack *(*open)(const char *id, const struct user_options *o, const struct user_events *events,
+				   void *opaque, struct err *e);
 	/* No event comes after return. */
 	void (*close)(struct user_stack *s);
 	/* As struct netdev_ops has them; pending: recv() will find something. */
 	bool (*pending)(struct user_stack *s);
 	ssize_t (*recv)(struct user_stack *s, const struct iovec *iov, int n);
 	bool (*send)(struct user_stack *s, const struct iovec *iov, int n);
-	/* rule: "tcp:[HOSTADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT"; to remove: "tcp:[HOSTADDR]:HOSTPORT". -ENOENT: there is no such rule */
+	/* rule: "tcp:[HOSTADDR]:HOSTPORT-[GUESTADDR]:GUESTPORT"; to remove: "tcp:[HOSTADDR]:HOSTPORT". -ENOENT: there
+	 * is no such rule */
 	int (*hostfwd_add)(struct user_stack *s, const char *rule, struct err *e);
 	int (*hostfwd_remove)(struct user_stack *s, const char *rule, struct err *e);
-	char *(*connections)(struct user_stack *s); /* libslirp's own table; malloc'ed */
+	char *(*connections)(struct user_stack *s);         /* libslirp's own table; malloc'ed */
 	const char *(*network)(const struct user_stack *s); /* "10.0.2.0" */
 };
 extern const struct slirp_module vmm_module_slirp;

@@ -1,8 +1,9 @@
 /*
  * guestfwd=tcp:SERVER:PORT-DEV: connections of the guest to an address of its network end in a character device.
  *
- * Bytes cross between the slirp thread and the main loop, where chardevs live, in a ring for each direction. libslirp acknowledges to the guest what
- * it hands over here, whatever becomes of it: so no frame is taken from the guest while the ring has no room for all that one can bring.
+ * Bytes cross between the slirp thread and the main loop, where chardevs live, in a ring for each direction. libslirp
+ * acknowledges to the guest what it hands over here, whatever becomes of it: so no frame is taken from the guest while
+ * the ring has no room for all that one can bring.
  */
 #include "slirp_private.h"
 
@@ -12,11 +13,12 @@
 #include "vmm/log.h"
 #include "vmm/net.h"
 
-/* A frame can complete a whole receive window of segments that came out of order (128 KiB), and has a payload itself. */
+/* A frame can complete a whole receive window of segments that came out of order (128 KiB), and has a payload itself.
+ */
 #define FRAME_BRINGS (128 * 1024 + NET_PACKET_MAX)
 #define OUT_SIZE     (512 * 1024)
-#define IN_SIZE	     (64 * 1024)
-#define PIECE	     4096
+#define IN_SIZE      (64 * 1024)
+#define PIECE        4096
 
 struct guestfwd {
 	char *rule;
@@ -24,7 +26,7 @@ struct guestfwd {
 	uint16_t port;
 	struct ring out, in; /* from and to the guest */
 	struct chardev *chardev;
-	bool ours; /* opened for this rule */
+	bool ours;            /* opened for this rule */
 	pthread_mutex_t lock; /* the front end's */
 	struct bh drain;
 	/* main thread */
@@ -71,7 +73,8 @@ static void drain(void *opaque)
 
 struct guestfwd *guestfwd_open(const char *id, unsigned n, const char *rule, struct err *e)
 {
-	static const struct chardev_frontend frontend = {.can_receive = can_receive, .receive = receive, .writable = drain};
+	static const struct chardev_frontend frontend = {
+		.can_receive = can_receive, .receive = receive, .writable = drain};
 	struct guestfwd *f;
 	struct in_addr server;
 	uint16_t port;

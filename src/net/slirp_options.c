@@ -20,11 +20,9 @@ static uint32_t natural_mask(uint32_t address)
 	static const struct {
 		uint32_t mask, value, result;
 	} classes[] = {
-		{0x80000000, 0, 0xff000000},
-		{0xfff00000, 0xac100000, 0xfff00000}, /* 172.16/12 */
-		{0xc0000000, 0x80000000, 0xffff0000},
-		{0xffff0000, 0xc0a80000, 0xffff0000}, /* 192.168/16 */
-		{0xffff0000, 0xc6120000, 0xfffe0000}, /* 198.18/15 */
+		{0x80000000, 0, 0xff000000},          {0xfff00000, 0xac100000, 0xfff00000}, /* 172.16/12 */
+		{0xc0000000, 0x80000000, 0xffff0000}, {0xffff0000, 0xc0a80000, 0xffff0000}, /* 192.168/16 */
+		{0xffff0000, 0xc6120000, 0xfffe0000},                                       /* 198.18/15 */
 		{0xe0000000, 0xe0000000, 0xffffff00},
 	};
 
@@ -104,8 +102,7 @@ static bool same_prefix(const struct in6_addr *a, const struct in6_addr *b, unsi
 {
 	unsigned bytes = bits / 8, rest = bits % 8;
 
-	return !memcmp(a, b, bytes) &&
-	       (!rest || (a->s6_addr[bytes] ^ b->s6_addr[bytes]) >> (8 - rest) == 0);
+	return !memcmp(a, b, bytes) && (!rest || (a->s6_addr[bytes] ^ b->s6_addr[bytes]) >> (8 - rest) == 0);
 }
 
 /* ipv6-net=ADDRESS[/LENGTH] is the old spelling of ipv6-prefix= and ipv6-prefixlen=. */
@@ -177,7 +174,8 @@ int slirp_config_from(const struct user_options *o, SlirpConfig *c, const char *
 		return err_set(e, EINVAL, "IPv6 disabled but prefix/host6/dns6 provided");
 	if (!v4 && !v6)
 		return err_set(e, EINVAL, "IPv4 and IPv6 disabled");
-	*c = (SlirpConfig){.version = SLIRP_CONFIG_VERSION_MAX, .restricted = o->restricted, .in_enabled = v4, .in6_enabled = v6};
+	*c = (SlirpConfig){
+		.version = SLIRP_CONFIG_VERSION_MAX, .restricted = o->restricted, .in_enabled = v4, .in6_enabled = v6};
 	r = config_ipv4(o, c, e);
 	if (!r)
 		r = config_ipv6(o, c, e);
@@ -278,7 +276,8 @@ int slirp_parse_guestfwd(const char *rule, struct in_addr *server, uint16_t *por
 		return err_set(e, EINVAL, "Invalid guest forwarding rule '%s'", rule);
 	if (!strncmp(*dev, "cmd:", 4))
 		return err_set(e, ENOTSUP,
-			       "guestfwd=%s: vmm starts no programs, its sandbox forbids it: let the program listen on a socket and "
+			       "guestfwd=%s: vmm starts no programs, its sandbox forbids it: let the program listen on "
+			       "a socket and "
 			       "name that (guestfwd=tcp:SERVER:PORT-unix:PATH)",
 			       rule);
 	return 0;

@@ -38,7 +38,8 @@ void slirp_thread_wake(void); /* any thread: there is work in a ring */
 extern bool slirp_thread_by_hand;
 void slirp_thread_turn(bool wait);
 bool slirp_thread_may_open(void); /* slirp thread: one more socket; false: the process's descriptors run low */
-/* A name or directory the thread reads files from (name server, tftp=). Before slirp_thread_hold(); later ones are not added. */
+/* A name or directory the thread reads files from (name server, tftp=). Before slirp_thread_hold(); later ones are not
+ * added. */
 void slirp_thread_may_read(const char *path);
 
 /* ---- slirp_guestfwd.c ---- */
@@ -74,7 +75,7 @@ struct user_stack {
 	unsigned n_guestfwd;
 	/* slirp thread */
 	struct slirp_timer *timers;
-	bool polled; /* its descriptors are in this turn's list */
+	bool polled;                         /* its descriptors are in this turn's list */
 	uint64_t fragments, fragments_at_ms; /* see slirp.c */
 	_Atomic uint64_t lost_to_guest, lost_from_guest;
 	struct user_stack *next; /* the thread's list */

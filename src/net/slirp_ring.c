@@ -1,4 +1,5 @@
-/* See slirp_ring.h. An empty ring starts over at its beginning, so that one that is drained in time stays in the cache. */
+/* See slirp_ring.h. An empty ring starts over at its beginning, so that one that is drained in time stays in the cache.
+ */
 #include "slirp_ring.h"
 
 #include <errno.h>

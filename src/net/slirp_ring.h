@@ -1,6 +1,6 @@
 /*
- * A ring of bytes between two threads, and of frames within it (each with its length in front). Bounded; a frame goes in or out whole. Any
- * thread; each call takes the ring's own lock, a leaf.
+ * A ring of bytes between two threads, and of frames within it (each with its length in front). Bounded; a frame goes
+ * in or out whole. Any thread; each call takes the ring's own lock, a leaf.
  */
 #ifndef NET_SLIRP_RING_H
 #define NET_SLIRP_RING_H
@@ -31,8 +31,8 @@ size_t ring_get(struct ring *r, void *buf, size_t len);
 /* len: of the frame, the sum of iov. False: no room. *first: the ring was empty. */
 bool ring_put_frame(struct ring *r, const struct iovec *iov, int n, size_t len, bool *first);
 /*
- * The length of the frame taken out; 0: none; -EMSGSIZE: it did not fit and is gone. *was_full: a put had been refused since the last get, and may
- * be tried again.
+ * The length of the frame taken out; 0: none; -EMSGSIZE: it did not fit and is gone. *was_full: a put had been refused
+ * since the last get, and may be tried again.
  */
 ssize_t ring_get_frame(struct ring *r, const struct iovec *iov, int n, bool *was_full);
 

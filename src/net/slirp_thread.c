@@ -1,10 +1,11 @@
 /*
- * The thread that libslirp lives on: one turn after the other, each of them a pass over all instances: frames from the guests, timers, sockets that
- * are ready. Nothing in it waits but poll().
+ * The thread that libslirp lives on: one turn after the other, each of them a pass over all instances: frames from the
+ * guests, timers, sockets that are ready. Nothing in it waits but poll().
  *
- * It has a role of its own in the sandbox, and Landlock (Documentation/userspace-api/landlock.rst) below it: libslirp reads /etc/resolv.conf for
- * the name server, anew when it changes, and the files of tftp=. A filter for system calls cannot tell one file from another; Landlock can,
- * and holds symbolic links as well. Where the kernel has none, only the first of the two holds.
+ * It has a role of its own in the sandbox, and Landlock (Documentation/userspace-api/landlock.rst) below it: libslirp
+ * reads /etc/resolv.conf for the name server, anew when it changes, and the files of tftp=. A filter for system calls
+ * cannot tell one file from another; Landlock can, and holds symbolic links as well. Where the kernel has none, only
+ * the first of the two holds.
  */
 #include "slirp_private.h"
 
@@ -24,7 +25,7 @@
 #include "vmm/log.h"
 #include "vmm/sandbox.h"
 
-#define PATHS_MAX	32
+#define PATHS_MAX       32
 #define DESCRIPTORS_MAX 4096
 #define FULL_RETRY_MS   100u /* a listening socket that cannot be accepted from would be ready for ever */
 
@@ -49,7 +50,7 @@ static struct {
 	struct pollfd *fds;
 	size_t n_fds, room;
 	long descriptors; /* that libslirp may still open in this turn */
-	bool skipped; /* a listening socket, see add_poll() */
+	bool skipped;     /* a listening socket, see add_poll() */
 } t = {.wake_fd = -1, .lock = PTHREAD_MUTEX_INITIALIZER, .done = PTHREAD_COND_INITIALIZER};
 
 bool slirp_thread_by_hand;
@@ -68,8 +69,8 @@ static void run_call(void)
 }
 
 /*
- * libslirp does not tell all its sockets, so look where the next descriptor would be. The rest of what the process may open stays for control sockets,
- * disks and consoles.
+ * libslirp does not tell all its sockets, so look where the next descriptor would be. The rest of what the process may
+ * open stays for control sockets, disks and consoles.
  */
 static long free_descriptors(void)
 {

@@ -1,6 +1,6 @@
 /*
- * -netdev user: the guest reaches the network by the sockets of this process, without privileges. The work is done by libslirp in the module
- * vmm-slirp.so (slirp.h), which is loaded here; slirp.c says what is left out.
+ * -netdev user: the guest reaches the network by the sockets of this process, without privileges. The work is done by
+ * libslirp in the module vmm-slirp.so (slirp.h), which is loaded here; slirp.c says what is left out.
  */
 #include "netdev.h"
 
@@ -22,13 +22,14 @@ struct user_netdev {
 
 static const struct slirp_module *module;
 
-#define U struct user_netdev
+#define U                        struct user_netdev
 #define TEXT(name, member, text) PROP_NAMED(U, name, member, PROP_STR, .help = text)
 static const struct prop user_props[] = {
 	NETDEV_COMMON_PROPS,
 	PROP_NAMED(U, "ipv4", o.ipv4, PROP_ONOFFAUTO, .def = 2, .help = "IPv4; ipv6=on alone turns it off"),
 	PROP_NAMED(U, "ipv6", o.ipv6, PROP_ONOFFAUTO, .def = 2, .help = "IPv6; ipv4=on alone turns it off"),
-	PROP_NAMED(U, "restrict", o.restricted, PROP_BOOL, .help = "no way out: only hostfwd and guestfwd, DHCP and TFTP"),
+	PROP_NAMED(U, "restrict", o.restricted, PROP_BOOL,
+		   .help = "no way out: only hostfwd and guestfwd, DHCP and TFTP"),
 	TEXT("net", o.net, "the guest's network, ADDRESS[/BITS or /MASK]; 10.0.2.0/24 if not given"),
 	TEXT("ip", ip, "old name of net"),
 	TEXT("host", o.host, "the host's address in it; the second one if not given"),
@@ -166,7 +167,8 @@ static int user_open(struct netdev *d, struct err *e)
 
 	if (u->smb || u->smbserver)
 		return err_set(e, ENOTSUP,
-			       "smb=: a file server is a program of its own (smbd), and vmm starts none: run one on the host, which the "
+			       "smb=: a file server is a program of its own (smbd), and vmm starts none: run one on "
+			       "the host, which the "
 			       "guest reaches at 10.0.2.2, or give files by tftp=");
 	if (u->ip && u->o.net)
 		return err_set(e, EINVAL, "ip= is the old name of net=: give one of them");
@@ -174,7 +176,8 @@ static int user_open(struct netdev *d, struct err *e)
 		u->o.net = u->ip;
 		u->ip = NULL;
 	}
-	if (split_list(u->hostfwd, "hostfwd", &u->o.hostfwd, e) || split_list(u->guestfwd, "guestfwd", &u->o.guestfwd, e) ||
+	if (split_list(u->hostfwd, "hostfwd", &u->o.hostfwd, e) ||
+	    split_list(u->guestfwd, "guestfwd", &u->o.guestfwd, e) ||
 	    split_list(u->dnssearch, "dnssearch", &u->o.dnssearch, e))
 		return -e->code;
 	module = module ? module : module_load("slirp", "vmm_module_slirp", e);

@@ -1,7 +1,7 @@
 /*
- * What a guest sends into -netdev user: frames through our ring into libslirp, with time passing between them; the first byte chooses options. Each frame is
- * one byte of milliseconds, two of length, and itself. In a network namespace of its own, where nothing can be reached; where that is not allowed,
- * with restrict=on.
+ * What a guest sends into -netdev user: frames through our ring into libslirp, with time passing between them; the
+ * first byte chooses options. Each frame is one byte of milliseconds, two of length, and itself. In a network namespace
+ * of its own, where nothing can be reached; where that is not allowed, with restrict=on.
  */
 #include <fcntl.h>
 #include <net/if.h>
@@ -58,7 +58,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	static const struct user_events events = {ignore_event, ignore_event};
 	static bool ready;
-	struct user_options o = {.ipv4 = 2, .ipv6 = 2, .hostname = "pc", .tftp = "/nonexistent", .bootfile = "boot", .domainname = "example.org"};
+	struct user_options o = {.ipv4 = 2,
+				 .ipv6 = 2,
+				 .hostname = "pc",
+				 .tftp = "/nonexistent",
+				 .bootfile = "boot",
+				 .domainname = "example.org"};
 	struct err e = ERR_INIT;
 	struct user_stack *s;
 	size_t at = 1;

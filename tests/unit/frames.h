@@ -1,4 +1,5 @@
-/* A guest's end of a cable, for tests of network back ends: a NIC that keeps what comes, and frames of a few protocols. */
+/* A guest's end of a cable, for tests of network back ends: a NIC that keeps what comes, and frames of a few protocols.
+ */
 #ifndef TEST_FRAMES_H
 #define TEST_FRAMES_H
 
@@ -12,7 +13,7 @@
 #include "vmm/loop.h"
 #include "vmm/net.h"
 
-#define WAIT_MS 20000 /* for what must come, on a busy machine */
+#define WAIT_MS   20000 /* for what must come, on a busy machine */
 #define FRAME_MAX 2048
 
 struct frame {
@@ -83,7 +84,8 @@ static void wire_detach(void)
 /* False: busy. */
 static bool wire_try(const void *buf, size_t len)
 {
-	struct iovec iov[2] = {{(void *)(uintptr_t)buf, MIN(len, (size_t)20)}, {(uint8_t *)(uintptr_t)buf + 20, len - MIN(len, (size_t)20)}};
+	struct iovec iov[2] = {{(void *)(uintptr_t)buf, MIN(len, (size_t)20)},
+			       {(uint8_t *)(uintptr_t)buf + 20, len - MIN(len, (size_t)20)}};
 	bool taken;
 
 	pthread_mutex_lock(wire.dev.lock);
@@ -140,9 +142,9 @@ static uint16_t fold(uint32_t sum)
 }
 
 #define IP(a, b, c, d) ((uint32_t)(a) << 24 | (b) << 16 | (c) << 8 | (d))
-#define GUEST_IP IP(10, 0, 2, 15)
-#define ROUTER   IP(10, 0, 2, 2)
-#define DNS      IP(10, 0, 2, 3)
+#define GUEST_IP       IP(10, 0, 2, 15)
+#define ROUTER         IP(10, 0, 2, 2)
+#define DNS            IP(10, 0, 2, 3)
 
 static void put_ether(struct frame *f, const uint8_t *to, uint16_t type)
 {
@@ -153,7 +155,8 @@ static void put_ether(struct frame *f, const uint8_t *to, uint16_t type)
 	f->len = 14;
 }
 
-/* An IPv4 header for a payload of len bytes that is in place at offset 34; completes UDP's, TCP's and ICMP's checksums. */
+/* An IPv4 header for a payload of len bytes that is in place at offset 34; completes UDP's, TCP's and ICMP's checksums.
+ */
 static void put_ip(struct frame *f, uint32_t from, uint32_t to, uint8_t protocol, size_t len)
 {
 	uint8_t *ip = f->b + 14, *payload = f->b + 34;

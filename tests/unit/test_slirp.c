@@ -1,6 +1,6 @@
 /*
- * -netdev user as a guest sees it: Ethernet frames in and out, libslirp behind its ring and on its thread, under its sandbox role. Peers are
- * sockets of this program on loopback addresses; nothing else is contacted.
+ * -netdev user as a guest sees it: Ethernet frames in and out, libslirp behind its ring and on its thread, under its
+ * sandbox role. Peers are sockets of this program on loopback addresses; nothing else is contacted.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -80,7 +80,8 @@ static void teardown(void)
 
 static struct sockaddr_in loopback(uint16_t port)
 {
-	return (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	return (struct sockaddr_in){
+		.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 }
 
 /* A socket on 127.0.0.1; *port: where. */
@@ -256,15 +257,16 @@ static void assert_dhcp_text(const struct frame *f, uint8_t code, const char *te
 {
 	const uint8_t *option = dhcp_option(f, code);
 
-	ck_assert_msg(option && *option == strlen(text) && !memcmp(option + 1, text, *option), "DHCP option %u is not '%s'", code,
-		      text);
+	ck_assert_msg(option && *option == strlen(text) && !memcmp(option + 1, text, *option),
+		      "DHCP option %u is not '%s'", code, text);
 }
 
 START_TEST(test_dhcp)
 {
 	struct frame *f;
 
-	open_user("hostname=pc,domainname=example.org,tftp-server-name=boot.example.org,bootfile=start.0,dnssearch=a.example,dnssearch=b."
+	open_user("hostname=pc,domainname=example.org,tftp-server-name=boot.example.org,bootfile=start.0,dnssearch=a."
+		  "example,dnssearch=b."
 		  "example");
 	f = ask_dhcp(1, 0);
 	ck_assert_uint_eq(get_be32(f->b + 42 + 16), GUEST_IP);
@@ -483,7 +485,8 @@ START_TEST(test_guestfwd)
 	int fd;
 
 	snprintf(a.sun_path, sizeof(a.sun_path), "%s/chardev", dir);
-	snprintf(options, sizeof(options), "restrict=on,guestfwd=tcp:10.0.2.100:25-unix:%s,,server=on,,wait=off", a.sun_path);
+	snprintf(options, sizeof(options), "restrict=on,guestfwd=tcp:10.0.2.100:25-unix:%s,,server=on,,wait=off",
+		 a.sun_path);
 	open_user(options);
 	introduce();
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -634,11 +637,15 @@ START_TEST(test_malformed)
 	for (unsigned i = 0; i < 4000; i++) {
 		uint32_t r = i * 2654435761u;
 
-		put_ether(&f, (const uint8_t[]){0x52, 0x55, 10, 0, 2, 2}, i % 4 == 0 ? 0x0806 : i % 4 == 1 ? 0x86dd : 0x0800);
+		put_ether(&f, (const uint8_t[]){0x52, 0x55, 10, 0, 2, 2},
+			  i % 4 == 0   ? 0x0806
+			  : i % 4 == 1 ? 0x86dd
+				       : 0x0800);
 		for (size_t k = 14; k < 80; k++)
 			f.b[k] = (uint8_t)(r >> (k % 24)) ^ (uint8_t)(k * i);
 		if (i % 4 > 1) { /* IPv4 with a good header and bad everything else */
-			put_ip(&f, GUEST_IP, i & 8 ? ROUTER : IP(10, 0, 2, 255), (const uint8_t[]){1, 17, 6, 1}[i / 4 % 4], i % 46);
+			put_ip(&f, GUEST_IP, i & 8 ? ROUTER : IP(10, 0, 2, 255),
+			       (const uint8_t[]){1, 17, 6, 1}[i / 4 % 4], i % 46);
 			f.b[14] = (uint8_t)(0x40 | (i % 16));
 			put_be16(f.b + 16, (uint16_t)(i * 13));
 			put_be16(f.b + 20, (uint16_t)r & 0x2fff);
@@ -857,6 +864,37 @@ START_TEST(test_comes_and_goes)
 }
 END_TEST
 
+/* As after a migration: another process, which knows of nothing. */
+START_TEST(test_begins_anew)
+{
+	uint16_t port;
+	int server = local_server(SOCK_STREAM, &port);
+	uint8_t data[FRAME_MAX], flags;
+	struct err e = ERR_INIT;
+	struct frame *f;
+	struct tcp t;
+
+	open_user("");
+	ask_dhcp(1, 0);
+	ask_dhcp(3, GUEST_IP);
+	introduce();
+	ck_assert(tcp_connect(&t, 4000, ROUTER, port, WAIT_MS));
+	wire_detach();
+	ck_assert_int_eq(netdev_remove("u0", &e), 0);
+	wire.n_in = 0;
+	open_user("");
+	introduce();
+	tcp_send(&t, TCP_ACK | TCP_PSH, "still there?", 12);
+	ck_assert_int_eq(tcp_take(&t, data, &flags, WAIT_MS), 0);
+	ck_assert_msg(t.reset, "the guest is left waiting");
+	f = ask_dhcp(3, GUEST_IP);
+	ck_assert_uint_eq(dhcp_option(f, 53)[1], 5); /* ACK: its address stays */
+	ck_assert_uint_eq(get_be32(f->b + 42 + 16), GUEST_IP);
+	ck_assert(tcp_connect(&t, 4001, ROUTER, port, WAIT_MS));
+	close(server);
+}
+END_TEST
+
 static const struct {
 	const char *options, *message; /* QEMU's words; NULL: good */
 } cases[] = {
@@ -888,7 +926,8 @@ static const struct {
 	{"hostfwd=tcp:1.2.3.4:1-:22", "Could not set up host forwarding rule 'tcp:1.2.3.4:1-:22'"},
 	{"guestfwd=foo", "Invalid guest forwarding rule 'foo'"},
 	{"guestfwd=udp:10.0.2.4:1-null", "Invalid guest forwarding rule 'udp:10.0.2.4:1-null'"},
-	{"guestfwd=tcp:10.0.2.2:1-null", "Conflicting/invalid host:port in guest forwarding rule 'tcp:10.0.2.2:1-null'"},
+	{"guestfwd=tcp:10.0.2.2:1-null",
+	 "Conflicting/invalid host:port in guest forwarding rule 'tcp:10.0.2.2:1-null'"},
 	{"guestfwd=tcp:10.0.2.9:1-cmd:cat", "guestfwd=tcp:10.0.2.9:1-cmd:cat: vmm starts no programs"},
 	{"smb=/srv", "smb=: a file server is a program of its own"},
 };
@@ -904,8 +943,8 @@ START_TEST(test_options)
 	if (!cases[_i].message)
 		ck_assert_msg(d != NULL, "%s: %s", cases[_i].options, e.msg);
 	else
-		ck_assert_msg(!d && strstr(e.msg, cases[_i].message), "%s: '%s' instead of '%s'", cases[_i].options, e.msg,
-			      cases[_i].message);
+		ck_assert_msg(!d && strstr(e.msg, cases[_i].message), "%s: '%s' instead of '%s'", cases[_i].options,
+			      e.msg, cases[_i].message);
 }
 END_TEST
 
@@ -917,7 +956,8 @@ START_TEST(test_json)
 	char text[200], *info;
 	struct netdev *d;
 
-	snprintf(text, sizeof(text), "{\"type\": \"user\", \"id\": \"u0\", \"hostfwd\": [{\"str\": \"tcp:127.0.0.1:%u-:22\"}]}", port);
+	snprintf(text, sizeof(text),
+		 "{\"type\": \"user\", \"id\": \"u0\", \"hostfwd\": [{\"str\": \"tcp:127.0.0.1:%u-:22\"}]}", port);
 	d = try_open(text, &e);
 	ck_assert_msg(d != NULL, "%s", e.msg);
 	close(local_connect(port));
@@ -931,9 +971,10 @@ END_TEST
 START_TEST(test_options_again)
 {
 	uint16_t one = free_port(SOCK_STREAM), two = free_port(SOCK_STREAM);
-	const char *formats[] = {"user,id=u0,hostfwd=tcp:127.0.0.1:%u-:22,hostfwd=tcp:127.0.0.1:%u-:23,restrict=on",
-				 "{\"type\": \"user\", \"id\": \"u0\", \"hostfwd\": [{\"str\": \"tcp:127.0.0.1:%u-:22\"}, "
-				 "{\"str\": \"tcp:127.0.0.1:%u-:23\"}], \"restrict\": true}"};
+	const char *formats[] = {
+		"user,id=u0,hostfwd=tcp:127.0.0.1:%u-:22,hostfwd=tcp:127.0.0.1:%u-:23,restrict=on",
+		"{\"type\": \"user\", \"id\": \"u0\", \"hostfwd\": [{\"str\": \"tcp:127.0.0.1:%u-:22\"}, "
+		"{\"str\": \"tcp:127.0.0.1:%u-:23\"}], \"restrict\": true}"};
 	struct err e = ERR_INIT;
 	char text[300], *kept;
 	struct netdev *d;
@@ -983,6 +1024,7 @@ int main(void)
 	tcase_add_test(c, test_dns);
 	tcase_add_test(c, test_confined);
 	tcase_add_test(c, test_comes_and_goes);
+	tcase_add_test(c, test_begins_anew);
 	tcase_add_loop_test(c, test_options, 0, (int)ARRAY_SIZE(cases));
 	tcase_add_test(c, test_json);
 	tcase_add_loop_test(c, test_options_again, 0, 2);
