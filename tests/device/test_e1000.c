@@ -559,6 +559,18 @@ START_TEST(tags_vlans)
 	kick();
 	ck_assert_uint_eq(receive(), 64);
 	ck_assert(!memcmp(got, frame, 12) && get_be32(got + 12) == 0x81002345 && got[16] == 0x88);
+	/* All segments of a large packet, though only its first descriptor says so. */
+	bench_write(b, TX_BUF, frame, make_ip(frame, PEER, 6, 2000, 1));
+	context(TSE, 2000, TCP_HEADERS, 1000, false);
+	put_desc(TX_BUF, 100 | 1u << 20 | (TSE | DEXT | VLE) << 24, 3u << 8 | 0x2345u << 16);
+	data(100, TCP_HEADERS + 1900 - 46, TSE, 0);
+	data(TCP_HEADERS + 1954, 46, TSE | EOP | IFCS, 0);
+	kick();
+	for (unsigned i = 0; i < 2; i++) {
+		ck_assert_uint_eq(receive(), TCP_HEADERS + 1004);
+		ck_assert_uint_eq(get_be32(got + 12), 0x81002345);
+	}
+	ck_assert_uint_eq(receive(), 0);
 	bench_free(b);
 }
 END_TEST

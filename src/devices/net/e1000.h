@@ -105,8 +105,9 @@ struct e1000_tx {
 	bool fetched;
 	uint32_t done; /* bytes of it that were taken */
 	/* The packet its data belong to. */
-	bool in_packet, too_long, segmented;
+	bool in_packet, too_long, segmented, tagged;
 	uint8_t popts;
+	uint16_t tag;
 	uint8_t header[256]; /* of a large packet */
 	uint32_t header_len;
 	uint32_t segment, payload; /* sent segments, payload bytes taken */

@@ -157,8 +157,8 @@ static void finish_frame(struct e1000 *s, bool last)
 		memset(t->frame + t->len, 0, ETH_MIN - t->len);
 		t->len = ETH_MIN;
 	}
-	if (t->len >= ETH_HEADER && s->ctrl & CTRL_VME && command(t) & TXD_VLE)
-		t->len = (uint32_t)net_insert_vlan(t->frame, t->len, (uint16_t)s->vet, get_le16(t->desc + 14));
+	if (t->len >= ETH_HEADER && s->ctrl & CTRL_VME && t->tagged)
+		t->len = (uint32_t)net_insert_vlan(t->frame, t->len, (uint16_t)s->vet, t->tag);
 	t->ready = true;
 }
 
@@ -193,7 +193,14 @@ static bool fetch(struct e1000 *s)
 	}
 	t->fetched = true;
 	t->done = 0;
-	if (is_context(t) || t->in_packet)
+	if (is_context(t))
+		return true;
+	/* The last descriptor says it; of a large packet segments leave before that one is seen, and drivers set it in
+	 * the first or in all. */
+	t->tagged = command(t) & TXD_VLE || (t->in_packet && t->segmented && t->tagged);
+	if (command(t) & TXD_VLE)
+		t->tag = get_le16(t->desc + 14);
+	if (t->in_packet)
 		return true;
 	/* The first of a packet says what is done with all of it (SDM 3.3.7.3). */
 	t->in_packet = true;
@@ -439,6 +446,8 @@ static const struct state_field fields[] = {
 	STATE_B(struct e1000_tx, in_packet),
 	STATE_B(struct e1000_tx, too_long),
 	STATE_B(struct e1000_tx, segmented),
+	STATE_B(struct e1000_tx, tagged),
+	STATE_U(struct e1000_tx, tag),
 	STATE_U(struct e1000_tx, popts),
 	STATE_VBUF(struct e1000_tx, header, header_len),
 	STATE_U(struct e1000_tx, segment),
