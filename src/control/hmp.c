@@ -157,6 +157,66 @@ static void run_hostfwd_remove(struct hmp *h, const char *spec, const char *rest
 	run_hostfwd(h, rest, false);
 }
 
+static void tell_error(void *opaque, json_t *result, const struct err *e)
+{
+	if (!result)
+		fprintf(((struct hmp *)opaque)->out, "Error: %s\r\n", e->msg);
+}
+
+/* Two words; false, and says so: there are not two. */
+static bool two_words(struct hmp *h, const char *rest, char **one, char **two)
+{
+	size_t n = strcspn(rest, " \t"), gap = strspn(rest + n, " \t");
+
+	if (!n || !rest[n + gap]) {
+		fprintf(h->out, "a name and a value expected\r\n");
+		return false;
+	}
+	*one = xstrndup(rest, n);
+	*two = xstrdup(rest + n + gap);
+	return true;
+}
+
+static void run_set_capability(struct hmp *h, const char *spec, const char *rest)
+{
+	char *name, *state;
+	json_t *args;
+
+	if (!two_words(h, rest, &name, &state))
+		return;
+	if (strcmp(state, "on") && strcmp(state, "off")) {
+		fprintf(h->out, "'%.100s': on or off expected\r\n", state);
+	} else {
+		args = json_pack("{s:[{s:o, s:b}]}", "capabilities", "capability", qmp_text(name), "state",
+				 !strcmp(state, "on"));
+		qmp_run(h->board, "migrate-set-capabilities", args, tell_error, h);
+		json_decref(args);
+	}
+	free(name);
+	free(state);
+}
+
+/* Numbers, on and off as such; everything else is text. */
+static void run_set_parameter(struct hmp *h, const char *spec, const char *rest)
+{
+	char *name, *text, *end;
+	json_t *args;
+	long long number;
+
+	if (!two_words(h, rest, &name, &text))
+		return;
+	number = strtoll(text, &end, 0);
+	args = json_object();
+	json_object_set_new(args, name,
+			    *text && !*end ? json_integer(number)
+			    : !strcmp(text, "on") || !strcmp(text, "off") ? json_boolean(!strcmp(text, "on"))
+									  : qmp_text(text));
+	qmp_run(h->board, "migrate-set-parameters", args, tell_error, h);
+	json_decref(args);
+	free(name);
+	free(text);
+}
+
 static const struct verb verbs[] = {
 	{"help", "?", NULL, "this list, or one command's line", NULL, run_help},
 	{"info", NULL, NULL, "what the machine is and does; \"info\" alone lists the subjects", NULL, run_info_command},
@@ -168,6 +228,9 @@ static const struct verb verbs[] = {
 	 "limit a drive; 0: no limit", "block_set_io_throttle", NULL, HMP_DRIVES},
 	{"change", NULL, "-f=force device filename format? read-only-mode?", "put another image into a drive",
 	 "blockdev-change-medium", NULL, HMP_DRIVES},
+	{"chardev-add", NULL, NULL, "add a character device, in the words of -chardev", NULL, hmp_chardev_add},
+	{"chardev-change", NULL, NULL, "another back end for a character device: its id, then the words of -chardev", NULL,
+	 hmp_chardev_change, HMP_CHARDEVS},
 	{"chardev-remove", NULL, "id", "remove a character device", "chardev-remove", NULL, HMP_CHARDEVS},
 	{"chardev-send-break", NULL, "id", "send a break to the guest's port", "chardev-send-break", NULL, HMP_CHARDEVS},
 	{"closefd", NULL, "fdname", "close a named file descriptor", "closefd"},
@@ -179,12 +242,15 @@ static const struct verb verbs[] = {
 	 "-p=paging -d=detach -z=kdump-zlib -l=kdump-lzo -s=kdump-snappy protocol:f begin?:i length?:i",
 	 "write guest memory to a file: an ELF core, or kdump's format with zlib, LZO or snappy",
 	 "dump-guest-memory"},
+	{"dumpdtb", NULL, "filename", "write the machine description to a file", "dumpdtb"},
 	{"eject", NULL, "-f=force device", "take the medium out", "eject", NULL, HMP_DRIVES},
 	{"expire_password", NULL, "protocol time", "when the VNC password stops to be valid", "expire_password"},
 	{"gdbserver", NULL, NULL, "wait for gdb on tcp::1234 or another device; none: no more", NULL, run_gdbserver},
+	{"gva2gpa", NULL, NULL, "the physical address of a linear one", NULL, hmp_print_physical},
 	{"hostfwd_add", NULL, NULL, "forward a port of the host to a guest behind -netdev user: [ID] [tcp|udp]:[HOSTADDR]:PORT-[GUESTADDR]:PORT",
 	 NULL, run_hostfwd_add},
 	{"hostfwd_remove", NULL, NULL, "forward it no more: [ID] [tcp|udp]:[HOSTADDR]:PORT", NULL, run_hostfwd_remove},
+	{"i", NULL, NULL, "read a port: i /b 0x60 (b, h, w)", NULL, hmp_port_in},
 	{"job_cancel", NULL, "id", "cancel a job", "job-cancel"},
 	{"job_dismiss", NULL, "id", "forget a job that is over", "job-dismiss"},
 	{"job_pause", NULL, "id", "pause a job", "job-pause"},
@@ -194,9 +260,17 @@ static const struct verb verbs[] = {
 	{"migrate_cancel", NULL, "", "stop the migration", "migrate_cancel"},
 	{"migrate_continue", NULL, "state", "go on after pre-switchover", "migrate-continue"},
 	{"migrate_incoming", NULL, "uri", "where to receive from, after -incoming defer", "migrate-incoming"},
+	{"migrate_pause", NULL, "", "interrupt a post-copy", "migrate-pause"},
+	{"migrate_recover", NULL, "uri", "wait there for the rest of an interrupted post-copy", "migrate-recover"},
+	{"migrate_set_capability", NULL, NULL, "switch a capability of migrations: NAME on|off", NULL, run_set_capability},
+	{"migrate_set_parameter", NULL, NULL, "set a parameter of migrations: NAME VALUE", NULL, run_set_parameter},
+	{"migrate_start_postcopy", NULL, "", "let the guest run at the destination now", "migrate-start-postcopy"},
+	{"mouse_button", NULL, NULL, "hold mouse buttons: 1 left, 2 middle, 4 right; 0: none", NULL, hmp_mouse_button},
+	{"mouse_move", NULL, NULL, "move the mouse: dx dy [dz]", NULL, hmp_mouse_move},
 	{"netdev_add", NULL, ":o type", "add a network back end, as -netdev", "netdev_add"},
 	{"netdev_del", NULL, "id", "remove a network back end", "netdev_del"},
 	{"nmi", NULL, "", "send an NMI to the vCPUs", "inject-nmi"},
+	{"o", NULL, NULL, "write a port: o /b 0x80 1 (b, h, w)", NULL, hmp_port_out},
 	{"object_add", NULL, ":o qom-type", "add an object, as -object", "object-add"},
 	{"object_del", NULL, "id", "remove an object", "object-del"},
 	{"pmemsave", NULL, "val:i size:i filename", "write physical memory to a file", "pmemsave"},

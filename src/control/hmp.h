@@ -33,6 +33,15 @@ void hmp_examine(struct hmp *h, const char *spec, const char *address, bool phys
 void hmp_print_value(struct hmp *h, const char *spec, const char *expression);
 void hmp_print_registers(struct hmp *h, bool all);
 void hmp_print_mappings(struct hmp *h);
+void hmp_print_physical(struct hmp *h, const char *spec, const char *address); /* where linear memory is */
+
+/* hmp_devices.c */
+void hmp_port_in(struct hmp *h, const char *spec, const char *rest);
+void hmp_port_out(struct hmp *h, const char *spec, const char *rest);
+void hmp_mouse_move(struct hmp *h, const char *spec, const char *rest);
+void hmp_mouse_button(struct hmp *h, const char *spec, const char *rest);
+void hmp_chardev_add(struct hmp *h, const char *spec, const char *rest);
+void hmp_chardev_change(struct hmp *h, const char *spec, const char *rest);
 
 /* Names that start with `word`, for completion: commands, "info" subjects, ids. i counts; NULL past the end. */
 const char *hmp_command_at(size_t i);

@@ -152,6 +152,36 @@ static void info_jobs(struct hmp *h)
 	json_decref(list);
 }
 
+static void info_block_jobs(struct hmp *h)
+{
+	fprintf(h->out, "No active jobs\r\n"); /* those there are, are of the newer kind: info jobs */
+}
+
+static void info_dump(struct hmp *h)
+{
+	json_t *o = hmp_query(h->board, "query-dump", NULL, NULL);
+	long long total = HMP_INT(o, "total");
+
+	fprintf(h->out, "Status: %s\r\n", HMP_STR(o, "status"));
+	if (!strcmp(HMP_STR(o, "status"), "active"))
+		fprintf(h->out, "Finished: %.2f %%\r\n", total ? 100.0 * (double)HMP_INT(o, "completed") / (double)total : 0.0);
+	json_decref(o);
+}
+
+static void info_nothing(struct hmp *h)
+{
+}
+
+static void info_tpm(struct hmp *h)
+{
+	fprintf(h->out, "TPM device not supported\r\n");
+}
+
+static void info_usb(struct hmp *h)
+{
+	fprintf(h->out, "USB support not enabled\r\n");
+}
+
 static void info_mtree(struct hmp *h)
 {
 	map_print(h->board, h->out);
@@ -414,9 +444,11 @@ static const struct subject {
 } subjects[] = {
 	{"balloon", "memory the balloon leaves to the guest", info_balloon},
 	{"block", "drives and what is in them", info_block},
+	{"block-jobs", "jobs of QEMU's older kind; there are none", info_block_jobs},
 	{"blockstats", "drives' operations and bytes", info_blockstats},
 	{"chardev", "character devices", info_chardev},
 	{"cpus", "vCPUs and their host threads", info_cpus},
+	{"dump", "how far a dump is", info_dump},
 	{"hotpluggable-cpus", "CPUs this machine can have", info_hotpluggable_cpus},
 	{"iothreads", "I/O threads; there are none", info_iothreads},
 	{"irq", "interrupt inputs that are high", info_irq},
@@ -424,6 +456,7 @@ static const struct subject {
 	{"kvm", "whether KVM is in use", info_kvm},
 	{"mem", "the memory a vCPU's page tables map", info_mem},
 	{"memdev", "memory back ends", info_memdev},
+	{"memory-devices", "memory that was plugged in; there is none", info_nothing},
 	{"memory_size_summary", "guest RAM", info_memory_size},
 	{"mice", "pointing devices", info_mice},
 	{"migrate", "the migration", info_migrate},
@@ -440,6 +473,8 @@ static const struct subject {
 	{"registers -a", NULL, info_registers_all},
 	{"snapshots", "snapshots in images; raw images have none", info_snapshots},
 	{"status", "is the guest running", info_status},
+	{"tpm", "trusted platform modules; there are none", info_tpm},
+	{"usb", "USB devices; there is no controller", info_usb},
 	{"usernet", "connections of guests behind -netdev user", info_usernet},
 	{"uuid", "the guest's UUID", info_uuid},
 	{"version", "version", info_version},

@@ -382,6 +382,21 @@ void hmp_print_value(struct hmp *h, const char *spec, const char *expression)
 	}
 }
 
+void hmp_print_physical(struct hmp *h, const char *spec, const char *address)
+{
+	struct cpu_regs regs;
+	uint64_t linear, physical;
+
+	if (!evaluate(h, address, &linear))
+		return;
+	if (!read_regs(h, h->cpu, &regs))
+		fprintf(h->out, "this machine has no page tables to look through\r\n");
+	else if (!cpu_translate(&regs, linear, &physical, read_physical, h->board))
+		fprintf(h->out, "Unmapped\r\n");
+	else
+		fprintf(h->out, "gpa: %#" PRIx64 "\r\n", physical);
+}
+
 /* ---- info mem ---- */
 
 #define MAX_LINES 4096

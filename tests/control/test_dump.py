@@ -322,6 +322,9 @@ class Running(unittest.TestCase):
         self.qmp.command("pmemsave", val=0x100000, size=0x3000, filename=physical)
         with open(path, "rb") as one, open(physical, "rb") as two:
             self.assertEqual(one.read(0x1000), two.read(0x1000), "identity mapped code")
+        ask = lambda line: self.qmp.command("human-monitor-command", command_line=line)
+        self.assertEqual(ask("gva2gpa 0x100123"), "gpa: 0x100123\r\n")
+        self.assertEqual(ask("gva2gpa 0xffff800000000000"), "Unmapped\r\n")
         with self.assertRaisesRegex(vmmtest.QMPError, "Invalid addr 0xffff800000000000/size 16"):
             self.qmp.command("memsave", val=-(1 << 47), size=16, filename=path)
         with self.assertRaisesRegex(vmmtest.QMPError, "no CPU 7"):

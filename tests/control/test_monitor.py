@@ -138,6 +138,27 @@ class Readline(unittest.TestCase):
         self.assertEqual(run("p /d -5"), "-5\n")
         for wrong in ("p 1/0", "p (1", "p 1 2", "p $rip", "p " + "(" * 300, "p", "x /4zz 0"):
             self.assertEqual(run(wrong).count("\n"), 1, wrong)
+        self.assertEqual(run("o /b 0x71 0x55"), "")
+        self.assertEqual(run("o /b 0x70 0x40"), "")
+        self.assertEqual(run("o /b 0x71 0x5a"), "")
+        self.assertEqual(run("i /b 0x71"), "portb[0x0071] = 0x5a\n")
+        self.assertRegex(run("i /w 0xcf8"), r"^portl\[0x0cf8\] = 0x[0-9a-f]{8}\n$")
+        for wrong in ("i", "i 0x10000", "i /w 0xfffe", "i /q 0", "o 0x80", "o 0x80 x", "mouse_move 1", "mouse_move 1 x",
+                      "mouse_button 8", "migrate_set_capability xbzrle", "migrate_set_capability events maybe",
+                      "migrate_set_parameter nosuch 1", "chardev-change nosuch null", "chardev-add socket,id=s,path=/x,server=on"):
+            self.assertEqual(run(wrong).count("\n"), 1, wrong)
+        self.assertEqual(run("mouse_move 10 -5"), "")
+        self.assertEqual(run("mouse_button 5"), "")
+        self.assertEqual(run("mouse_button 0"), "")
+        self.assertEqual(run("migrate_set_capability events on"), "")
+        self.assertEqual(run("migrate_set_parameter downtime-limit 77"), "")
+        self.assertEqual(self.vmm.qmp.command("query-migrate-parameters")["downtime-limit"], 77)
+        self.assertEqual(run("chardev-add ringbuf,id=ring,size=64"), "")
+        self.assertEqual(run(f"chardev-change ring file,path={self.vmm.path('ring')}"), "")
+        self.assertIn("ring: filename=file", run("info chardev"))
+        self.assertEqual(run(f"dumpdtb {self.vmm.path('dtb')}"), "")
+        self.assertEqual(run("info dump"), "Status: none\n")
+        self.assertIn("no page tables", run("gva2gpa 0x1000"))
         self.assertEqual(run(f"pmemsave 0 16 {self.vmm.path('ram')}"), "")
         self.assertEqual(os.stat(self.vmm.path("ram")).st_size, 16)
         self.assertIn("0000000000100000: 0x00000000 0x00000000", run("xp /2xw 0x100000"))
