@@ -94,8 +94,9 @@ class Net(unittest.TestCase):
         self.refused(vmm, "Device 'x' not found", "set_link", name="x", up=True)
         self.refused(vmm, "invalid net client name: x", "query-rx-filter", name="x")
         self.refused(vmm, "'rounds' expects", "announce-self", initial=1, max=1, rounds=5000, step=1)
-        self.refused(vmm, "sandbox is closed|could not open /dev/net/tun|Operation not permitted|script=", "netdev_add", type="tap",
-                     id="t", script="/bin/true")
+        if not os.environ.get("VMM_TEST_SANITIZED"):  # then the sandbox is off
+            self.refused(vmm, "sandbox is closed|could not open /dev/net/tun|Operation not permitted|script=", "netdev_add",
+                         type="tap", id="t", script="/bin/true")
         vmm.qmp.execute("netdev_add", {"type": "stream", "id": "n", "server": True,
                                        "addr": {"type": "inet", "host": "127.0.0.1", "port": "0"}})
         self.refused(vmm, "Duplicate ID 'n' for netdev", "netdev_add", type="socket", id="n", listen="127.0.0.1:0")
