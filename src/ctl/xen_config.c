@@ -391,7 +391,7 @@ static void finish_screen(struct xen *x)
 	bool brackets = strchr(listen, ':') != NULL;
 
 	free(x->c->vnc);
-	if (x->vnc_seen ? !x->vnc : !HAVE_VNC) {
+	if (x->vnc_seen ? !x->vnc : !HAVE_VNC && !x->vnc_listen && !x->vnc_display) {
 		x->c->vnc = xstrdup("none");
 		return;
 	}

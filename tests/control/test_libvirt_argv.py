@@ -69,7 +69,7 @@ class CommandLines(unittest.TestCase):
             self.taps.append(fd)
             fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", b"", IFF_TAP | IFF_NO_PI | IFF_VNET_HDR))
         except OSError as error:
-            self.no_taps = f"taps: {error}"
+            self.not_here = f"taps: {error}"
             return match.group()
         return f'"fd":"{fd}"'
 
@@ -101,7 +101,7 @@ class CommandLines(unittest.TestCase):
 
     def start(self, options):
         """None, or why it does not start."""
-        words, self.taps, self.no_taps = [], [], None
+        words, self.taps, self.not_here = [], [], None
         for option in options:
             words += self.local(option).split(" ", 1)
         try:
@@ -109,7 +109,9 @@ class CommandLines(unittest.TestCase):
                 status = vmm.qmp.command("query-status")["status"]
                 return None if status == "prelaunch" else f"it is {status}"
         except ConnectionError as error:
-            return None if vmmtest.lacks_module(str(error)) else str(error).rsplit("exited with ", 1)[-1].strip()
+            if vmmtest.lacks_module(str(error)):
+                self.not_here = "built without that part"
+            return str(error).rsplit("exited with ", 1)[-1].strip()
         finally:
             for fd in self.taps:
                 os.close(fd)
@@ -125,8 +127,8 @@ class CommandLines(unittest.TestCase):
             missing = [r for r in replaced if r not in base[1]]
             self.assertEqual(missing, [], f"{name}: BASE has no such option")
             why = self.start([o for o in base[1] if o not in replaced] + added)
-            if self.no_taps:
-                refused.append(f"  {name}: not tried here: {self.no_taps}")
+            if self.not_here:
+                refused.append(f"  {name}: not tried here: {self.not_here}")
             elif why and pattern and re.search(pattern, why):
                 refused.append(f"  {name}: {why}")
             elif why or not may_start:
