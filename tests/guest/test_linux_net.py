@@ -22,7 +22,6 @@ import vmmtest      # noqa: E402
 KIB = 1 << 10
 MAC = "52:54:00:ab:cd:ef"
 WAIT = 60           # seconds for what takes one on an idle host
-BOOT = 300          # seconds to a shell on the slowest host
 TRANSFER = 300 * KIB
 CLONE_NEWNET = 0x40000000
 

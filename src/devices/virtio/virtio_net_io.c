@@ -204,6 +204,50 @@ static size_t peek(const struct landing *l, uint8_t *buf, size_t len)
 	return done;
 }
 
+static void poke(const struct landing *l, size_t offset, const uint8_t *buf, size_t len)
+{
+	for (int i = 0; i <= l->n && len; i++) {
+		size_t part;
+
+		if (offset >= l->iov[i].iov_len) {
+			offset -= l->iov[i].iov_len;
+			continue;
+		}
+		part = MIN(len, l->iov[i].iov_len - offset);
+		memcpy((uint8_t *)l->iov[i].iov_base + offset, buf, part);
+		buf += part;
+		len -= part;
+		offset = 0;
+	}
+}
+
+/* Frames from a DHCP server on this host have no checksum yet, and DHCP clients of old look at it themselves: sum them
+ * up. */
+static void sum_dhcp(const struct landing *l, size_t header, size_t len)
+{
+	uint8_t p[1600], *f = p + header;
+	size_t start, at;
+	uint32_t sum = 0;
+
+	if (len > sizeof(p) || peek(l, p, len) < header + 42 || !(p[VNET_HDR_FLAGS] & VNET_HDR_NEEDS_CSUM))
+		return;
+	/* IPv4 without options, UDP, from the server's port */
+	if (get_be16(f + 12) != 0x0800 || f[14] != 0x45 || f[23] != 17 || get_be16(f + 34) != 67)
+		return;
+	start = get_le16(p + VNET_HDR_CSUM_START);
+	at = start + get_le16(p + VNET_HDR_CSUM_OFFSET);
+	if (header + at + 2 > len)
+		return;
+	for (size_t i = start; header + i < len; i += 2)
+		sum += header + i + 1 < len ? get_be16(f + i) : (uint32_t)f[i] << 8;
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = ~(sum + (sum >> 16)) & 0xffff;
+	put_be16(f + at, (uint16_t)(sum ? sum : 0xffff)); /* 0 says: none */
+	p[VNET_HDR_FLAGS] &= (uint8_t)~VNET_HDR_NEEDS_CSUM;
+	poke(l, VNET_HDR_FLAGS, p, 1);
+	poke(l, header + at, f + at, 2);
+}
+
 /* The driver has too few chains for what has landed (len bytes): keep all of it in one piece. */
 static void keep(struct vnet *s, struct vnet_pair *p, const struct landing *l, size_t len)
 {
@@ -223,6 +267,8 @@ static bool land(struct vnet *s, unsigned i, const struct landing *l, size_t len
 	known = peek(l, head, MIN(len, sizeof(head)));
 	if (known < header + 14 || !vnet_passes(s, head + header, known - header))
 		return true; /* the next one comes to the same place */
+	if (header)
+		sum_dhcp(l, header, len);
 	if (!take_chains(s, i, total)) {
 		if (s->v.broken || !virtio_has(&s->v, VNET_MRG_RXBUF))
 			return true;
