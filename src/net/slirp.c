@@ -3,11 +3,10 @@
  * TFTP at 10.0.2.2 and .3, TCP and UDP by sockets of this process, echo requests where the host lets ordinary users
  * send them (net.ipv4.ping_group_range).
  *
- * Cost of a hostile guest. libslirp opens a socket for each connection, flow and echo, and keeps fragments of datagrams
- * for half a minute; both without a bound. So once the process's descriptors run low (slirp_thread.c) only ARP and
- * segments of TCP connections that exist pass, and fragments pass at FRAGMENT_RATE beyond FRAGMENT_BURST. Towards the
- * guest, sockets are read while the ring has room: a guest that does not read stops its peers by TCP's own flow
- * control.
+ * Cost of a hostile guest. libslirp opens a socket for each connection, flow and echo, without a bound: so once the
+ * process's descriptors run low (slirp_thread.c) only ARP and segments of TCP connections that exist pass. It never
+ * sees fragments (slirp_fragments.c). Towards the guest, sockets are read while the ring has room: a guest that does
+ * not read stops its peers by TCP's own flow control.
  *
  * Left out: smb= and guestfwd=..-cmd: (both start programs, which the sandbox forbids), and libslirp's state in
  * migrations: it holds no sockets anyway, so after one, connections begin anew (segments of old ones are answered with
@@ -30,8 +29,6 @@
 #define RING_SIZE       (256 * 1024)
 #define RING_LOW        (RING_SIZE / 2) /* more waiting for the guest than this: sockets are not read */
 #define FRAMES_PER_TURN 64
-#define FRAGMENT_BURST  (64 * MIB)
-#define FRAGMENT_RATE   (2 * MIB) /* per second: what half a minute can hold is the burst */
 
 struct user_stack *slirp_stacks;
 
@@ -112,14 +109,6 @@ static const SlirpCb callbacks = {
 
 /* ---- slirp thread: what the guest sends ---- */
 
-/* Fragments of IPv4 and IPv6; in IPv6 only such as follow the header at once, the only ones libslirp knows. */
-static bool is_fragment(const uint8_t *f, size_t len)
-{
-	if (len >= 34 && get_be16(f + 12) == ETHERTYPE_IP)
-		return get_be16(f + 20) & 0x3fff;
-	return len >= 54 && get_be16(f + 12) == ETHERTYPE_IPV6 && f[20] == IPPROTO_FRAGMENT;
-}
-
 static bool is_arp_or_old_tcp(const uint8_t *f, size_t len)
 {
 	size_t tcp = 0;
@@ -129,25 +118,13 @@ static bool is_arp_or_old_tcp(const uint8_t *f, size_t len)
 	else if (len >= 54 && get_be16(f + 12) == ETHERTYPE_IPV6 && f[20] == IPPROTO_TCP)
 		tcp = 54;
 	if (tcp)
-		return !is_fragment(f, len) && tcp + 14 <= len && !(f[tcp + 13] & 0x02 /* SYN */);
+		return tcp + 14 <= len && !(f[tcp + 13] & 0x02 /* SYN */);
 	return get_be16(f + 12) == ETHERTYPE_ARP;
 }
 
-static bool may_pass(struct user_stack *s, const uint8_t *frame, size_t len)
+static bool may_pass(const uint8_t *frame, size_t len)
 {
-	if (!is_arp_or_old_tcp(frame, len) && !slirp_thread_may_open())
-		return false;
-	if (is_fragment(frame, len)) {
-		uint64_t now = clock_ns(VCLOCK_REAL) / NS_PER_MS,
-			 drained = (now - s->fragments_at_ms) * FRAGMENT_RATE / 1000;
-
-		s->fragments -= MIN(drained, s->fragments);
-		s->fragments_at_ms = now;
-		if (s->fragments + len > FRAGMENT_BURST)
-			return false;
-		s->fragments += len;
-	}
-	return true;
+	return is_arp_or_old_tcp(frame, len) || slirp_thread_may_open();
 }
 
 /* A guestfwd's device is slow: the guest waits, for libslirp would lose what it takes. */
@@ -161,10 +138,11 @@ static bool forwards_have_room(struct user_stack *s)
 
 bool stack_input(struct user_stack *s)
 {
-	static uint8_t frame[NET_PACKET_MAX]; /* slirp thread */
-	struct iovec iov = {frame, sizeof(frame)};
+	static uint8_t piece[NET_PACKET_MAX], whole[NET_PACKET_MAX]; /* slirp thread */
+	struct iovec iov = {piece, sizeof(piece)};
 
 	for (unsigned i = 0; i < FRAMES_PER_TURN; i++) {
+		const uint8_t *frame = piece;
 		bool was_full;
 		ssize_t len = forwards_have_room(s) ? ring_get_frame(&s->from_guest, &iov, 1, &was_full) : 0;
 
@@ -172,7 +150,13 @@ bool stack_input(struct user_stack *s)
 			return false;
 		if (was_full)
 			s->events->writable(s->opaque);
-		if (may_pass(s, frame, (size_t)len))
+		if (fragments_is_one(piece, (size_t)len)) {
+			len = (ssize_t)fragments_add(&s->fragments, piece, (size_t)len, whole);
+			frame = whole;
+			if (!len)
+				continue;
+		}
+		if (may_pass(frame, (size_t)len))
 			slirp_input(s->slirp, frame, (int)len);
 		else
 			s->lost_from_guest++;
@@ -317,6 +301,7 @@ static void end_stack(void *opaque)
 		}
 	if (s->slirp)
 		slirp_cleanup(s->slirp);
+	fragments_free(s->fragments);
 	while (s->timers)
 		timer_free(s->timers, s);
 }
@@ -325,6 +310,9 @@ static void slirp_module_close(struct user_stack *s)
 {
 	slirp_thread_call(end_stack, s);
 	slirp_thread_release();
+	if (s->lost_to_guest || s->lost_from_guest)
+		log_debug("net", "slirp: frames lost: %llu to the guest, %llu from it", (unsigned long long)s->lost_to_guest,
+			  (unsigned long long)s->lost_from_guest);
 	while (s->n_guestfwd)
 		guestfwd_close(s->guestfwd[--s->n_guestfwd]);
 	ring_destroy(&s->to_guest);

@@ -53,6 +53,15 @@ bool guestfwd_add(struct guestfwd *f, Slirp *slirp);
 bool guestfwd_has_room(struct guestfwd *f); /* for what one frame of the guest can bring */
 void guestfwd_pump(struct guestfwd *f, Slirp *slirp);
 
+/* ---- slirp_fragments.c; slirp thread ---- */
+
+struct fragments; /* NULL: none yet */
+void fragments_free(struct fragments *t);
+bool fragments_is_one(const uint8_t *frame, size_t len);
+/* Takes the fragment; the frame it completes goes to `whole` (NET_PACKET_MAX bytes). Its length; 0: none, the fragment
+ * waits or is lost. */
+size_t fragments_add(struct fragments **table, const uint8_t *frame, size_t len, uint8_t *whole);
+
 /* ---- slirp.c ---- */
 
 struct slirp_timer {
@@ -75,8 +84,8 @@ struct user_stack {
 	unsigned n_guestfwd;
 	/* slirp thread */
 	struct slirp_timer *timers;
-	bool polled;                         /* its descriptors are in this turn's list */
-	uint64_t fragments, fragments_at_ms; /* see slirp.c */
+	bool polled; /* its descriptors are in this turn's list */
+	struct fragments *fragments;
 	_Atomic uint64_t lost_to_guest, lost_from_guest;
 	struct user_stack *next; /* the thread's list */
 };

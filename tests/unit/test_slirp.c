@@ -373,6 +373,53 @@ START_TEST(test_udp)
 }
 END_TEST
 
+/* A piece of a UDP datagram, `at` bytes from its beginning. */
+static void send_fragment(const uint8_t *piece, size_t at, size_t len, bool more)
+{
+	struct frame f;
+
+	put_ether(&f, (const uint8_t[]){0x52, 0x55, 10, 0, 2, 2}, 0x0800);
+	put_ip(&f, GUEST_IP, ROUTER, 17, len); /* its checksum of UDP is overwritten */
+	memcpy(f.b + 34, piece, len);
+	put_be16(f.b + 18, 77);
+	put_be16(f.b + 20, (uint16_t)((more ? 0x2000 : 0) | at / 8));
+	put_be16(f.b + 24, 0);
+	put_be16(f.b + 24, fold(sum16(f.b + 14, 20, 0)));
+	wire_send(f.b, f.len);
+}
+
+/* In any order, also the last first, which libslirp itself does not survive; overlaps are thrown away. */
+START_TEST(test_fragments)
+{
+	static const size_t order[][3] = {{0, 1, 2}, {2, 1, 0}, {2, 0, 1}};
+	static const size_t at[] = {0, 1480, 2960}, len[] = {1480, 1480, 48};
+	uint8_t whole[3008], got[4000];
+	uint16_t port;
+	int server = local_server(SOCK_DGRAM, &port);
+
+	open_user("");
+	introduce();
+	for (size_t i = 0; i < sizeof(whole); i++)
+		whole[i] = pattern(i);
+	put_be16(whole, 555);
+	put_be16(whole + 2, port);
+	put_be16(whole + 4, sizeof(whole));
+	put_be16(whole + 6, 0); /* no checksum */
+	for (unsigned i = 0; i < ARRAY_SIZE(order); i++) {
+		for (unsigned k = 0; k < 3; k++)
+			send_fragment(whole + at[order[i][k]], at[order[i][k]], len[order[i][k]], order[i][k] < 2);
+		ck_assert_msg(wait_fd(server, POLLIN), "order %u", i);
+		ck_assert_int_eq(recv(server, got, sizeof(got), 0), sizeof(whole) - 8);
+		ck_assert_mem_eq(got, whole + 8, sizeof(whole) - 8);
+	}
+	for (unsigned i = 0; i < 100; i++) /* never finished, or not in one way */
+		send_fragment(whole, (i * 1448) % 65536 & ~7u, 8 + i % 3 * 8, i & 1);
+	assert_answers();
+	ck_assert_int_eq(poll(&(struct pollfd){server, POLLIN, 0}, 1, 0), 0);
+	close(server);
+}
+END_TEST
+
 START_TEST(test_restrict)
 {
 	uint16_t port, forwarded = free_port(SOCK_STREAM);
@@ -863,6 +910,7 @@ int main(void)
 	tcase_add_test(c, test_refused);
 	tcase_add_test(c, test_hostfwd);
 	tcase_add_test(c, test_udp);
+	tcase_add_test(c, test_fragments);
 	tcase_add_test(c, test_restrict);
 	tcase_add_test(c, test_rules);
 	tcase_add_test(c, test_guestfwd);
