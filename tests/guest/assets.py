@@ -105,7 +105,7 @@ def copy(path, directory, name=None):
 # -- Linux -----------------------------------------------------------------------------------
 
 def kernel():
-    """Directory with bzImage and vmlinux (PVH)."""
+    """Directory with bzImage, vmlinux (PVH) and vmlinux.debug."""
     need(LINUX_SOURCE, "linux-source-6.1")
     for tool, package in (("flex", "flex"), ("bison", "bison"), ("bc", "bc"), ("lz4", "lz4"), ("patch", "patch")):
         need(tool, package)
@@ -117,7 +117,7 @@ def kernel():
         options = [line for line in stream if line.startswith("CONFIG") or line.endswith(" is not set\n")]
 
     def build(out):
-        print("building Linux 6.1 for the guest tests: 3-10 minutes, once ...", file=sys.stderr, flush=True)
+        print("building Linux 6.1 for the guest tests: some minutes, once ...", file=sys.stderr, flush=True)
         run(script, LINUX_SOURCE, out, config)
 
     return cached("linux", digest("".join(options), script, patch, f"{version} {os.stat(LINUX_SOURCE).st_size}"), build)
@@ -133,19 +133,32 @@ def vmlinux():
     return os.path.join(kernel(), "vmlinux")
 
 
+def vmlinux_debug():
+    """The same kernel with its symbols and types, for gdb and crash."""
+    return os.path.join(kernel(), "vmlinux.debug")
+
+
 def _busybox_applets():
     need(BUSYBOX, "busybox-static")
     return run(BUSYBOX, "--list").decode().split()
 
 
+def work():
+    """The program that works and checks its work (linux/work.c), static."""
+    source = os.path.join(HERE, "linux", "work.c")
+    need("gcc", "gcc")
+    return cached("work", digest(source), lambda out: run("gcc", "-O2", "-s", "-static", "-o", out, source))
+
+
 def root_tree(root):
-    """The root file system as a directory: busybox, init, empty mount points."""
+    """The root file system as a directory: busybox, init, the program `work`, empty mount points."""
     for directory in ("bin", "sbin", "dev", "proc", "sys", "mnt", "tmp", "etc"):
         os.makedirs(os.path.join(root, directory))
     shutil.copy2(BUSYBOX, os.path.join(root, "bin", "busybox"))
     for applet in _busybox_applets():
         if applet != "busybox":
             os.symlink("busybox", os.path.join(root, "bin", applet))
+    shutil.copy2(work(), os.path.join(root, "bin", "work"))
     shutil.copy2(os.path.join(HERE, "linux", "init"), os.path.join(root, "sbin", "init"))
     os.chmod(os.path.join(root, "sbin", "init"), 0o755)
     with open(os.path.join(root, "etc", "issue-of-the-disk"), "w", encoding="ascii") as stream:
@@ -183,7 +196,7 @@ def initramfs():
 
     need(BUSYBOX, "busybox-static")
     return cached("initramfs.cpio",
-                  digest(BUSYBOX, os.path.join(HERE, "linux", "init"), __file__), build)
+                  digest(BUSYBOX, work(), os.path.join(HERE, "linux", "init"), __file__), build)
 
 
 def grub_config():
@@ -247,7 +260,7 @@ def linux_disk():
                 disk.write(filesystem)
 
     need("mke2fs", "e2fsprogs")
-    return cached("linux-disk.img", digest(image, BUSYBOX, config,
+    return cached("linux-disk.img", digest(image, BUSYBOX, work(), config,
                                            os.path.join(HERE, "linux", "init"), __file__), build)
 
 
@@ -445,7 +458,7 @@ def memtest_options():
 
 
 ALL = {
-    "linux": kernel, "linux-full": lambda: kernel("full"), "initramfs": initramfs, "linux-disk": linux_disk, "linux-iso": linux_iso,
+    "linux": kernel, "initramfs": initramfs, "linux-disk": linux_disk, "linux-iso": linux_iso,
     "int13-hd": int13_hd, "int13-cd": int13_cd, "int13-floppy": int13_floppy,
     "other-floppy": other_floppy, "reset-rom": reset_rom, "screen-hd": screen_hd,
     "hello": lambda: payload("hello"), "hello-multiboot": lambda: payload("hello", True),

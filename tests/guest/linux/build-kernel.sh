@@ -3,8 +3,8 @@
 #
 #   build-kernel.sh SOURCE.tar.xz OUTDIR CONFIG
 #
-# Leaves OUTDIR/bzImage (Linux boot protocol), OUTDIR/vmlinux (PVH ELF, stripped) and
-# OUTDIR/config.  The caller owns caching; see assets.py.  KEEP_SOURCE=DIR unpacks and builds
+# Leaves OUTDIR/bzImage (Linux boot protocol), OUTDIR/vmlinux (PVH ELF, stripped),
+# OUTDIR/vmlinux.debug (the same with symbols and types, for gdb and crash) and OUTDIR/config.  The caller owns caching; see assets.py.  KEEP_SOURCE=DIR unpacks and builds
 # there and leaves it for a faster next build.
 set -eu
 
@@ -40,8 +40,10 @@ if [ -n "$missing" ]; then
     exit 1
 fi
 
-$make CC="$cc" -j"$(nproc)" bzImage
+# Debug information by a compiler option: CONFIG_DEBUG_INFO needs CONFIG_DEBUG_KERNEL, which slows the guest down.
+$make CC="$cc" KCFLAGS=-gdwarf-4 -j"$(nproc)" bzImage
 cp "$work/arch/x86/boot/bzImage" "$out/bzImage"
 strip -s -o "$out/vmlinux" "$work/vmlinux"
+cp "$work/vmlinux" "$out/vmlinux.debug"
 cp "$work/.config" "$out/config"
 [ -n "${KEEP_SOURCE:-}" ] || rm -rf "$work"
