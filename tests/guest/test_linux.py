@@ -18,7 +18,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import assets   # noqa: E402
 import vmmtest  # noqa: E402
 
-BOOT = 150      # seconds to user space on the slowest host
+BOOT = 300      # seconds to user space on the slowest host
 COMMAND = 60    # for one shell command
 TROUBLE = r"Call Trace|BUG:|Oops|nobody cared|lost interrupt|ata\d.*(exception|timeout|failed)" \
           r"|soft lockup|rcu.*stall|ACPI (BIOS )?Error|Kernel panic"
