@@ -62,6 +62,16 @@ static void do_socket(void)
 {
 	socket(AF_INET, SOCK_STREAM, 0);
 }
+static int by_value(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+static void do_sort(void)
+{
+	static int many[4096];
+
+	qsort(many, ARRAY_SIZE(many), sizeof(many[0]), by_value);
+}
 static void do_exec_memory(void)
 {
 	mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -131,6 +141,7 @@ static const struct {
 	{SANDBOX_VCPU, do_make_exec, "vcpu: mprotect(PROT_EXEC)", true},
 	{SANDBOX_VCPU, do_tty_ioctl, "vcpu: an ioctl that is not KVM's", true},
 	{SANDBOX_VCPU, do_fork, "vcpu: fork", true},
+	{SANDBOX_VCPU, do_sort, "vcpu: sorting many", false},
 	{SANDBOX_IO, do_exec, "io: execve", true},
 	{SANDBOX_IO, do_open, "io: open", true},
 	{SANDBOX_IO, do_socket, "io: socket", true},
@@ -138,6 +149,7 @@ static const struct {
 	{SANDBOX_IO, do_tty_ioctl, "io: an ioctl that is not a block device's", true},
 	{SANDBOX_IO, do_fork, "io: fork", true},
 	{SANDBOX_IO, do_read, "io: read", false},
+	{SANDBOX_IO, do_sort, "io: sorting many", false},
 	{SANDBOX_MIGRATION, do_exec, "migration: execve", true},
 	{SANDBOX_MIGRATION, do_socket, "migration: a socket of its own", true},
 	{SANDBOX_MIGRATION, do_exec_memory, "migration: executable memory", true},
