@@ -3,7 +3,7 @@
  * between the device's file and the NIC's buffers, several queues for a NIC that has them, unfinished frames
  * (checksums, segmentation) behind a virtio_net_hdr where the NIC asks for them.
  *
- * The tap is ours (ifname=, script=), a helper's that adds it to a bridge (helper=, br=), or somebody's who passes it
+ * The tap is ours (ifname=, script=; bridge: br=), a helper's that adds it to a bridge (helper=, br=), or somebody's who passes it
  * (fd=, fds=).
  *
  * Left out: vhost. vhost=on is taken where the kernel has it, because libvirt asks for it by default, and has no
@@ -18,6 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <linux/sockios.h>
 #include <unistd.h>
 #include "vmm/fdset.h"
 #include "vmm/log.h"
@@ -87,7 +89,7 @@ static const struct prop bridge_props[] = {
 	NETDEV_COMMON_PROPS,
 	PROP(struct tap_netdev, br, PROP_STR, .help = "bridge (default br0)"),
 	PROP(struct tap_netdev, helper, PROP_STR,
-	     .help = "program that makes a tap on it (default " DEFAULT_HELPER ")"),
+	     .help = "program that makes a tap on it (default: vmm itself, or " DEFAULT_HELPER " where it may not)"),
 	PROP_END,
 };
 
@@ -377,6 +379,46 @@ static int open_bridge(struct tap_netdev *t, const char *helper, struct err *e)
 	return fd < 0 ? fd : add_queue(t, fd, "the helper's descriptor", e);
 }
 
+/* One ioctl on the interface `name`; ifr carries the rest. */
+static int on_interface(int sock, unsigned long request, const char *name, struct ifreq *ifr)
+{
+	memset(ifr->ifr_name, 0, IFNAMSIZ);
+	memcpy(ifr->ifr_name, name, strnlen(name, IFNAMSIZ - 1));
+	return ioctl(sock, request, ifr);
+}
+
+/* The interface as a port of the bridge: its MTU, an address that the bridge does not take for its own, up. */
+static int join_bridge(int sock, const char *name, const char *bridge)
+{
+	struct ifreq ifr = {0};
+
+	if (on_interface(sock, SIOCGIFMTU, bridge, &ifr) || on_interface(sock, SIOCSIFMTU, name, &ifr) ||
+	    on_interface(sock, SIOCGIFHWADDR, name, &ifr))
+		return -errno;
+	ifr.ifr_hwaddr.sa_data[0] = (char)0xfe; /* the bridge takes the lowest */
+	if (on_interface(sock, SIOCSIFHWADDR, name, &ifr))
+		return -errno;
+	ifr.ifr_ifindex = (int)if_nametoindex(name);
+	if (on_interface(sock, SIOCBRADDIF, bridge, &ifr) || on_interface(sock, SIOCGIFFLAGS, name, &ifr))
+		return -errno;
+	ifr.ifr_flags |= IFF_UP;
+	return on_interface(sock, SIOCSIFFLAGS, name, &ifr) ? -errno : 0;
+}
+
+/* With the right to do so no helper is needed, neither one that is installed nor a door in the sandbox. */
+static int open_on_bridge(struct tap_netdev *t, const char *bridge, struct err *e)
+{
+	int r = open_device(t, e), sock;
+
+	if (r)
+		return r;
+	sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	r = sock < 0 ? -errno : join_bridge(sock, t->name, bridge);
+	if (sock >= 0)
+		close(sock);
+	return r ? err_errno(e, -r, "cannot add %s to the bridge %s", t->name, bridge) : 0;
+}
+
 /* Descriptors for the kernel's vhost-net come with the command line whether we use them or not. */
 static int drop_vhost(struct tap_netdev *t, struct err *e)
 {
@@ -474,11 +516,19 @@ static int tap_open(struct netdev *d, struct err *e)
 static int bridge_open(struct netdev *d, struct err *e)
 {
 	struct tap_netdev *t = TAP(d);
-	int r;
+	const char *bridge = t->br ? t->br : "br0";
+	int r = -EPERM;
 
 	d->queues = 0;
 	t->goodbye_fd = -1;
-	r = open_bridge(t, t->helper ? t->helper : DEFAULT_HELPER, e);
+	t->n_queues = 1;
+	t->vnet_hdr = 2;
+	if (strlen(bridge) >= IFNAMSIZ)
+		return err_set(e, EINVAL, "br=%s is too long for a bridge", bridge);
+	if (!t->helper)
+		r = open_on_bridge(t, bridge, e);
+	if (t->helper || ((r == -EPERM || r == -EACCES) && !d->queues))
+		r = open_bridge(t, t->helper ? t->helper : DEFAULT_HELPER, e);
 	if (!r)
 		r = finish_open(t, e);
 	if (r)
@@ -493,7 +543,8 @@ static void tap_describe(struct netdev *d, char *buf, size_t size)
 	if (t->fd_name || t->fd_names)
 		snprintf(buf, size, "fd%s=%s,ifname=%s", t->fd_names ? "s" : "", t->fd_names ? t->fd_names : t->fd_name, t->name);
 	else if (t->helper || d->ops == &netdev_bridge_ops)
-		snprintf(buf, size, "helper=%s,br=%s,ifname=%s", t->helper ? t->helper : DEFAULT_HELPER, t->br ? t->br : "br0", t->name);
+		snprintf(buf, size, "%s%s%sbr=%s,ifname=%s", t->helper ? "helper=" : "", t->helper ? t->helper : "",
+			 t->helper ? "," : "", t->br ? t->br : "br0", t->name);
 	else
 		snprintf(buf, size, "ifname=%s,script=%s,downscript=%s", t->name,
 			 t->script ? t->script : DEFAULT_SCRIPT, t->downscript ? t->downscript : DEFAULT_DOWNSCRIPT);

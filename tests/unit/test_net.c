@@ -892,6 +892,34 @@ START_TEST(tap_passed_and_lost)
 }
 END_TEST
 
+START_TEST(tap_on_a_bridge)
+{
+	uint8_t frame[FRAME];
+	struct iovec iov = {frame, FRAME};
+	int fd;
+
+	if (!in_namespace())
+		return;
+	REFUSED("cannot add tap0 to the bridge vbr7: No such device", "bridge,id=n,br=vbr7");
+	if (system("ip link add vbr7 type bridge 2>/dev/null && ip link set vbr7 mtu 1400 up")) {
+		fprintf(stderr, "bridge test skipped: this kernel has no bridges\n");
+		return;
+	}
+	OPEN("bridge,id=n,br=vbr7");
+	ck_assert_int_eq(system("ip -o link show master vbr7 | grep -q 'tap0.*UP.*mtu 1400.*fe:'"), 0);
+	ck_assert(!attach(&a, "nic0", "n", 1));
+	ck_assert_uint_eq(nic_offloads(&a.nic) & NET_TSO4, NET_TSO4);
+	want(&a, 1000);
+	fd = host_side("vbr7");
+	fill_frame(frame, sizeof(frame), 5);
+	WAIT((send(fd, frame, sizeof(frame), 0), idle(), a.len == FRAME && !memcmp(a.got, frame, FRAME)));
+	fill_frame(frame, sizeof(frame), 6); /* an even source: bridges drop others */
+	frame[13] = 6;
+	WAIT((netdev_send(&a.nic, 0, &iov, 1), host_gets(fd, 6)));
+	close(fd);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("net");
@@ -927,6 +955,7 @@ int main(void)
 	tcase_add_test(t, tap_queues);
 	tcase_add_test(t, tap_scripts);
 	tcase_add_test(t, tap_passed_and_lost);
+	tcase_add_test(t, tap_on_a_bridge);
 	suite_add_tcase(s, t);
 	r = srunner_create(s);
 	srunner_run_all(r, CK_NORMAL);
