@@ -484,18 +484,28 @@ static bool is_port_of_ours(const struct config *c, const char *id)
 	return false;
 }
 
-/* Whoever sends a guest does not choose what is executed here. */
-static int check_netdev(struct opts *o, struct err *e)
+/* Whoever sends a guest chooses neither what is executed here nor which of our descriptors is taken. */
+static int check_foreign(const char *option, struct opts *o, struct err *e)
 {
-	static const char *const programs[] = {"script", "downscript", "helper"};
+	static const struct {
+		const char *option, *key, *what;
+	} refused[] = {
+		{"netdev", "script", "a program"},      {"netdev", "downscript", "a program"},
+		{"netdev", "helper", "a program"},      {"netdev", "fd", "a descriptor"},
+		{"netdev", "fds", "descriptors"},       {"netdev", "local.str", "a descriptor"},
+		{"netdev", "addr.str", "a descriptor"}, {"netdev", "vhostfd", "a descriptor"},
+		{"netdev", "vhostfds", "descriptors"},  {"chardev", "fd", "a descriptor"},
+	};
+	const char *id = opts_get(o, "id");
 
 	for (size_t i = 0; i < o->n; i++)
-		for (size_t k = 0; k < ARRAY_SIZE(programs); k++)
-			if (!strcmp(o->v[i].key, programs[k]) && *o->v[i].value && strcmp(o->v[i].value, "no"))
+		for (size_t k = 0; k < ARRAY_SIZE(refused); k++)
+			if (!strcmp(option, refused[k].option) && !strcmp(o->v[i].key, refused[k].key) && *o->v[i].value &&
+			    strcmp(o->v[i].value, "no"))
 				return err_set(e, EPERM,
-					       "the machine's description names a program for the netdev '%.64s' (%s=%.200s): give a "
-					       "-netdev with this id here",
-					       opts_get(o, "id") ? opts_get(o, "id") : "?", programs[k], o->v[i].value);
+					       "the machine's description names %s for the %s '%.64s' (%s=%.200s): give a -%s "
+					       "with this id here",
+					       refused[k].what, option, id ? id : "?", refused[k].key, o->v[i].value, option);
 	return 0;
 }
 
@@ -519,7 +529,7 @@ static int add_backend(const struct reader *r, struct override *o, const char *t
 		return 0;
 	}
 	mine = find_override(o, &theirs);
-	if (!mine && !strcmp(o->option, "netdev") && check_netdev(&theirs, e)) {
+	if (!mine && check_foreign(o->option, &theirs, e)) {
 		opts_free(&theirs);
 		return -EPERM;
 	}

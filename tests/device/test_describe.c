@@ -2,6 +2,7 @@
 #include <check.h>
 #include <libfdt.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include "bench.h"
 #include "vmm/block.h"
@@ -344,7 +345,9 @@ START_TEST(networks_are_the_hosts_side)
 {
 	struct board *b = bench_new("-m 16 -netdev bench,id=n -device virtio-net-pci,netdev=n,id=net0");
 	const struct nic *nic;
+	char *options;
 	uint8_t mac[6];
+	int pair[2];
 	size_t len;
 	void *fdt;
 
@@ -372,6 +375,17 @@ START_TEST(networks_are_the_hosts_side)
 	ck_assert_ptr_nonnull(strstr(bench_new_described_fails(NULL, fdt, len), "names a program for the netdev 'n'"));
 	b = bench_new_described("-netdev bench,id=n", fdt, len);
 	bench_free(b);
+	free(fdt);
+	/* Nor is a descriptor of this process taken. */
+	ck_assert(!socketpair(AF_UNIX, SOCK_DGRAM, 0, pair));
+	options = xasprintf("-m 16 -netdev socket,id=n,fd=%d -device virtio-net-pci,netdev=n,id=net0", pair[0]);
+	b = bench_new(options);
+	fdt = describe(b, &len);
+	bench_free(b);
+	ck_assert_int_eq(dup2(pair[1], pair[0]), pair[0]);
+	ck_assert_ptr_nonnull(strstr(bench_new_described_fails(NULL, fdt, len), "names a descriptor for the netdev 'n'"));
+	ck_assert(!close(pair[0]) && !close(pair[1]));
+	free(options);
 	free(fdt);
 }
 END_TEST
