@@ -26,6 +26,8 @@ DOMAIN = """<domain type='kvm'>
       <target dev='hda' bus='ide'/></disk>
     <disk type='file' device='cdrom'><driver name='qemu' type='raw'/><source file='{folder}/disc'/>
       <target dev='hdc' bus='ide'/><readonly/></disk>
+    <interface type='user'><mac address='52:54:00:00:00:21'/><model type='e1000'/></interface>
+    <interface type='ethernet'><mac address='52:54:00:00:00:22'/><model type='virtio'/></interface>
     <serial type='file'><source path='{folder}/serial'/></serial>
     <graphics type='vnc' port='-1' autoport='yes' listen='127.0.0.1'/>
     <video><model type='vga' vram='16384'/></video>
@@ -53,6 +55,13 @@ def reason_to_skip():
 class Libvirt(unittest.TestCase):
     """Probe, start, stop."""
 
+    def assert_tap_of(self, root):
+        """The guest's process holds the tap that libvirt made for the virtio card."""
+        with open(root + "/run/qemu/vmm-test.pid", encoding="ascii") as file:
+            folder = f"/proc/{file.read().strip()}/fd"
+        taps = [fd for fd in os.listdir(folder) if os.readlink(f"{folder}/{fd}") == "/dev/net/tun"]
+        self.assertEqual(len(taps), 1)
+
     def test_domain(self):
         with tempfile.TemporaryDirectory(prefix="vmm-virt-") as folder:
             for name in ("disk", "disc"):
@@ -76,6 +85,7 @@ class Libvirt(unittest.TestCase):
                         break
                 else:
                     self.fail(text)
+                self.assert_tap_of(folder + "/root")
                 process.send_signal(signal.SIGINT)
                 text += process.communicate(timeout=60 * vmmtest.SLOW)[0]
             finally:
