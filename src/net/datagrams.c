@@ -95,7 +95,7 @@ bool net_datagrams_send(struct net_datagrams *g, const struct iovec *iov, int n)
 	} while (done < 0 && errno == EINTR);
 	if (done >= 0)
 		return true;
-	if (errno == EAGAIN)
+	if (errno == EAGAIN && !g->broken)
 		return wait_for_room(g);
 	/* Nobody there, no route, too long for this network: what a cable does. */
 	log_debug("net", "%s: a frame was not sent: %s", netdev_id(g->d), strerror(errno));
@@ -125,6 +125,7 @@ ssize_t net_datagrams_recv(struct net_datagrams *g, const struct iovec *iov, int
 			log_warn("net", "%s: cannot receive any more: %s", netdev_id(g->d), strerror(errno));
 			loop_watch_set(g->watch, 0);
 			g->broken = true;
+			timer_arm(&g->retry, 0); /* what waits for room is lost */
 			return 0;
 		}
 	}

@@ -37,6 +37,7 @@ struct tap_queue {
 	unsigned n;
 	int fd;
 	struct watch *watch;
+	struct bh gone; /* the interface has: frames that wait for room wait no more */
 	bool in_on, out_on, broken;
 };
 
@@ -119,6 +120,14 @@ static void interface_gone(struct tap_queue *q)
 	log_warn("net", "%s: the interface %s has gone: %s", netdev_id(&q->tap->d), q->tap->name, strerror(errno));
 	loop_watch_set(q->watch, 0);
 	q->broken = true;
+	bh_schedule(&q->gone);
+}
+
+static void gone_bh(void *opaque)
+{
+	struct tap_queue *q = opaque;
+
+	netdev_writable(&q->tap->d, q->n);
 }
 
 static bool tap_send(struct netdev *d, unsigned queue, const struct iovec *iov, int n)
@@ -286,6 +295,7 @@ static int add_queue(struct tap_netdev *t, int fd, const char *what, struct err 
 	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
 	fcntl(fd, F_SETFD, FD_CLOEXEC);
 	t->d.queues++;
+	bh_init(&q->gone, loop_main(), NULL, gone_bh, q);
 	if (ioctl(fd, TUNGETIFF, &ifr) || !(ifr.ifr_flags & IFF_TAP))
 		return err_set(e, EINVAL, "%s is not a tap", what);
 	header = ifr.ifr_flags & IFF_VNET_HDR;
@@ -484,6 +494,7 @@ static void tap_close(struct netdev *d)
 	net_run_script_at_end(t->goodbye_fd);
 	for (unsigned q = 0; q < d->queues; q++) {
 		loop_unwatch(t->queue[q].watch);
+		bh_cancel(&t->queue[q].gone);
 		close(t->queue[q].fd);
 	}
 }
