@@ -5,6 +5,8 @@ import glob
 import json
 import os
 import re
+import shlex
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,6 +15,8 @@ import unittest
 from harness import Vmm, vmmtest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.insert(0, os.path.join(ROOT, "tests", "guest"))
+import assets  # noqa: E402
 EXAMPLES = os.path.join(ROOT, "docs", "qmp-examples.txt")
 sys.path.insert(0, os.path.join(ROOT, "docs"))
 
@@ -26,6 +30,69 @@ def matches(wanted, got):
     if isinstance(wanted, list):
         return isinstance(got, list) and len(wanted) == len(got) and all(map(matches, wanted, got))
     return wanted == got
+
+
+class CommandLine(unittest.TestCase):
+    """The examples of vmm(1) start, without a CPU."""
+
+    def examples(self):
+        with tempfile.TemporaryDirectory() as folder:
+            page = folder + "/vmm.1"
+            subprocess.run([sys.executable, os.path.join(ROOT, "docs", "gen-man.py"), vmmtest.VMM, page], check=True)
+            with open(page, encoding="utf-8") as stream:
+                text = stream.read()
+        return [block.replace("\\\n", " ").replace("\\", "") for block in re.findall(r"^\.EX\n(.*?)^\.EE", text, re.M | re.S)]
+
+    def test_examples(self):
+        examples = self.examples()
+        self.assertGreaterEqual(len(examples), 4)
+        for example in examples:
+            with self.subTest(example):
+                self.run_example(example)
+
+    def run_example(self, example):
+        """Files and sockets are the test's own; a tap that cannot be had is said to be missing."""
+        def prepare(folder):
+            for name in ("win.img", "disk.img", "xp.iso"):
+                with open(f"{folder}/{name}", "wb") as image:
+                    image.truncate(1 << 20)
+            with open(f"{folder}/initrd", "wb") as initrd:
+                initrd.write(b"x")
+            if "bzImage" in example:
+                os.symlink(assets.payload("hello"), folder + "/bzImage")
+            self.cable = socket.socket(socket.AF_UNIX)
+            self.cable.bind(folder + "/cable")
+            self.cable.listen(1)
+
+        words = shlex.split(example)
+        self.assertEqual(words.pop(0), "vmm")
+        words = [re.sub(r"(^|=|unix:)(?:/run/)?(win\.img|disk\.img|xp\.iso|bzImage|initrd|cable|vm\.pid|vm\.sock)(?=$|,)",
+                        r"\1@DIR@/\2", word) for word in words]
+        words = [re.sub(r"^127\.0\.0\.1:1$", "unix:@DIR@/vnc", word) for word in words]
+        if "-vnc" in words and not vmmtest.has_module("vnc"):
+            self.skipTest("built without VNC")
+        try:
+            with Vmm(*words, "-accel", "qtest", "-qmp", "unix:@DIR@/test,server=on,wait=off", qmp=False, prepare=prepare) as vmm:
+                client = vmm.client(vmm.path("test")) if "-daemonize" not in words else self.daemon(vmm)
+                self.assertTrue(client.command("query-status")["running"])
+                client.command("quit")
+        except ConnectionError as error:
+            if "tap0" not in example or "tap" not in str(error).rsplit("exited with", 1)[-1]:
+                raise
+        finally:
+            self.cable.close()
+
+    def daemon(self, vmm):
+        """Its parent has gone; it answers where it said, and left its number."""
+        self.assertEqual(vmm.wait_exit(), 0, vmm.stderr())
+        with open(vmm.path("vm.pid"), encoding="ascii") as number:
+            self.assertGreater(int(number.read()), 1)
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.connect(vmm.path("vm.sock"))
+        sock = socket.socket(socket.AF_UNIX)
+        self.addCleanup(sock.close)
+        sock.connect(vmm.path("test"))
+        return vmmtest.QMP(sock)
 
 
 class Manual(unittest.TestCase):
