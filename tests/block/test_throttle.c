@@ -6,7 +6,7 @@
 #define N 400
 
 static struct block_req req[N];
-static char buf[65536];
+static char buf[N][65536]; /* one each: workers fill them at the same time */
 static unsigned finished, failed;
 
 static void on_done(struct block_req *r, int ret)
@@ -20,7 +20,7 @@ static void submit(struct block *b, enum block_op op, unsigned first, unsigned n
 	static struct iovec iov[N];
 
 	for (unsigned i = first; i < first + n; i++) {
-		iov[i] = (struct iovec){buf, len};
+		iov[i] = (struct iovec){buf[i], len};
 		req[i] = (struct block_req){.op = op, .len = len, .iov = &iov[i], .n_iov = 1, .done = on_done};
 		block_submit(b, &req[i]);
 	}
