@@ -1,20 +1,25 @@
 #!/usr/bin/env python3
 """Migration side by side with QEMU: how long it takes, how long the guest stands still, how much of the line is used.
 
-  migration.py [--runs N] [--only NAME] [--vmm BINARY] [--qemu BINARY] [--json FILE]
+  migration.py [--runs N] [--only NAME] [--vmm BINARY] [--qemu BINARY] [--json FILE] [--check]
 
 The guest has 512 MiB of RAM, 438 of them not zero; it is tests/payloads/dirtier.c, halted (idle) or rewriting page after page at
 a given rate. vmm and QEMU take turns on the loopback; the table shows medians. QEMU runs with max-bandwidth at its largest, all
 else is each one's default. "gap" is the longest time between two pages that the guest itself saw (its TSC).
+
+The line's own speed, without any VMM, is measured between two processes in turn with them: "raw" moves as much memory as the guest
+has, 2 MiB at a time as vmm's batches are, from memory that lies there into memory that was never touched, as a destination's is; "warm"
+into memory that was; "hot" sends one buffer of 1 MiB, which stays in the processor's caches, again and again. --check compares
+with the limits (LIMITS) and fails if one is missed; the throughput's is against "raw".
 """
 
 import argparse
 import json
+import mmap
 import os
 import socket
 import statistics
 import sys
-import threading
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -42,24 +47,48 @@ class Peer(vmmtest.Guest):
         super().__init__("-kernel", assets.payload("dirtier"), "-append", line, *args, memory=MEMORY)
 
 
-def raw_loopback(total=438 << 20):
-    """Bytes per second of a plain socket between two threads of two processes."""
+def memory(size, touched):
+    """Shared memory, as a guest's RAM is."""
+    area = mmap.mmap(-1, size, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS)
+    block = os.urandom(1 << 20)
+    for at in range(0, size if touched else 0, 1 << 20):
+        area[at:at + (1 << 20)] = block
+    return memoryview(area)
+
+
+def raw_loopback(source, size, slice_size, touched):
+    """MB/s of a plain socket: source's slices one after the other, again and again, into as much memory of another process."""
     listener = socket.create_server(("127.0.0.1", 0))
+    ready, tell = os.pipe()
     pid = os.fork()
     if not pid:
+        sink = memory(len(source), touched)
+        os.write(tell, b"x")
         peer, _ = listener.accept()
-        buffer = bytearray(1 << 20)
-        while peer.recv_into(buffer):
-            pass
+        at = 0
+        while n := peer.recv_into(sink[at:at + slice_size]):
+            at = (at + n) % len(source)
         os._exit(0)
-    data = os.urandom(1 << 20)
+    os.read(ready, 1)
+    os.close(ready)
+    os.close(tell)
     sock = socket.create_connection(listener.getsockname())
     start = time.monotonic()
-    for _ in range(total >> 20):
-        sock.sendall(data)
+    for at in range(0, size, slice_size):
+        at %= len(source)
+        sock.sendall(source[at:at + slice_size])
     sock.shutdown(socket.SHUT_WR)
     os.waitpid(pid, 0)
-    return total / (time.monotonic() - start)
+    speed = size / (time.monotonic() - start) / MB
+    sock.close()
+    listener.close()
+    return speed
+
+
+def raw_figures(ram):
+    """What the line does without a VMM."""
+    return {"raw_mb_per_s": raw_loopback(ram, SIZE << 20, 2 << 20, False), "warm_mb_per_s": raw_loopback(ram, SIZE << 20, 2 << 20, True),
+            "hot_mb_per_s": raw_loopback(ram[:1 << 20], SIZE << 20, 1 << 20, True)}
 
 
 def migrate(binary, rate=None, params=None, check=True, incoming_args=None):
@@ -108,6 +137,29 @@ CASES = {
 }
 
 
+# case, what, the limit, and how the figure comes from the medians
+LIMITS = (
+    ("idle", "total / QEMU's", 0.8, lambda m: m["vmm"]["total_ms"] / m["qemu"]["total_ms"]),
+    ("idle", "raw socket / throughput", 1 / 0.8, lambda m: m["raw"]["raw_mb_per_s"] / m["vmm"]["mb_per_s"]),
+    ("idle", "downtime ms", 10, lambda m: m["vmm"]["downtime_ms"]),
+    ("dirty 20 MB/s", "total / QEMU's", 0.8, lambda m: m["vmm"]["total_ms"] / m["qemu"]["total_ms"]),
+    ("dirty 200 MB/s", "total / QEMU's", 0.8, lambda m: m["vmm"]["total_ms"] / m["qemu"]["total_ms"]),
+    ("dirty 200 MB/s", "downtime ms", 30, lambda m: m["vmm"]["downtime_ms"]),
+)
+
+
+def check_limits(medians):
+    """Print each limit with its figure; how many were missed."""
+    missed = 0
+    for case, what, limit, figure in LIMITS:
+        if case not in medians or ("QEMU" in what and "qemu" not in medians[case]):
+            continue
+        value = figure(medians[case])
+        missed += value > limit
+        print(f"{case + ': ' + what:40} {value:8.2f}  limit {limit:6.2f}  {'MISSED' if value > limit else 'ok'}")
+    return missed
+
+
 def main():
     """Take turns, show medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -117,8 +169,10 @@ def main():
     parser.add_argument("--qemu", default="qemu-system-x86_64")
     parser.add_argument("--no-qemu", action="store_true")
     parser.add_argument("--json")
+    parser.add_argument("--check", action="store_true", help="fail if a limit is missed")
     args = parser.parse_args()
-    results = {}
+    results, medians = {}, {}
+    ram = memory(SIZE << 20, True)
     for name, case in CASES.items():
         if args.only and args.only not in name:
             continue
@@ -126,11 +180,12 @@ def main():
             programs = [("vmm", args.vmm)] + ([] if args.no_qemu else [("qemu", args.qemu)])
             for who, binary in programs if run % 2 else reversed(programs):
                 results.setdefault(name, {}).setdefault(who, []).append(migrate(binary, **case))
-            results[name].setdefault("raw", []).append({"mb_per_s": raw_loopback() / MB})
+            results[name].setdefault("raw", []).append(raw_figures(ram))
     for name, sides in results.items():
         print(f"{name}:")
         for who, runs in sides.items():
             shown = {key: statistics.median(r[key] for r in runs) for key in runs[0] if key != "parts_us"}
+            medians.setdefault(name, {})[who] = shown
             print(f"  {who:5}" + "  ".join(f"{key} {value:8.1f}" for key, value in shown.items()))
             if "parts_us" in runs[0]:
                 print("       " + "  ".join(f"{key} {statistics.median(r['parts_us'][key] for r in runs):.0f}"
@@ -138,9 +193,8 @@ def main():
     if args.json:
         with open(args.json, "w", encoding="ascii") as file:
             json.dump(results, file, indent=1)
-    return 0
+    return 1 if args.check and check_limits(medians) else 0
 
 
 if __name__ == "__main__":
-    assert threading
     sys.exit(main())

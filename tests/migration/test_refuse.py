@@ -1,5 +1,8 @@
 """What does not fit is refused with one clear reason at both ends, and the guest is unharmed."""
 
+import contextlib
+import ctypes
+import ctypes.util
 import os
 import re
 import socket
@@ -12,6 +15,17 @@ import mig
 import vmmtest
 
 MAGIC = b"\x89VMM\r\n\x1a\n"
+
+
+def preamble(version, oldest, kind=0, session=1):
+    """The first bytes of a stream, with their checksum; None without the library that counts it."""
+    name = ctypes.util.find_library("xxhash")
+    if not name:
+        return None
+    library = ctypes.CDLL(name)
+    library.XXH3_64bits.restype = ctypes.c_uint64
+    head = MAGIC + struct.pack("<HHBBHQI", version, oldest, kind, 0, 0, session, 0)
+    return head + struct.pack("<I", library.XXH3_64bits(head, ctypes.c_size_t(len(head))) & 0xffffffff)
 
 
 def disk(directory, name, size=1 << 20):
@@ -103,6 +117,106 @@ class Refuse(unittest.TestCase):
             self.assertEqual(b.status(), "inmigrate")
             a.caps(events=False)
 
+    def test_newer_version(self):
+        """A stream that says it cannot be read by this version, and an answer that says so: both versions are named."""
+        head = preamble(9, 8)
+        if not head:
+            self.skipTest("no libxxhash")
+        a = self.source
+        with mig.twin(a, "-drive", f"file={self.disk},format=raw") as b:
+            with socket.create_connection(("127.0.0.1", int(b.address().rsplit(":", 1)[1]))) as s:
+                s.sendall(head)
+                s.settimeout(10)
+                told = b""
+                while data := s.recv(4096):
+                    told += data
+            vmmtest.poll(lambda: "version" in b.stderr(), 10, "the reason")
+            self.assertRegex(b.stderr(), r"version.*8")
+            self.assertRegex(told, rb"version.*8")
+            self.assertEqual(b.status(), "inmigrate")
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            a.qmp.command("migrate", uri=f"tcp:127.0.0.1:{listener.getsockname()[1]}")
+            with listener.accept()[0] as peer:
+                peer.sendall(head)
+                self.assertRegex(mig.stayed(self, a, ["failed"])["error-desc"], r"version.*8")
+
+    def test_mute_peers(self):
+        """Who says nothing, or one byte a second, is told after ten seconds and let go, at either end; cancel ends it at once."""
+        a = self.source
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            uri = f"tcp:127.0.0.1:{listener.getsockname()[1]}"
+            a.qmp.command("migrate", uri=uri)
+            a.migration("setup")
+            a.qmp.command("migrate_cancel")
+            mig.stayed(self, a, ["cancelled"])
+            a.qmp.command("migrate", uri=uri)
+            with mig.twin(a, "-drive", f"file={self.disk},format=raw") as b:
+                port = int(b.address().rsplit(":", 1)[1])
+                with socket.create_connection(("127.0.0.1", port)) as mute, socket.create_connection(("127.0.0.1", port)) as slow:
+                    told, rest = b"", iter(MAGIC + bytes(24))
+
+                    def dribble():
+                        try:
+                            slow.send(bytes([next(rest, 0)]))
+                        except OSError:
+                            pass
+                        return b.stderr().count("took too long to introduce itself") == 2
+                    vmmtest.poll(dribble, 30, "both to be refused", interval=1)
+                    mute.settimeout(10)
+                    with contextlib.suppress(OSError):
+                        while data := mute.recv(4096):
+                            told += data
+                    self.assertIn(b"took too long", told)
+                self.assertEqual(b.status(), "inmigrate")
+                info = mig.stayed(self, a, ["failed"])
+                self.assertIn("took too long to introduce itself", info["error-desc"])
+
+    def test_cancel_in_each_phase(self):
+        """The guest goes on here, the destination says that it will not come; after the hand-over it is too late, and said."""
+        a = self.source
+        args = ("-drive", f"file={self.disk},format=raw")
+        with mig.twin(a, *args) as b:
+            a.params(max_bandwidth=1 << 20)
+            a.qmp.command("migrate", uri=b.address())
+            a.migration("active")
+            a.qmp.command("migrate_cancel")
+            mig.stayed(self, a, ["cancelled"])
+            self.assertEqual(b.wait_exit(), 1)
+            self.assertRegex(b.stderr(), "incoming migration failed: .*(closed|gave up)")
+            a.params(max_bandwidth=0)
+        for state in ("pre-switchover", "device"):
+            with self.subTest(state=state), mig.twin(a, *args) as b, mig.Proxy(b.address()) as p:
+                a.caps(pause_before_switchover=True)
+                a.params(x_switchover_timeout=60000)
+                a.qmp.command("migrate", uri=p.uri)
+                a.migration("pre-switchover")
+                if state == "device":
+                    p.hold_at = p.forwarded
+                    a.qmp.command("migrate-continue", state="pre-switchover")
+                    self.assertTrue(p.holding.wait(20))
+                    a.migration("device")
+                a.qmp.command("migrate_cancel")
+                mig.stayed(self, a, ["cancelled"])
+                p.close()
+                self.assertEqual(b.wait_exit(), 1)
+                a.caps(pause_before_switchover=False)
+                a.params(x_switchover_timeout=1000)
+        with mig.twin(a, *args) as b, mig.Proxy(b.address()) as p:
+            for guest in (a, b):
+                guest.caps(postcopy_ram=True)
+            a.params(max_bandwidth=8 << 20, max_postcopy_bandwidth=1 << 20)
+            a.qmp.command("migrate", uri=p.uri)
+            a.migration("active")
+            a.qmp.command("migrate-start-postcopy")
+            a.migration("postcopy-active")
+            with self.assertRaisesRegex(vmmtest.QMPError, "too late to cancel"):
+                a.qmp.command("migrate_cancel")
+            a.params(max_postcopy_bandwidth=0)
+            a.migration("completed")
+            b.alive()
+        type(self).source.close()       # it has gone: the tests after this one get another
+        type(self).source = mig.Dirtier(*args, rate=16000).running()
+
     def test_hostile_destination(self):
         """One that closes, one that talks rubbish, one that sends back what it gets: the guest stays, and the reason is told."""
         a = self.source
@@ -149,7 +263,7 @@ class Refuse(unittest.TestCase):
         args = ("-drive", f"file={self.disk},format=raw")
         with mig.twin(a, *args, "-migration-allow", "10.0.0.0/8,fd00::/8") as b:
             a.qmp.command("migrate", uri=b.address())
-            mig.stayed(self, a, ["failed"])
+            self.assertRegex(mig.stayed(self, a, ["failed"])["error-desc"], "closed the connection")
             self.assertIn("-migration-allow does not list it", b.stderr())
         for networks in ("127.0.0.0/8", "::1,127.0.0.1/32", "0.0.0.0/0"):
             with mig.twin(a, *args, "-migration-allow", networks) as b:
