@@ -1,7 +1,7 @@
 /*
  * -incoming without a machine on the command line: wait for a guest, read its description, and let main build the
  * machine from it; then the migration goes on where it stopped. Everything happens on the main thread before the
- * machine, the control sockets and the sandbox exist; one peer at a time, each has HANDSHAKE_MS to introduce itself. A
+ * machine, the control sockets and the sandbox exist; each peer has HANDSHAKE_MS to introduce itself. A
  * termination signal ends the wait: its descriptor is the channels' cancel descriptor here.
  */
 #include "save.h"
@@ -66,35 +66,118 @@ static int try_peer(struct migration_meeting *m, int fd, const char *peer, int s
 	return r;
 }
 
+/*
+ * Who has connected but not yet said what he is. One peer at a time is listened to, but only once its whole preamble is there: who
+ * says nothing, or dribbles, waits here until his time is over and keeps nobody out.
+ */
+struct caller {
+	int fd;
+	uint64_t until;
+	char peer[320];
+};
+#define MAX_CALLERS 16
+
+static void send_away(const struct caller *c, int signal_fd, const char *why)
+{
+	struct channel *channel = channel_new(c->fd, signal_fd, c->peer);
+
+	log_warn("migration", "%s: refused: %s", c->peer, why);
+	destination_refuse(channel, why);
+	channel_free(channel);
+}
+
+/* Takes fd, just accepted. False: it was not wanted. */
+static bool admit(struct caller *c, int fd, bool full)
+{
+	const int enough = WIRE_PREAMBLE;
+
+	*c = (struct caller){.fd = fd, .until = mono_ns() + HANDSHAKE_MS * 1000000ull};
+	if (address_allowed(fd, c->peer, sizeof(c->peer)) && !full) {
+		address_tune(fd);
+		address_warn_plain(fd);
+		setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &enough, sizeof(enough)); /* TCP; a unix socket's peer is of this host */
+		return true;
+	}
+	log_warn("migration", "%s: refused: %s", c->peer,
+		 full ? "too many connections are waiting to introduce themselves" : "-migration-allow does not list it");
+	close(fd);
+	return false;
+}
+
+static int listen_to(struct migration_meeting *m, const struct caller *c, int signal_fd, struct err *e)
+{
+	const int any = 1;
+
+	setsockopt(c->fd, SOL_SOCKET, SO_RCVLOWAT, &any, sizeof(any));
+	*e = ERR_INIT;
+	return try_peer(m, c->fd, c->peer, signal_fd, e);
+}
+
+/* The next event: a caller is ready (its index); or LOOK_AGAIN; or an error, -EINTR for a signal. */
+enum { LOOK_AGAIN = -10000 };
+
+static int next_event(struct migration_meeting *m, struct caller *callers, unsigned *n, int signal_fd, struct err *e)
+{
+	struct pollfd p[MEET_LISTEN + MAX_CALLERS + 1] = {{.fd = signal_fd, .events = POLLIN}};
+	struct pollfd *of_callers = p + 1 + m->n_listen;
+	uint64_t now = mono_ns(), until = UINT64_MAX;
+	int timeout;
+
+	for (unsigned i = 0; i < m->n_listen; i++)
+		p[i + 1] = (struct pollfd){.fd = m->listen_fd[i], .events = POLLIN};
+	for (unsigned i = 0; i < *n; i++) {
+		of_callers[i] = (struct pollfd){.fd = callers[i].fd, .events = POLLIN};
+		until = MIN(until, callers[i].until);
+	}
+	timeout = !*n ? -1 : until > now ? (int)((until - now) / 1000000) + 1 : 0;
+	if (poll(p, 1 + m->n_listen + *n, timeout) < 0 && errno != EINTR)
+		return err_errno(e, errno, "poll");
+	if (p[0].revents)
+		return err_set(e, EINTR, "ended by a signal while it waited for a guest");
+	for (unsigned i = 0; i < *n; i++)
+		if (of_callers[i].revents)
+			return (int)i;
+	now = mono_ns();
+	for (unsigned i = 0; i < *n;)
+		if (now >= callers[i].until) {
+			send_away(&callers[i], signal_fd, "it took too long to introduce itself");
+			callers[i] = callers[--*n];
+		} else {
+			i++;
+		}
+	for (unsigned i = 0; i < m->n_listen; i++) {
+		int fd = p[i + 1].revents ? accept4(m->listen_fd[i], NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK) : -1;
+		struct caller c;
+
+		if (fd >= 0 && admit(&c, fd, *n == MAX_CALLERS))
+			callers[(*n)++] = c;
+	}
+	return LOOK_AGAIN;
+}
+
 static int wait_for_peer(struct migration_meeting *m, int signal_fd, struct err *e)
 {
-	for (;;) {
-		struct pollfd p[MEET_LISTEN + 1] = {{.fd = signal_fd, .events = POLLIN}};
-		char peer[320];
-		int fd, r;
+	struct caller callers[MAX_CALLERS];
+	unsigned n = 0;
+	int r;
 
-		for (unsigned i = 0; i < m->n_listen; i++)
-			p[i + 1] = (struct pollfd){.fd = m->listen_fd[i], .events = POLLIN};
-		if (poll(p, m->n_listen + 1, -1) < 0 && errno != EINTR)
-			return err_errno(e, errno, "poll");
-		if (p[0].revents)
-			return err_set(e, EINTR, "ended by a signal while it waited for a guest");
-		for (unsigned i = 0; i < m->n_listen; i++) {
-			fd = p[i + 1].revents ? accept4(m->listen_fd[i], NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK) : -1;
-			if (fd < 0)
-				continue;
-			if (!address_allowed(fd, peer, sizeof(peer))) {
-				log_warn("migration", "%s: refused: -migration-allow does not list it", peer);
-				close(fd);
-				continue;
-			}
-			address_warn_plain(fd);
-			*e = ERR_INIT;
-			r = try_peer(m, fd, peer, signal_fd, e);
-			if (!r || r == -ECANCELED)
-				return r;
-		}
+	for (;;) {
+		struct caller c;
+
+		r = next_event(m, callers, &n, signal_fd, e);
+		if (r == LOOK_AGAIN)
+			continue;
+		if (r < 0)
+			break;
+		c = callers[r];
+		callers[r] = callers[--n];
+		r = listen_to(m, &c, signal_fd, e);
+		if (!r || r == -ECANCELED)
+			break;
 	}
+	for (unsigned i = 0; i < n; i++)
+		send_away(&callers[i], signal_fd, r ? e->msg : "another migration is coming in already");
+	return r;
 }
 
 int migration_meet(const char *uri, const char *allow, int signal_fd, void (*listening)(void),
