@@ -90,7 +90,8 @@ static int request(struct channel *c, unsigned block, uint64_t page, struct err 
 	return channel_put(c, WIRE_REQUEST, 0, raw, sizeof(raw), e);
 }
 
-static void on_fault(uint64_t address)
+/* post.lock is held. */
+static void serve_fault(uint64_t address)
 {
 	struct err e = ERR_INIT;
 
@@ -100,7 +101,6 @@ static void on_fault(uint64_t address)
 
 		if (!post.missing[i] || address < (uintptr_t)b->v.host || at >= b->v.size)
 			continue;
-		pthread_mutex_lock(&post.lock);
 		if (!bit(post.missing[i], page)) {
 			fill_zero(b->v.host + page * WIRE_PAGE);
 		} else if (!bit(post.asked[i], page)) {
@@ -109,7 +109,6 @@ static void on_fault(uint64_t address)
 			if (post.channel && request(post.channel, i, page, &e))
 				log_debug("migration", "request: %s", e.msg);
 		}
-		pthread_mutex_unlock(&post.lock);
 		return;
 	}
 }
@@ -130,8 +129,11 @@ static void *fault_thread(void *arg)
 			break;
 		n = read(post.uffd, msg, sizeof(msg));
 		for (ssize_t i = 0; i < n / (ssize_t)sizeof(msg[0]); i++)
-			if (msg[i].event == UFFD_EVENT_PAGEFAULT)
-				on_fault(msg[i].arg.pagefault.address);
+			if (msg[i].event == UFFD_EVENT_PAGEFAULT) {
+				pthread_mutex_lock(&post.lock);
+				serve_fault(msg[i].arg.pagefault.address);
+				pthread_mutex_unlock(&post.lock);
+			}
 	}
 	return NULL;
 }
@@ -191,11 +193,14 @@ int postcopy_missing(struct channel *c, const uint8_t *payload, size_t len, stru
 	b = &session.block[block];
 	if (!post.on && (r = begin(e)) != 0)
 		return r;
+	pthread_mutex_lock(&post.lock); /* the fault thread serves another block already */
 	post.channel = c;
 	post.asked[block] = calloc(b->pages / 64 + 1, sizeof(unsigned long));
 	post.missing[block] = calloc(b->pages / 64 + 1, sizeof(unsigned long));
-	if (!post.asked[block] || !post.missing[block])
-		return err_errno(e, ENOMEM, "page bitmap of '%s'", b->name);
+	r = post.asked[block] && post.missing[block] ? 0 : err_errno(e, ENOMEM, "page bitmap of '%s'", b->name);
+	pthread_mutex_unlock(&post.lock);
+	if (r)
+		return r;
 	rd = (struct wire_run_reader){ .p = payload + 2, .end = payload + len, .limit = b->pages };
 	while ((r = wire_runs_next(&rd, &first, &count, e)) > 0) {
 		if (fallocate(b->v.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(first * WIRE_PAGE),

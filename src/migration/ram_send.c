@@ -406,15 +406,16 @@ int ram_send_begin(struct channel **extra, unsigned n, struct err *e)
 	memset(&ram.own, 0, sizeof(ram.own));
 	init_sender(&ram.own, session.main);
 	ram.quit = false;
-	ram.stop = false;
+	__atomic_store_n(&ram.stop, false, __ATOMIC_RELAXED);
 	ram.generation = 0;
+	pthread_mutex_lock(&session.lock); /* query-migrate looks at these under it */
 	ram.zero_pages = ram.data_pages = 0;
 	ram.retired_bytes = ram.main_bytes = 0;
-	ram.n_extra = 0;
 	ram.extra = xcalloc(n + 1, sizeof(*ram.extra));
 	for (unsigned i = 0; i < n; i++)
 		init_sender(&ram.extra[i], extra[i]);
 	ram.n_extra = n;
+	pthread_mutex_unlock(&session.lock);
 	for (unsigned i = 0; i < n && !r; i++) {
 		r = session_thread(&ram.extra[i].thread, "migrate/pages", sender_thread, &ram.extra[i], e);
 		ram.extra[i].threaded = !r;
@@ -430,12 +431,12 @@ void ram_send_end(void)
 	ram.quit = true;
 	pthread_cond_broadcast(&ram.cond);
 	pthread_mutex_unlock(&ram.lock);
-	for (unsigned i = 0; i < n; i++) {
+	for (unsigned i = 0; i < n; i++)
 		if (ram.extra[i].threaded)
 			pthread_join(ram.extra[i].thread, NULL);
-		ram.retired_bytes += ram.extra[i].channel->sent;
-	}
 	pthread_mutex_lock(&session.lock); /* query-migrate looks at the channels under it */
+	for (unsigned i = 0; i < n; i++)
+		ram.retired_bytes += ram.extra[i].channel->sent;
 	ram.n_extra = 0;
 	pthread_mutex_unlock(&session.lock);
 	for (unsigned i = 0; i < n; i++) {

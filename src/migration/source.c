@@ -228,7 +228,9 @@ static int set_up(struct source *s, struct err *e)
 	s->start->fd = -1;
 	if (!s->main)
 		return -e->code;
+	pthread_mutex_lock(&session.lock);
 	session.main = s->main;
+	pthread_mutex_unlock(&session.lock);
 	r = introduce(s, e);
 	if (!r)
 		r = describe(s, e);
