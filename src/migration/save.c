@@ -468,6 +468,28 @@ static void moment(struct main_call *c)
 	machine_quiesce(session.board, moment_quiesced, m);
 }
 
+/*
+ * Nothing is protected any more; whoever waits goes on. First the thread that serves faults comes to its end: it may be about to
+ * write the last page, which the guest must not change before, and which belongs into the file before that is finished.
+ */
+static void end_protection(struct save *s)
+{
+	if (s->fault_runs) {
+		if (write(s->start->quit_fd[1], "", 1) < 0) {
+			/* the thread has ended by itself */
+		}
+		pthread_join(s->fault_thread, NULL);
+	}
+	s->fault_runs = false;
+	for (unsigned i = 0; s->registered && i < session.n_blocks; i++) {
+		struct uffdio_range range = {.start = (uintptr_t)session.block[i].v.host,
+					     .len = session.block[i].v.size};
+
+		ioctl(s->start->uffd, UFFDIO_UNREGISTER, &range);
+	}
+	s->registered = false;
+}
+
 static int checkpoint(struct save *s, struct err *e)
 {
 	int r = register_memory(s, e);
@@ -484,6 +506,11 @@ static int checkpoint(struct save *s, struct err *e)
 		poll(NULL, 0, RETRY_MS);
 	if (!r)
 		r = run_writers(s, checkpoint_writer, e);
+	end_protection(s);
+	if (!r && s->result) { /* of the last page, after the writers had ended */
+		*e = s->err;
+		r = s->result;
+	}
 	if (!r)
 		r = image_finish(s->im, &s->sw->state, switchover_state_to_send(s->sw), e);
 	pthread_mutex_lock(&session.lock);
@@ -493,21 +520,9 @@ static int checkpoint(struct save *s, struct err *e)
 	return r;
 }
 
-/* Nothing is protected any more; whoever waits goes on. */
 static void end_checkpoint(struct save *s)
 {
-	for (unsigned i = 0; s->registered && i < session.n_blocks; i++) {
-		struct uffdio_range range = {.start = (uintptr_t)session.block[i].v.host,
-					     .len = session.block[i].v.size};
-
-		ioctl(s->start->uffd, UFFDIO_UNREGISTER, &range);
-	}
-	if (s->fault_runs) {
-		if (write(s->start->quit_fd[1], "", 1) < 0) {
-			/* the thread has ended by itself */
-		}
-		pthread_join(s->fault_thread, NULL);
-	}
+	end_protection(s);
 	for (unsigned i = 0; i < MAX_BLOCKS; i++) {
 		free(s->touched[i]);
 		free(s->claimed[i]);
