@@ -35,7 +35,8 @@ class Moving(linux.LinuxCase):
         console = vmmtest.Console(os.path.join(self.work.name, f"hvc{number}"))
         self.addCleanup(console.close)
         guest = self.guest(
-            *more, "-drive", f"file={self.image},format=raw,if=ide,index=0,cache=none",
+            *more, "-kernel", assets.vmlinux(), "-append", assets.CMDLINE + " root=/dev/sda1 ro rootfstype=ext2",
+            "-drive", f"file={self.image},format=raw,if=ide,index=0,cache=none",
             "-device", "virtio-serial-pci", "-chardev", f"socket,id=hvc,path={console.path}", "-device", "virtconsole,chardev=hvc",
             memory=96, cpus=self.cpus, irqchip=self.irqchip, cpu=vmmtest.cpu_model(self.cpus))
         self.addCleanup(guest.close)
@@ -64,7 +65,7 @@ class Moving(linux.LinuxCase):
     def test_under_load(self):
         self.cpus, self.irqchip = 1, "on"
         self.image = assets.copy(assets.linux_disk(), self.work.name, "disk.img")
-        guest = self.start(0, "-kernel", assets.vmlinux(), "-append", assets.CMDLINE + " root=/dev/sda1 ro rootfstype=ext2")
+        guest = self.start(0)
         self.reaches_user_space(guest, "/dev/root")
         self.shell(guest, "mount -t tmpfs t /tmp && mount -o remount,rw /")
         before, started = self.uptime(guest), time.monotonic()
