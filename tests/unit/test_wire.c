@@ -1,9 +1,11 @@
 /* The wire format: what is written is read back, and every single damaged bit or impossible number is refused. */
 #include <check.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "src/migration/wire.h"
+#include "src/migration/xxh3.h"
 #include "vmm/bytes.h"
 
 START_TEST(preamble)
@@ -34,6 +36,27 @@ START_TEST(preamble)
 	put_le32(bad + 28, (uint32_t)wire_hash(bad, 28));
 	ck_assert_int_eq(wire_get_preamble(bad, &q, &e), 0);
 	ck_assert_uint_eq(q.version, WIRE_VERSION);
+}
+END_TEST
+
+/* Streams go between processors with and without AVX2. */
+START_TEST(hashes)
+{
+	static const size_t lengths[] = {0, 1, 3, 4, 8, 9, 16, 17, 128, 129, 240, 241, 1024, 1025, WIRE_PAGE, WIRE_PAGE + 1, 3 * WIRE_PAGE};
+	uint8_t *data = calloc(3, WIRE_PAGE);
+
+	/* xxHash's own test vector for XXH3-64 of nothing */
+	ck_assert_uint_eq(xxh3_generic(data, 0, 0), 0x2d06800538d394c2);
+	for (size_t i = 0; i < 3 * WIRE_PAGE; i++)
+		data[i] = (uint8_t)(i * 2654435761u >> 24);
+	if (!__builtin_cpu_supports("avx2"))
+		fprintf(stderr, "no AVX2 here: only one build of the checksum was tried\n");
+	for (size_t i = 0; i < sizeof(lengths) / sizeof(*lengths); i++)
+		for (uint64_t seed = 0; seed < 3; seed++)
+			if (__builtin_cpu_supports("avx2"))
+				ck_assert_uint_eq(xxh3_avx2(data, lengths[i], seed), xxh3_generic(data, lengths[i], seed));
+	ck_assert_uint_eq(wire_hash(data, WIRE_PAGE), xxh3_generic(data, WIRE_PAGE, 0));
+	free(data);
 }
 END_TEST
 
@@ -158,6 +181,7 @@ int main(void)
 	int failed;
 
 	tcase_add_test(t, preamble);
+	tcase_add_test(t, hashes);
 	tcase_add_test(t, record);
 	tcase_add_test(t, batch);
 	tcase_add_test(t, runs);
