@@ -123,8 +123,9 @@ class Files(ctltest.Case):
         os.mkdir(self.path("other"))
         self.ctl("clone", "-d", self.path("other"), "db", "db2")
         self.assertEqual(os.listdir(self.path("other")), ["db2.img"])
-        self.ctl("create", "db")
-        self.refused(FAILED, "db runs: its disks are not at rest", "clone", "db", "db3")
+        if vmmtest.has_module("slirp"):  # its card is on the user network
+            self.ctl("create", "db")
+            self.refused(FAILED, "db runs: its disks are not at rest", "clone", "db", "db3")
         self.refused(USAGE, "cannot be a guest's name", "clone", "db", "../db3")
 
     def test_clone_leaves_nothing_behind(self):
