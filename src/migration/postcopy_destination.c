@@ -208,8 +208,10 @@ int postcopy_missing(struct channel *c, const uint8_t *payload, size_t len, stru
 			return err_errno(e, errno, "cannot empty memory block '%s'", b->name);
 		__atomic_add_fetch(&post.left, count, __ATOMIC_RELAXED);
 		ram_recv_forget(block, first, count);
+		pthread_mutex_lock(&post.lock); /* nothing faults before UFFDIO_REGISTER, but that is no order that a compiler knows */
 		for (; count; first++, count--)
 			post.missing[block][first / 64] |= 1ul << first % 64;
+		pthread_mutex_unlock(&post.lock);
 	}
 	if (r)
 		return r;
