@@ -410,7 +410,15 @@ class Resources(ctltest.Case):
         parent = cpu_group()
         if not parent:
             self.skipTest("no cpu controller, or no right to make a control group")
-        self.addCleanup(os.rmdir, parent)
+
+        def gone():
+            try:
+                os.rmdir(parent)  # once the keeper, which is in it, has ended
+                return True
+            except OSError:
+                return False
+
+        self.addCleanup(vmmtest.poll, gone, 20, "the test's control group to be empty")
         v2 = os.path.exists(parent + "/cpu.weight")
         join = f"echo $$ > {parent}/cgroup.procs && exec "
         config = self.config(cpu_weight=128, cpu_cap=25)
