@@ -14,7 +14,8 @@
 #include <unistd.h>
 #include "vmm/ram.h"
 
-#define PAGE 4096ull
+#define PAGE      4096ull
+#define HUGE_PAGE (2 * MIB)
 
 static uint64_t host_memory(void)
 {
@@ -47,6 +48,32 @@ static struct ram_block *ram_block_of_backend(struct board *b, const char *id, u
 	return rb;
 }
 
+/*
+ * A mapping that KVM and the host can back with huge pages, which spare the guest most of its TLB misses: at a multiple of
+ * their size, and marked. For shared memory the host decides in /sys/kernel/mm/transparent_hugepage/shmem_enabled.
+ */
+static void *map_ram(int fd, uint64_t size)
+{
+	uint8_t *area = mmap(NULL, size + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0), *host;
+	size_t before, after;
+
+	if (area == MAP_FAILED)
+		return NULL;
+	host = (uint8_t *)ALIGN_UP((uintptr_t)area, HUGE_PAGE);
+	before = (size_t)(host - area);
+	after = HUGE_PAGE - before;
+	if (mmap(host, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE | MAP_FIXED, fd, 0) == MAP_FAILED) {
+		munmap(area, size + HUGE_PAGE);
+		return NULL;
+	}
+	if (before)
+		munmap(area, before);
+	munmap(host + size, after);
+	if (size >= HUGE_PAGE)
+		madvise(host, size, MADV_HUGEPAGE);
+	return host;
+}
+
 struct ram_block *ram_block_create(struct board *b, const char *name, uint64_t size, struct err *e)
 {
 	struct ram_block *rb = xzalloc(sizeof(*rb));
@@ -61,9 +88,8 @@ struct ram_block *ram_block_create(struct board *b, const char *name, uint64_t s
 		ram_block_free(rb);
 		return NULL;
 	}
-	rb->host = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, rb->fd, 0);
-	if (rb->host == MAP_FAILED) {
-		rb->host = NULL;
+	rb->host = map_ram(rb->fd, size);
+	if (!rb->host) {
 		err_errno(e, errno, "cannot map %llu MiB of guest memory '%s'", (unsigned long long)(size / MIB), name);
 		ram_block_free(rb);
 		return NULL;
