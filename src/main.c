@@ -1,9 +1,9 @@
 /*
  * vmm: argv -> configuration -> machine -> run. The only file that may exit.
  *
- * Order matters: everything that needs the file system or privileges happens before they are given up, the sandbox closes
- * before the first guest instruction, and a -daemonize parent exits only when the sockets listen and the pid file is
- * written.
+ * Order matters: everything that needs the file system or privileges happens before they are given up, the sandbox
+ * closes before the first guest instruction, and a -daemonize parent exits only when the sockets listen and the pid
+ * file is written.
  */
 #include <errno.h>
 #include <malloc.h>
@@ -84,7 +84,8 @@ static int set_message_format(const struct config *c, struct opts *o, struct err
 		else if (!strcmp(key, "guest-name"))
 			log_set_guest_name(!strcmp(value, "on") ? c->name : NULL);
 		else if (strcmp(key, "format"))
-			r = err_set(e, EINVAL, "-msg: Invalid parameter '%s'; there are timestamp, guest-name and format", key);
+			r = err_set(e, EINVAL,
+				    "-msg: Invalid parameter '%s'; there are timestamp, guest-name and format", key);
 		else if (strcmp(value, "text") && strcmp(value, "json"))
 			r = err_set(e, EINVAL, "-msg: Parameter 'format' expects 'text' or 'json'");
 		else
@@ -162,7 +163,8 @@ static int meet_guest(struct run *run, struct err *e)
 
 	if (!c->incoming || c->guest_option || !strcmp(c->incoming, "defer"))
 		return 0;
-	r = migration_meet(c->incoming, c->migration_allow, run->signal_fd, process_ready, &run->meeting, &fdt, &len, e);
+	r = migration_meet(c->incoming, c->migration_allow, run->signal_fd, process_ready, &run->meeting, &fdt, &len,
+			   e);
 	return r ? err_prefix(e, "-incoming %s", c->incoming) : machine_config_from_description(c, fdt, len, e);
 }
 
@@ -219,8 +221,8 @@ static void stop(struct run *run)
 	control_stop(); /* first: no command may find a machine half gone */
 	migration_shutdown();
 	if (migration_guest_torn()) {
-		/* Threads wait for pages that nobody brings. Only the process's end keeps them from going on with zeros in their
-		   place, and from writing those to the guest's disks. */
+		/* Threads wait for pages that nobody brings. Only the process's end keeps them from going on with zeros
+		   in their place, and from writing those to the guest's disks. */
 		chardev_close_all();
 		chardev_restore_terminal();
 		process_cleanup();
@@ -243,12 +245,12 @@ static void stop(struct run *run)
 
 int main(int argc, char **argv)
 {
-	struct run run = { .signal_fd = -1 };
+	struct run run = {.signal_fd = -1};
 	struct err e = ERR_INIT;
 	int r, status = 0;
 
-	/* One heap for all threads: libc opens a file before it shrinks another thread's, which no sandbox role but main
-	   may. It costs less memory, too, and nothing allocates where locks would count. */
+	/* One heap for all threads: libc opens a file before it shrinks another thread's, which no sandbox role but
+	   main may. It costs less memory, too, and nothing allocates where locks would count. */
 	mallopt(M_ARENA_MAX, 1);
 	r = config_parse(&run.config, argc, argv, &e);
 	if (r > 0) {

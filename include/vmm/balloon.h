@@ -1,6 +1,6 @@
 /*
- * The memory balloon: what QMP's balloon and query-balloon ask of the device that has one (virtio-balloon). One per machine, as
- * in QEMU. Main thread.
+ * The memory balloon: what QMP's balloon and query-balloon ask of the device that has one (virtio-balloon). One per
+ * machine, as in QEMU. Main thread.
  */
 #ifndef VMM_BALLOON_H
 #define VMM_BALLOON_H

@@ -77,7 +77,8 @@ enum block_on_error block_on_write_error(const struct block *b);
 void block_set_on_error(struct block *b, enum block_on_error read, enum block_on_error write);
 /* What the device does with a failed request (err_no > 0): STOP means keep the request, ask
    machine_request_stop_on_io_error(), retry in resume(). Emits the BLOCK_IO_ERROR event. Leaf. */
-/* What the last failed request that stopped the guest left behind: 0 ok, 1 failed, 2 no space; cleared when it goes on. */
+/* What the last failed request that stopped the guest left behind: 0 ok, 1 failed, 2 no space; cleared when it goes on.
+ */
 unsigned block_io_status(const struct block *b);
 void block_reset_io_status(void);
 enum block_error_action block_error_action(struct block *b, enum block_op op, int err_no);
@@ -139,23 +140,25 @@ struct block *block_open_empty_cdrom(const char *owner);
  */
 enum { BLOCK_BPS, BLOCK_BPS_RD, BLOCK_BPS_WR, BLOCK_IOPS, BLOCK_IOPS_RD, BLOCK_IOPS_WR, BLOCK_LIMIT_KINDS };
 struct block_limits {
-	uint64_t avg[BLOCK_LIMIT_KINDS], max[BLOCK_LIMIT_KINDS], max_length[BLOCK_LIMIT_KINDS]; /* max_length: at least 1 */
+	uint64_t avg[BLOCK_LIMIT_KINDS], max[BLOCK_LIMIT_KINDS],
+		max_length[BLOCK_LIMIT_KINDS]; /* max_length: at least 1 */
 	uint64_t iops_size;
 };
-int block_set_limits(struct block *b, const struct block_limits *l, const char *group, struct err *e); /* QEMU's texts */
+int block_set_limits(struct block *b, const struct block_limits *l, const char *group,
+		     struct err *e);                                                    /* QEMU's texts */
 const struct block_limits *block_get_limits(const struct block *b, const char **group); /* NULL: never had any */
 bool block_limits_any(const struct block_limits *l);
 /* Pass on at once what waits because of limits: somebody waits for all requests to end. Main thread. */
 void block_release_throttled(void);
 
-/* What device_claim_block() does: a drive for `owner`'s use. A -blockdev node gets a drive of its own, which block_release()
-   closes; the node stays the operator's. */
+/* What device_claim_block() does: a drive for `owner`'s use. A -blockdev node gets a drive of its own, which
+   block_release() closes; the node stays the operator's. */
 struct block *block_attach(const char *id, const char *owner, struct err *e);
 /* QMP blockdev-del: close a -blockdev node that nobody uses. QEMU's texts. */
 int block_delete_node(const char *name, struct err *e);
 /*
- * QMP blockdev-reopen: other options for n nodes of -blockdev, all or none. o[i] as for block_open_blockdev(); what is not
- * given goes back to its default. The guest must not run meanwhile. QEMU's texts.
+ * QMP blockdev-reopen: other options for n nodes of -blockdev, all or none. o[i] as for block_open_blockdev(); what is
+ * not given goes back to its default. The guest must not run meanwhile. QEMU's texts.
  */
 int block_reopen(struct opts *o, size_t n, struct err *e);
 bool block_is_node(const struct block *b); /* a -blockdev node, not a drive */
@@ -166,12 +169,12 @@ int block_set_write_threshold(const char *node_name, uint64_t bytes, struct err 
 /* An empty file for a new image: its fd, locked against other users of the image; one that exists is cut to nothing.
    Path as fdset_open(). */
 int block_create_file(const char *path, struct err *e);
-void block_close(struct block *b);            /* waits for what is in flight, releases locks; NULL-safe */
-int block_drain(struct block *b);             /* main thread: run the loop until nothing is in flight */
-struct block *block_find(const char *id);     /* by drive id or node name; NULL */
+void block_close(struct block *b);               /* waits for what is in flight, releases locks; NULL-safe */
+int block_drain(struct block *b);                /* main thread: run the loop until nothing is in flight */
+struct block *block_find(const char *id);        /* by drive id or node name; NULL */
 struct block *block_find_node(const char *name); /* also by the name of the node in it */
-struct block *block_next(struct block *prev); /* iterate over all in order of opening; NULL starts */
-void block_close_all(void);                   /* at exit, after the machine has gone; ends the worker threads */
+struct block *block_next(struct block *prev);    /* iterate over all in order of opening; NULL starts */
+void block_close_all(void);                      /* at exit, after the machine has gone; ends the worker threads */
 
 /* Exclusive use by one device; owner: its id, shown in messages. */
 int block_claim(struct block *b, const char *owner, struct err *e);
@@ -205,7 +208,7 @@ struct block_info {
 	const char *detect_zeroes; /* "off" | "on" | "unmap" */
 	const char *aio;           /* "threads" | "native" | "io_uring" */
 	bool readonly, direct, no_flush, writeback, snapshot;
-	bool is_drive; /* from -drive; false: -blockdev */
+	bool is_drive;           /* from -drive; false: -blockdev */
 	const char *parent_name; /* nodes: the one below; NULL: none */
 	uint64_t size;
 	uint64_t written_end; /* nodes and drives: end of the highest write so far */
@@ -225,9 +228,9 @@ bool block_active(void);
 int block_activate_all(struct err *e);
 void block_inactivate_all(void); /* release every lock; flush first */
 /*
- * Before a hand-over: could the other process take the locks? The one that has them marks its images with a number that only
- * the two know; the other then asks whether each of its (inactive) images is marked so, or else could be locked now.
- * -EAGAIN, the image named: somebody else has it. Images on file systems without locks and with locking=off pass.
+ * Before a hand-over: could the other process take the locks? The one that has them marks its images with a number that
+ * only the two know; the other then asks whether each of its (inactive) images is marked so, or else could be locked
+ * now. -EAGAIN, the image named: somebody else has it. Images on file systems without locks and with locking=off pass.
  */
 void block_mark_all(uint64_t mark, bool on);
 int block_check_locks(uint64_t mark, struct err *e);
@@ -241,8 +244,9 @@ void block_set_thread_hook(void (*fn)(void));
 /* Bin i holds latencies up to 2^(10 + i) ns, the last one the rest. */
 #define BLOCK_LATENCY_BINS 24
 /*
- * Indexed by enum block_op. ops: that succeeded; errors: that failed on the medium; invalid: refused before they were tried.
- * time_ns is the sum of latencies from submit to done, of the successful and, with account_failed, the failed ones.
+ * Indexed by enum block_op. ops: that succeeded; errors: that failed on the medium; invalid: refused before they were
+ * tried. time_ns is the sum of latencies from submit to done, of the successful and, with account_failed, the failed
+ * ones.
  */
 struct block_stats {
 	uint64_t ops[5], bytes[5], errors[5], invalid[5], time_ns[5], max_ns[5];
@@ -253,8 +257,8 @@ struct block_stats {
 /* Any thread; each number is consistent in itself. */
 void block_get_stats(const struct block *b, struct block_stats *s);
 
-/* The histogram an operator asked for (QMP block-latency-histogram-set): bin i counts what took less than boundary[i] ns and
-   not less than the one before. Only reads, writes and flushes have one. Main thread. */
+/* The histogram an operator asked for (QMP block-latency-histogram-set): bin i counts what took less than boundary[i]
+   ns and not less than the one before. Only reads, writes and flushes have one. Main thread. */
 struct block_histogram {
 	size_t n; /* boundaries; n + 1 bins. 0: not asked for */
 	const uint64_t *boundary, *bin;

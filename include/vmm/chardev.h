@@ -29,7 +29,8 @@ struct chardev_frontend {
 	 * hold up the guest; what a peer sent before it went is still delivered.
 	 */
 	bool lossless;
-	/* chardev_change(): from now on this one is its chardev, attached already; the old one is gone. NULL: cannot. */
+	/* chardev_change(): from now on this one is its chardev, attached already; the old one is gone. NULL: cannot.
+	 */
 	void (*replaced)(void *opaque, struct chardev *by);
 };
 #define CHARDEV_STALL_MS   250
@@ -78,9 +79,9 @@ const char *chardev_backend_name(const struct chardev *c); /* "socket", "pty", .
 /* As query-chardev prints it: "pty:/dev/pts/3", "unix:/x,server=on", "disconnected:unix:/x,server=on". Valid until the
    next call for the same chardev. Main thread. */
 const char *chardev_filename(struct chardev *c);
-bool chardev_is_shared(const struct chardev *c); /* a port of a mux: others write to the same terminal */
+bool chardev_is_shared(const struct chardev *c);     /* a port of a mux: others write to the same terminal */
 bool chardev_wants_monitor(const struct chardev *c); /* "mon:..." in the old spelling: a monitor is to share it */
-bool chardev_is_open(const struct chardev *c); /* peer connected */
+bool chardev_is_open(const struct chardev *c);       /* peer connected */
 bool chardev_frontend_open(const struct chardev *c);
 
 /*
@@ -99,8 +100,8 @@ void chardev_close_all(void);          /* at exit, after the machine has gone */
 /* QMP chardev-remove: QEMU's texts. */
 int chardev_remove(const char *id, struct err *e);
 /*
- * QMP chardev-change: another back end for the same id, under the front end that uses it, which must have `replaced`. What
- * was not sent or not received yet goes over to the new one. On failure the old one stays. QEMU's texts.
+ * QMP chardev-change: another back end for the same id, under the front end that uses it, which must have `replaced`.
+ * What was not sent or not received yet goes over to the new one. On failure the old one stays. QEMU's texts.
  */
 struct chardev *chardev_change(struct opts *o, struct err *e);
 struct chardev *chardev_find(const char *id);

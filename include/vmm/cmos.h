@@ -25,8 +25,8 @@ struct cmos_disk {
 bool ide_cmos_disk(struct board *board, unsigned position, struct cmos_disk *out);
 
 /*
- * Fill in everything a PC's firmware expects: memory sizes and CPU count (from the board), floppy types, equipment, disk
- * types and translation, boot order. boot_order: letters as -boot order= has them (a floppy, c disk, d CD-ROM, n
+ * Fill in everything a PC's firmware expects: memory sizes and CPU count (from the board), floppy types, equipment,
+ * disk types and translation, boot order. boot_order: letters as -boot order= has them (a floppy, c disk, d CD-ROM, n
  * network; at most three count), NULL: "cad". disks may be NULL. Main thread, before the first reset. -EINVAL: a letter
  * firmware does not know.
  */

@@ -37,11 +37,11 @@ struct opt_list {
 
 /* -machine NAME[,k=v]: rows in src/config/tables.c, printed by -machine help */
 struct machine_opts {
-	char *type;         /* "pc" | "pc-i440fx-7.2" (versioned) | "none" */
-	int accel;          /* enum accel, from -accel or accel= ("kvm:tcg" lists: first we have) */
-	int kernel_irqchip; /* enum irqchip_mode */
+	char *type;               /* "pc" | "pc-i440fx-7.2" (versioned) | "none" */
+	int accel;                /* enum accel, from -accel or accel= ("kvm:tcg" lists: first we have) */
+	int kernel_irqchip;       /* enum irqchip_mode */
 	uint32_t dirty_ring_size; /* entries; 0: KVM's bitmaps */
-	char *dumpdtb;      /* write the machine description and exit */
+	char *dumpdtb;            /* write the machine description and exit */
 	bool dump_guest_core, mem_merge, usb, graphics;
 	int vmport, hpet, acpi, smm, pit, i8042; /* ONOFFAUTO; what we lack is refused when "on" */
 	char *memory_backend;
@@ -109,8 +109,8 @@ struct config {
 	char *vga;     /* std | none | cirrus refused ... */
 	char *display; /* none | curses | NULL: default */
 	bool nographic, nodefaults, no_user_config, mem_lock;
-	struct opt_list vnc, serial, parallel, debugcon, monitor, qmp, qmp_pretty, mon, chardev, drive, blockdev, netdev, nic, net, device,
-		global, object, smbios, fw_cfg, add_fd, acpitable, msg, audiodev, set;
+	struct opt_list vnc, serial, parallel, debugcon, monitor, qmp, qmp_pretty, mon, chardev, drive, blockdev,
+		netdev, nic, net, device, global, object, smbios, fw_cfg, add_fd, acpitable, msg, audiodev, set;
 	char *incoming, *loadvm, *migration_allow;
 	bool stopped; /* -S */
 	int reboot;

@@ -43,8 +43,8 @@ enum device_bus {
 
 /* A property of the running device beyond its options (QMP qom-get, qom-set). The device's lock is held; leaf. */
 struct device_property {
-	const char *name, *type; /* QOM's type: "int", "bool", "string", ...; name NULL ends a list */
-	char *(*get)(struct device *dev);                                   /* JSON text, malloc'ed; NULL: cannot be read */
+	const char *name, *type;          /* QOM's type: "int", "bool", "string", ...; name NULL ends a list */
+	char *(*get)(struct device *dev); /* JSON text, malloc'ed; NULL: cannot be read */
 	int (*set)(struct device *dev, const char *json, struct err *e); /* NULL: read-only */
 };
 
@@ -60,7 +60,7 @@ struct device_class {
 	size_t size;          /* of the instance; struct device is its first member */
 	bool user_creatable;  /* with -device / device_add (else only from the board table) */
 	bool hotpluggable;    /* device_add and device_del while the guest runs: see vmm/hotplug.h */
-	bool lock_is_fabric; /* interrupt controllers: see vmm/irq.h */
+	bool lock_is_fabric;  /* interrupt controllers: see vmm/irq.h */
 	const struct prop *props;
 	const struct region_desc *regions;
 	unsigned n_regions;
@@ -97,7 +97,7 @@ struct device_class {
 
 struct device {
 	const struct device_class *class;
-	char id[64];  /* unique: user's id=, else "class" or "class#n"; the name in streams, QMP and logs */
+	char id[64];    /* unique: user's id=, else "class" or "class#n"; the name in streams, QMP and logs */
 	bool user_id;   /* given by the user: /machine/peripheral/ID */
 	bool user_made; /* with -device or device_add */
 	struct board *board;
@@ -116,9 +116,9 @@ struct device {
 	bool withdrawn;     /* ... before the guest heard of it: no event */
 	bool awaits_children;
 	struct log_limit guest_log; /* for log_guest(&dev->guest_log, ...) */
-	void *machine_private; /* claimed backends */
-	bool machine_settled;  /* fixed regions were mapped once; from then on they are the device's */
-	struct device *next; /* board's list, in creation order */
+	void *machine_private;      /* claimed backends */
+	bool machine_settled;       /* fixed regions were mapped once; from then on they are the device's */
+	struct device *next;        /* board's list, in creation order */
 };
 
 #define DEVICE_CLASS(sym) const struct device_class device_class_##sym
@@ -164,10 +164,11 @@ void machine_request_shutdown(struct board *board, enum shutdown_cause cause); /
 void machine_request_exit(struct board *board, int status); /* isa-debug-exit: process ends with status */
 void machine_request_suspend(struct board *board);          /* ACPI S3 */
 void machine_request_wakeup(struct board *board);
-/* In reset(): it ends an S3 sleep, so what keeps its power then (the DRAM controller, wake-up status) keeps its values. */
+/* In reset(): it ends an S3 sleep, so what keeps its power then (the DRAM controller, wake-up status) keeps its values.
+ */
 bool machine_waking(const struct board *board);
-bool machine_started(const struct board *board); /* powered on: what is created now is hot-plugged */
-void machine_request_stop_on_io_error(struct board *board);                /* werror=stop: RUN_STATE_IO_ERROR */
+bool machine_started(const struct board *board);            /* powered on: what is created now is hot-plugged */
+void machine_request_stop_on_io_error(struct board *board); /* werror=stop: RUN_STATE_IO_ERROR */
 void machine_guest_panicked(struct board *board, const char *action_info); /* pvpanic: event, then the panic action */
 void machine_guest_crashloaded(struct board *board);
 void machine_watchdog_fired(struct board *board); /* event, then what -watchdog-action says */
@@ -192,8 +193,8 @@ struct ram_block *board_firmware(const struct board *board);
 
 /*
  * Read a firmware file (BIOS, option ROM): `name` with a '/' is a path, otherwise it is looked up in -L DIR, in our
- * data directory and where the distribution keeps SeaBIOS, vgabios and iPXE. malloc'ed, at most `max` bytes. create() and
- * machine construction only (the sandbox closes the file system afterwards).
+ * data directory and where the distribution keeps SeaBIOS, vgabios and iPXE. malloc'ed, at most `max` bytes. create()
+ * and machine construction only (the sandbox closes the file system afterwards).
  */
 int board_load_firmware(struct board *board, const char *name, size_t max, void **data, size_t *len, struct err *e);
 

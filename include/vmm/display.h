@@ -82,11 +82,11 @@ int vnc_start(const char *spec, struct err *e);
 int vnc_set_password(const char *password, struct err *e); /* QMP set_password / change-vnc-password */
 /* QMP add_client: serve a connected socket as if it had been accepted. Takes fd in any case. */
 int vnc_add_client(int fd, bool skip_auth, struct err *e);
-int vnc_expire_password(const char *time, struct err *e);  /* QMP expire_password: "now", "never", "+SECONDS", "UNIX" */
-char *vnc_query(void);                                     /* QMP query-vnc: a VncInfo object as JSON; malloc'ed */
+int vnc_expire_password(const char *time, struct err *e); /* QMP expire_password: "now", "never", "+SECONDS", "UNIX" */
+char *vnc_query(void);                                    /* QMP query-vnc: a VncInfo object as JSON; malloc'ed */
 /* VNC_CONNECTED, VNC_INITIALIZED and VNC_DISCONNECTED go here (data: a JSON object). One handler, set before the front
    ends start or NULL; called on any thread: it must only hand on. display_event() is the front ends' side. */
 void display_set_event_handler(void (*fn)(void *opaque, const char *name, const char *data_json), void *opaque);
 void display_event(const char *name, const char *data_json);
-void display_stop(void);                                   /* restores the terminal */
+void display_stop(void); /* restores the terminal */
 #endif

@@ -28,10 +28,10 @@ int dma_map(struct device *dev, uint64_t addr, size_t len, enum dma_dir dir, str
 /* `done` bytes were transferred: for DMA_FROM_DEVICE the pages of the first `done` bytes become dirty. */
 void dma_unmap(struct device *dev, enum dma_dir dir, const struct iovec *iov, int n_iov, size_t done);
 
-/* The guest does not need what is in [addr, addr+len), whole pages of its RAM: the host gets the memory back, and the guest reads
-   zeroes from now on. Where somebody counts on the pages (a migration, machine_hold_discards()) or RAM is a private mapping of a
-   saved guest they stay as they are. Main thread: a system call. -EFAULT if it is not all guest RAM proper, -EINVAL if not
-   aligned. */
+/* The guest does not need what is in [addr, addr+len), whole pages of its RAM: the host gets the memory back, and the
+   guest reads zeroes from now on. Where somebody counts on the pages (a migration, machine_hold_discards()) or RAM is a
+   private mapping of a saved guest they stay as they are. Main thread: a system call. -EFAULT if it is not all guest
+   RAM proper, -EINVAL if not aligned. */
 int dma_discard(struct device *dev, uint64_t addr, uint64_t len);
 
 #endif

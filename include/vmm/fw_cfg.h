@@ -6,11 +6,12 @@
 int fw_cfg_add_file(struct board *board, const char *name, const void *data, size_t len,
 		    struct err *e); /* -EEXIST, -ENOSPC */
 int fw_cfg_add_item(struct board *board, uint16_t key, const void *data, size_t len, struct err *e);
-/* A file the guest may write through DMA (RSDP address, vmgenid ...); written(): after a write, lock held; may be NULL. A
-   reset brings the contents given here back. */
+/* A file the guest may write through DMA (RSDP address, vmgenid ...); written(): after a write, lock held; may be NULL.
+   A reset brings the contents given here back. */
 int fw_cfg_add_writable(struct board *board, const char *name, const void *data, size_t len,
 			void (*written)(void *opaque, const uint8_t *data, size_t len), void *opaque, struct err *e);
-/* What a file contains now, for files the guest writes: copies at most `len` bytes, returns the file's size. -ENOENT. */
+/* What a file contains now, for files the guest writes: copies at most `len` bytes, returns the file's size. -ENOENT.
+ */
 int fw_cfg_read_file(struct board *board, const char *name, void *buf, size_t len);
 /* Replace the contents of an existing file or item; takes effect for readers that select it later (at reset). */
 int fw_cfg_update(struct board *board, const char *name, const void *data, size_t len, struct err *e);

@@ -36,8 +36,8 @@ struct kvm_exit_ops {
 	/* Emulation failure or KVM_RUN error: text says what (RIP, bytes). The vCPU stays stopped; RUN_STATE
 	 * internal-error. */
 	void (*internal_error)(void *opaque, unsigned cpu, const char *text);
-	/* A trap that kvm_vcpu_set_debug() made possible. True: the debugger's; the vCPU stays put until the next resume.
-	 * False: the guest's own, it gets the exception. NULL: all are the guest's. */
+	/* A trap that kvm_vcpu_set_debug() made possible. True: the debugger's; the vCPU stays put until the next
+	 * resume. False: the guest's own, it gets the exception. NULL: all are the guest's. */
 	bool (*debug)(void *opaque, unsigned cpu, const struct kvm_trap *trap);
 };
 
@@ -59,17 +59,17 @@ int kvm_available(struct err *e);
 uint64_t kvm_max_gpa(struct kvm_vm *vm);
 
 /* Memory slots: the complete wanted list, sorted by gpa, non-overlapping, page-aligned; the room computes the
-   difference and keeps KVM in step, deleting before creating. While slots go away all vCPUs are held out of the guest, so
-   that none finds a gap; switching log_dirty alone holds nobody. Host memory must stay mapped while its slot exists. The
-   dirty bits of a slot that goes away are lost: fetch them first. Any thread, also from an exit handler. */
+   difference and keeps KVM in step, deleting before creating. While slots go away all vCPUs are held out of the guest,
+   so that none finds a gap; switching log_dirty alone holds nobody. Host memory must stay mapped while its slot exists.
+   The dirty bits of a slot that goes away are lost: fetch them first. Any thread, also from an exit handler. */
 struct kvm_memory {
 	uint64_t gpa, size;
 	void *host;
 	bool readonly, log_dirty;
 };
 int kvm_set_memory(struct kvm_vm *vm, const struct kvm_memory *list, size_t n, struct err *e);
-/* Writes of the guest to this range may reach exit_ops late: before any other exit of the same vCPU is handled, before a pause
-   has come to its end, or when they were hurried. Idempotent, for good. Any thread; leaf. */
+/* Writes of the guest to this range may reach exit_ops late: before any other exit of the same vCPU is handled, before
+   a pause has come to its end, or when they were hurried. Idempotent, for good. Any thread; leaf. */
 void kvm_coalesce_writes(struct kvm_vm *vm, bool pio, uint64_t addr, uint32_t size);
 /* Have what is waiting delivered soon. Any thread; leaf. */
 void kvm_hurry_coalesced(struct kvm_vm *vm);
@@ -79,8 +79,8 @@ bool kvm_coalesced_waiting(struct kvm_vm *vm);
    log_dirty was switched on may report every page (KVM_DIRTY_LOG_INITIALLY_SET: nothing was write-protected yet). Any
    thread, vCPUs may run. */
 int kvm_get_dirty(struct kvm_vm *vm, uint64_t gpa, uint64_t size, unsigned long *bitmap);
-/* How many pages this vCPU was seen to write so far, up to the last kvm_get_dirty(): only with dirty rings, else false. Any
-   thread. */
+/* How many pages this vCPU was seen to write so far, up to the last kvm_get_dirty(): only with dirty rings, else false.
+   Any thread. */
 bool kvm_vcpu_dirty_pages(struct kvm_vcpu *c, uint64_t *pages);
 /* Four pages KVM itself uses on VMX without unrestricted guest (identity map, TSS): reserve them in e820. */
 #define KVM_RESERVED_GPA  0xfeffc000ull
@@ -145,19 +145,20 @@ struct kvm_cpu_view {
 int kvm_cpu_expand(struct kvm_vm *vm, const char *text, struct kvm_cpu_view *out, struct err *e);
 int kvm_cpu_current(struct kvm_vm *vm, struct kvm_cpu_view *out); /* the CPU of this guest */
 void kvm_cpu_view_free(struct kvm_cpu_view *v);
-char *kvm_feature_names(void);                      /* every feature there is; malloc'ed */
+char *kvm_feature_names(void);                     /* every feature there is; malloc'ed */
 const char *kvm_cpu_model_alias(const char *name); /* "Nehalem" -> "Nehalem-v1"; NULL: not an alias */
 /* Models by index for query-cpu-definitions; NULL after the last. */
 const char *kvm_cpu_model_name(size_t i, const char **summary);
 
 /* ---- vCPUs ---- */
-/* Create vCPU `index` with its APIC id and thread, "CPU 0/KVM". Any order, also while others run: it then waits for INIT
-   and SIPI. One that was retired comes back in its power-on state. Main thread. */
+/* Create vCPU `index` with its APIC id and thread, "CPU 0/KVM". Any order, also while others run: it then waits for
+   INIT and SIPI. One that was retired comes back in its power-on state. Main thread. */
 struct kvm_vcpu *kvm_vcpu_new(struct kvm_vm *vm, unsigned index, struct err *e);
 /* Unplug: returns when it has left the guest and its exit handler; its state is lost and it does not run until
    kvm_vcpu_new(). Never the boot CPU. Main thread, no device lock held. */
 void kvm_vcpu_retire(struct kvm_vcpu *c);
-/* fn is called on each vCPU thread before it enters the guest for the first time (the sandbox). Before the first resume. */
+/* fn is called on each vCPU thread before it enters the guest for the first time (the sandbox). Before the first
+ * resume. */
 void kvm_set_thread_hook(struct kvm_vm *vm, void (*fn)(void));
 unsigned kvm_vcpu_count(struct kvm_vm *vm); /* one more than the highest index in use; there may be holes below */
 struct kvm_vcpu *kvm_vcpu_get(struct kvm_vm *vm, unsigned index); /* NULL: there is no such vCPU */
@@ -167,7 +168,8 @@ uint32_t kvm_apic_id(const struct smp_opts *smp, unsigned index);
 int kvm_vcpu_thread_id(const struct kvm_vcpu *c); /* gettid() of the thread */
 /* Power-on/INIT state (APs wait for SIPI). vCPUs paused. */
 void kvm_vcpu_reset(struct kvm_vcpu *c);
-/* Direct boot: start state other than the reset vector; except in real mode with memory types (MTRRs) set, as by a BIOS. */
+/* Direct boot: start state other than the reset vector; except in real mode with memory types (MTRRs) set, as by a
+ * BIOS. */
 struct kvm_boot_state {
 	enum {
 		KVM_BOOT_PROTECTED32,
@@ -186,7 +188,8 @@ int kvm_vcpu_set_boot_state(struct kvm_vcpu *c, const struct kvm_boot_state *b);
 void kvm_vcpus_resume(struct kvm_vm *vm);
 void kvm_vcpus_pause(struct kvm_vm *vm);
 void kvm_vcpus_stop(struct kvm_vm *vm); /* end and join all threads */
-/* Keep the vCPU out of the guest for ns, once, for auto-converge; a pause or any other request ends the nap. Any thread. */
+/* Keep the vCPU out of the guest for ns, once, for auto-converge; a pause or any other request ends the nap. Any
+ * thread. */
 void kvm_vcpu_doze(struct kvm_vcpu *c, uint64_t ns);
 /*
  * Grace period for data that exit handlers read without a lock (the region map): call fn(arg) once every vCPU thread
@@ -225,7 +228,13 @@ bool kvm_can_block_irqs(struct kvm_vm *vm);
 void kvm_vcpu_freeze(struct kvm_vcpu *c, bool frozen);
 
 /* ---- KVM's own counters (src/kvm/stats.c) ---- */
-enum kvm_stat_type { KVM_STAT_CUMULATIVE, KVM_STAT_INSTANT, KVM_STAT_PEAK, KVM_STAT_LINEAR_HISTOGRAM, KVM_STAT_LOG2_HISTOGRAM };
+enum kvm_stat_type {
+	KVM_STAT_CUMULATIVE,
+	KVM_STAT_INSTANT,
+	KVM_STAT_PEAK,
+	KVM_STAT_LINEAR_HISTOGRAM,
+	KVM_STAT_LOG2_HISTOGRAM
+};
 enum kvm_stat_unit { KVM_STAT_NO_UNIT, KVM_STAT_BYTES, KVM_STAT_SECONDS, KVM_STAT_CYCLES, KVM_STAT_BOOLEAN };
 struct kvm_stat {
 	char name[64];
@@ -236,8 +245,8 @@ struct kvm_stat {
 	unsigned size, bucket_size; /* numbers, and of a linear histogram their width */
 	uint32_t offset;            /* private */
 };
-/* Those of a vCPU, or of the VM with -1: their number, or -errno (-ENOTSUP: this kernel has none). *stats belongs to the
-   VM. values, unless NULL: `size` numbers of each, one after the other; free() it. Main thread; vCPUs may run. */
+/* Those of a vCPU, or of the VM with -1: their number, or -errno (-ENOTSUP: this kernel has none). *stats belongs to
+   the VM. values, unless NULL: `size` numbers of each, one after the other; free() it. Main thread; vCPUs may run. */
 int kvm_stats_get(struct kvm_vm *vm, int vcpu, const struct kvm_stat **stats, uint64_t **values);
 /* Exits by reason, for metrics; returns number of reasons filled. */
 size_t kvm_exit_counts(struct kvm_vcpu *c, const char **names, uint64_t *counts, size_t max);

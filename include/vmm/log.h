@@ -1,8 +1,8 @@
 /*
  * Log. One line per message to stderr or to the -D file: time, level, room, text; or a JSON object. Any thread may log;
  * the writer takes a leaf lock. Nothing logs without bound: each place in the source that warns gets LOG_BURST lines at
- * once, then one per second, and the next line that passes tells how many did not. docs/observing.md says which level is
- * for what.
+ * once, then one per second, and the next line that passes tells how many did not. docs/observing.md says which level
+ * is for what.
  */
 #ifndef VMM_LOG_H
 #define VMM_LOG_H

@@ -54,16 +54,17 @@ int machine_exit_status(const struct board *b);
 void machine_quiesce(struct board *b, void (*done)(void *opaque), void *opaque);
 void machine_unquiesce(struct board *b);
 /*
- * Migration's doors. stop: vCPUs paused (STOP), FINISH_MIGRATE; returns what the guest did before. A request for a reset or
- * power-off that waits then is carried out where the guest goes on. return: the guest stays ours and does again what it
- * did (its disks are active). arrived: its state was loaded here; s is what it did at the source, PAUSED for RUNNING.
+ * Migration's doors. stop: vCPUs paused (STOP), FINISH_MIGRATE; returns what the guest did before. A request for a
+ * reset or power-off that waits then is carried out where the guest goes on. return: the guest stays ours and does
+ * again what it did (its disks are active). arrived: its state was loaded here; s is what it did at the source, PAUSED
+ * for RUNNING.
  */
 bool machine_quiet(const struct board *b); /* no request waits, no reset is under way: a good moment to stop */
 enum run_state machine_migration_stop(struct board *b);
 int machine_migration_return(struct board *b, enum run_state before, struct err *e);
 void machine_migration_arrived(struct board *b, enum run_state s);
 /* Does -no-reboot / set-action: */
-void machine_set_watchdog_action(struct board *b, int action); /* enum watchdog_action */
+void machine_set_watchdog_action(struct board *b, int action);                  /* enum watchdog_action */
 void machine_set_actions(struct board *b, int reboot, int shutdown, int panic); /* -1: keep */
 
 /* Device tree of the machine description (libfdt): malloc'ed blob. */
@@ -75,8 +76,8 @@ int machine_describe(struct board *b, void **fdt, size_t *len, struct err *e);
  * -mon replace all of theirs; -name and -uuid as well, for a clone. Before machine_new(); c is unusable after an error.
  */
 int machine_config_from_description(struct config *c, const void *fdt, size_t len, struct err *e);
-/* Is fdt (from outside) this machine? Host-side differences (backends, paths, who emulates the interrupt controllers) do not
-   count; the first one that does is named. */
+/* Is fdt (from outside) this machine? Host-side differences (backends, paths, who emulates the interrupt controllers)
+   do not count; the first one that does is named. */
 int machine_check_description(struct board *b, const void *fdt, size_t len, struct err *e);
 int machine_write_description(struct board *b, const char *path, struct err *e); /* -machine dumpdtb=FILE */
 

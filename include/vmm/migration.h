@@ -36,8 +36,8 @@ const char *migration_status_name(enum migration_status s);
 void migration_init(struct board *b);
 /* At exit: ends whatever is going on and joins its threads; a guest that is not handed over stays ours. */
 void migration_shutdown(void);
-/* After that: the guest ran here by post-copy, and a part of its memory never came. Nothing of it may run on, not even for the
-   moment it takes to be stopped. */
+/* After that: the guest ran here by post-copy, and a part of its memory never came. Nothing of it may run on, not even
+   for the moment it takes to be stopped. */
 bool migration_guest_torn(void);
 
 /* migrate: uri is tcp:HOST:PORT, unix:PATH, fd:NAME-OR-NUMBER or exec:COMMAND. resume: go on with a post-copy whose
@@ -50,17 +50,19 @@ int migration_pause(struct err *e);
 /* -incoming URI and migrate-incoming; "defer" waits for the latter. */
 int migration_incoming(const char *uri, struct err *e);
 /*
- * The same when the command line does not say what machine it is. meet waits on the main thread until a guest has introduced
- * itself, or signal_fd is readable; listening() is called when peers may connect. The description is valid until the meeting
- * ends. Once the machine is there resume takes the meeting over; end (also after an error) tells the peer why not.
+ * The same when the command line does not say what machine it is. meet waits on the main thread until a guest has
+ * introduced itself, or signal_fd is readable; listening() is called when peers may connect. The description is valid
+ * until the meeting ends. Once the machine is there resume takes the meeting over; end (also after an error) tells the
+ * peer why not.
  */
 struct migration_meeting;
-int migration_meet(const char *uri, const char *allow, int signal_fd, void (*listening)(void), struct migration_meeting **out,
-		   const void **fdt, size_t *len, struct err *e);
+int migration_meet(const char *uri, const char *allow, int signal_fd, void (*listening)(void),
+		   struct migration_meeting **out, const void **fdt, size_t *len, struct err *e);
 int migration_meeting_resume(struct migration_meeting *m, struct err *e);
 void migration_meeting_end(struct migration_meeting *m, const char *why); /* NULL-safe */
 int migration_recover(const char *uri, struct err *e);
-/* -migration-allow: only peers from these networks ("10.0.0.0/8,192.168.1.7,fd00::/8"); unix and fd are always allowed. */
+/* -migration-allow: only peers from these networks ("10.0.0.0/8,192.168.1.7,fd00::/8"); unix and fd are always allowed.
+ */
 int migration_allow(const char *list, struct err *e);
 /* A migration is going on, either way: what may not change meanwhile (devices, media) is refused. */
 bool migration_busy(void);
@@ -69,7 +71,8 @@ bool migration_is_incoming(void);
 /* Capabilities by index: name NULL past the end. */
 const char *migration_capability(size_t i, bool *on);
 int migration_set_capability(const char *name, bool on, struct err *e);
-/* Parameters: a property table over one object. Set through migration_set_parameter(), which checks what is going on. */
+/* Parameters: a property table over one object. Set through migration_set_parameter(), which checks what is going on.
+ */
 extern const struct prop migration_parameter_props[];
 void *migration_parameters(void);
 int migration_set_parameter(const char *name, const char *text, struct err *e);
@@ -89,7 +92,7 @@ struct migration_info {
 	/* vCPUs are slowed down by what each writes: how many are listed (0: all alike), percent by index. */
 	unsigned n_throttled;
 	uint8_t throttle_of[MIGRATION_CPUS];
-	char error[1024]; /* why it failed; "" */
+	char error[1024];  /* why it failed; "" */
 	char address[320]; /* incoming: where we listen, "tcp:HOST:PORT" or "unix:PATH"; "" */
 };
 void migration_query(struct migration_info *out);

@@ -1,7 +1,7 @@
 /*
- * User-creatable objects: what -object and QMP's object-add make, things that are not devices but that devices refer to by id
- * (random number sources, memory back ends, secrets). Implementation: src/machine/object.c; a type is one struct object_type
- * and its line in the table there. Main thread.
+ * User-creatable objects: what -object and QMP's object-add make, things that are not devices but that devices refer to
+ * by id (random number sources, memory back ends, secrets). Implementation: src/machine/object.c; a type is one struct
+ * object_type and its line in the table there. Main thread.
  */
 #ifndef VMM_OBJECT_H
 #define VMM_OBJECT_H
@@ -13,10 +13,10 @@
 struct object;
 
 struct object_type {
-	const char *name;        /* QEMU's, "rng-random" */
-	const char *parent;      /* what it can be used as: "rng-backend", ... */
-	const char *summary;     /* one line for -object help */
-	size_t size;             /* of the instance; struct object is its first member */
+	const char *name;         /* QEMU's, "rng-random" */
+	const char *parent;       /* what it can be used as: "rng-backend", ... */
+	const char *summary;      /* one line for -object help */
+	size_t size;              /* of the instance; struct object is its first member */
 	const struct prop *props; /* NULL: none */
 	/* Properties are parsed. May fail; destroy is not called then. NULL: nothing to do. */
 	int (*create)(struct object *o, struct err *e);
@@ -37,7 +37,7 @@ int object_add(struct opts *o, struct err *e);
 int object_del(const char *id, struct err *e);
 void object_del_all(void); /* at the end, when no device is left */
 struct object *object_find(const char *id);
-struct object *object_next(struct object *prev); /* in order of creation; NULL starts */
+struct object *object_next(struct object *prev);    /* in order of creation; NULL starts */
 const struct object_type *object_type_at(size_t i); /* NULL past the end */
 const struct object_type *object_type_find(const char *name);
 

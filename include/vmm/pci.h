@@ -4,14 +4,16 @@
  * state travels in a section of its own ("ID.pci"), so a device's state table holds only what is behind the BARs.
  * Source: PCI Local Bus Specification 3.0, chapter 6.
  *
- * The bus is the host bridge device, class "i440FX-pcihost" (src/devices/bus/i440fx_pcihost.c): the `bus` argument below.
+ * The bus is the host bridge device, class "i440FX-pcihost" (src/devices/bus/i440fx_pcihost.c): the `bus` argument
+ * below.
  *
  * Locks: the bus's lock (the host bridge's device lock) guards the slot table and CONFIG_ADDRESS. A configuration cycle
  * comes in with the bus's lock held and takes the lock of the function it addresses. Order: lifecycle > host bridge >
  * function > leaf. No function ever calls the host bridge, so the order cannot turn around.
  *
  * Creation, by the device core: pci_attach(), class->create(), pci_realize(); then pci_function_reset() and
- * pci_function_settle() before the class's own reset and settle. On the way out pci_detach(), a grace period, destroy(), pci_free().
+ * pci_function_settle() before the class's own reset and settle. On the way out pci_detach(), a grace period,
+ * destroy(), pci_free().
  */
 #ifndef VMM_PCI_H
 #define VMM_PCI_H
@@ -82,11 +84,13 @@ bool pci_msi_enabled(const struct device *dev);
 int pci_attach(struct device *bus, struct device *dev, int32_t addr, struct err *e);
 /* After create(): size the BARs, load the expansion ROM, keep the configuration space as the power-on values. */
 int pci_realize(struct device *dev, struct err *e);
-/* Unmap the BARs and leave the slot. dev->pci stays valid: a vCPU may still be inside a handler. Main thread, no lock. */
+/* Unmap the BARs and leave the slot. dev->pci stays valid: a vCPU may still be inside a handler. Main thread, no lock.
+ */
 void pci_detach(struct device *dev);
 /* After a grace period: release dev->pci. NULL-safe for a device that was never attached. */
 void pci_free(struct device *dev);
-/* Reset the configuration space to power-on values (BARs are unmapped by the settle that follows). Device's lock held. */
+/* Reset the configuration space to power-on values (BARs are unmapped by the settle that follows). Device's lock held.
+ */
 void pci_function_reset(struct device *dev);
 /* After all devices were reset or loaded: map BARs as the command register says, drive INTx. Device's lock held. */
 void pci_function_settle(struct device *dev);

@@ -1,6 +1,6 @@
 /*
- * Guest memory as migration and saving see it: blocks with a name, and which of their pages were written. Implementation:
- * src/machine/dirty.c. No block may be added or removed while dirty logging is on.
+ * Guest memory as migration and saving see it: blocks with a name, and which of their pages were written.
+ * Implementation: src/machine/dirty.c. No block may be added or removed while dirty logging is on.
  */
 #ifndef VMM_RAM_H
 #define VMM_RAM_H
@@ -14,36 +14,38 @@ struct board;
 
 struct ram_view {
 	const char *name; /* unique, the same in every process that has this machine: "pc.ram", "VGA/vram" */
-	uint8_t *host;	  /* a shared mapping of fd from offset 0 */
-	uint64_t size;	  /* bytes, a multiple of RAM_PAGE */
-	int fd;		  /* memfd; the board's; -1: a private mapping, see machine_ram_map_private() */
-	bool main;	  /* guest RAM proper */
+	uint8_t *host;    /* a shared mapping of fd from offset 0 */
+	uint64_t size;    /* bytes, a multiple of RAM_PAGE */
+	int fd;           /* memfd; the board's; -1: a private mapping, see machine_ram_map_private() */
+	bool main;        /* guest RAM proper */
 };
 /* Block i in order of creation; false past the end. Any thread while no device comes or goes. */
 bool machine_ram(struct board *b, unsigned i, struct ram_view *out);
 
-/* Let block `name` be a private mapping of fd from offset on: what is written stays here. fd of its view is -1 from then on.
-   Before the guest runs. Main thread. */
+/* Let block `name` be a private mapping of fd from offset on: what is written stays here. fd of its view is -1 from
+   then on. Before the guest runs. Main thread. */
 int machine_ram_map_private(struct board *b, const char *name, int fd, uint64_t offset, struct err *e);
-/* Let block `name` be this memfd, which is taken: what another process had as its memory. Before the guest runs. Main thread. */
+/* Let block `name` be this memfd, which is taken: what another process had as its memory. Before the guest runs. Main
+ * thread. */
 int machine_ram_adopt(struct board *b, const char *name, int fd, struct err *e);
 
-/* While on, no page of RAM is given back to the host (dma_discard()): pages may be missing that come when they are touched. Any
-   thread. */
+/* While on, no page of RAM is given back to the host (dma_discard()): pages may be missing that come when they are
+   touched. Any thread. */
 void machine_hold_discards(struct board *b, bool on);
 
-/* Another process goes on with this memory: let go of it. What is there reads as zeros from then on, and writes stay here. */
+/* Another process goes on with this memory: let go of it. What is there reads as zeros from then on, and writes stay
+ * here. */
 void machine_ram_forget(struct board *b);
 
 /*
- * Which pages were written: by vCPUs (KVM's log), by devices and by ourselves. While it is on each block has a bitmap that
- * collects; everything counts as written at first.
+ * Which pages were written: by vCPUs (KVM's log), by devices and by ourselves. While it is on each block has a bitmap
+ * that collects; everything counts as written at first.
  */
 /* Main thread. */
 int machine_dirty_start(struct board *b, struct err *e);
 void machine_dirty_stop(struct board *b);
-/* Move KVM's logs into the bitmaps, and with them what the log holds back until then: call before machine_dirty_take(). Any
-   thread, vCPUs may run. */
+/* Move KVM's logs into the bitmaps, and with them what the log holds back until then: call before machine_dirty_take().
+   Any thread, vCPUs may run. */
 void machine_dirty_sync(struct board *b);
 /* OR block i's bits into bitmap (bit n: page n), clear them; returns how many bits were set. Any thread. */
 uint64_t machine_dirty_take(struct board *b, unsigned i, unsigned long *bitmap);

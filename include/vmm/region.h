@@ -56,8 +56,9 @@ struct region_desc {
 	int bar;               /* 0..5: a PCI BAR; REGION_NOT_BAR otherwise */
 	int priority;          /* 0 for devices, 1 overlays; guest RAM is -10; RAM windows of the host bridge 5 */
 	bool disabled;         /* not mapped at settle; the device maps it with region_enable() */
-	/* Writes to the first so many bytes may come late, as long as they come before any other access of the same vCPU: they need
-	   no exit. For what has no effect that the guest could wait for. region_hurry_writes() where somebody else looks. */
+	/* Writes to the first so many bytes may come late, as long as they come before any other access of the same
+	   vCPU: they need no exit. For what has no effect that the guest could wait for. region_hurry_writes() where
+	   somebody else looks. */
 	uint32_t coalesced;
 	const struct region_ops *ops;
 };

@@ -1,6 +1,6 @@
 /*
- * Sources of random bytes for devices: objects of parent "rng-backend" (-object rng-random, rng-builtin). Several devices may
- * use one. Implementation: src/machine/rng.c. Main loop's thread, except rng_wait_init().
+ * Sources of random bytes for devices: objects of parent "rng-backend" (-object rng-random, rng-builtin). Several
+ * devices may use one. Implementation: src/machine/rng.c. Main loop's thread, except rng_wait_init().
  */
 #ifndef VMM_RNG_H
 #define VMM_RNG_H

@@ -1,6 +1,7 @@
 /*
- * TLS 1.3: credentials as objects (tls-creds-x509, tls-creds-psk), streams for whoever encrypts a socket. GnuTLS sits in a module
- * (vmm-tls.so), loaded with the first credentials. Objects: src/machine/tls_creds.c; module: src/migration/tls_gnutls.c.
+ * TLS 1.3: credentials as objects (tls-creds-x509, tls-creds-psk), streams for whoever encrypts a socket. GnuTLS sits
+ * in a module (vmm-tls.so), loaded with the first credentials. Objects: src/machine/tls_creds.c; module:
+ * src/migration/tls_gnutls.c.
  */
 #ifndef VMM_TLS_H
 #define VMM_TLS_H
@@ -26,7 +27,8 @@ struct tls_module {
 	/* Main thread; reads files. */
 	struct tls_creds *(*creds_new)(const struct tls_creds_config *c, struct err *e);
 	void (*creds_free)(struct tls_creds *c);
-	/* Any thread. fd: connected and non-blocking. hostname: what a server's certificate must say; "": any its CA signed. */
+	/* Any thread. fd: connected and non-blocking. hostname: what a server's certificate must say; "": any its CA
+	 * signed. */
 	struct tls_stream *(*stream_new)(struct tls_creds *c, int fd, const char *hostname, struct err *e);
 	int (*handshake)(struct tls_stream *s, struct err *e); /* TLS_*, or an error */
 	/* As send(2) and recv(2): -1 with errno; EAGAIN: wait for the socket and call again with the same data;

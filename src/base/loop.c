@@ -397,8 +397,8 @@ int loop_step(struct loop *loop, int timeout_ms)
 		loop->owner = pthread_self();
 		loop->owner_known = true;
 	}
-	/* Posted since run_posts() last looked, with the wake-up already taken: by the step that a handler, which runs this
-	   one, belongs to. */
+	/* Posted since run_posts() last looked, with the wake-up already taken: by the step that a handler, which runs
+	   this one, belongs to. */
 	if (timeout_ms && loop_has_posts(loop))
 		timeout_ms = 0;
 	do

@@ -55,7 +55,8 @@ bool module_present(const char *name)
 	return found;
 }
 
-/* The first that can be loaded. One that exists and cannot be is the error worth telling; one that is not there is not. */
+/* The first that can be loaded. One that exists and cannot be is the error worth telling; one that is not there is not.
+ */
 static void *open_module(const char *name, char **why)
 {
 	void *handle = NULL;

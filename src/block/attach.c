@@ -1,6 +1,6 @@
 /*
- * Nodes and the devices that use them. A -blockdev node stays the operator's: a device gets a drive of its own on it, so
- * that the medium can be taken out and the node deleted while the device lives on, as libvirt does.
+ * Nodes and the devices that use them. A -blockdev node stays the operator's: a device gets a drive of its own on it,
+ * so that the medium can be taken out and the node deleted while the device lives on, as libvirt does.
  */
 #include "src/block/block_private.h"
 

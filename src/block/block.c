@@ -78,7 +78,7 @@ static void note_written(const struct block_req *req)
 		return;
 	old = __atomic_load_n(&req->node->written_end, __ATOMIC_RELAXED);
 	while (old < end && !__atomic_compare_exchange_n(&req->node->written_end, &old, end, true, __ATOMIC_RELAXED,
-							  __ATOMIC_RELAXED))
+							 __ATOMIC_RELAXED))
 		continue;
 	check_threshold(req->node, end);
 }

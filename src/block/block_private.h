@@ -64,8 +64,8 @@ struct block_driver {
 	/* Nothing is in flight; node sizes follow. Optional. */
 	int (*resize)(struct block_node *n, uint64_t size, struct err *e);
 	/*
-	 * Other flags for the same file: readonly, direct, no_flush, unmap, aio, detect_zeroes of c. Nothing is in flight
-	 * and nobody submits; on failure all is as it was. Optional.
+	 * Other flags for the same file: readonly, direct, no_flush, unmap, aio, detect_zeroes of c. Nothing is in
+	 * flight and nobody submits; on failure all is as it was. Optional.
 	 */
 	int (*reopen)(struct block_node *n, const struct node_config *c, struct err *e);
 	/* Take what excludes other processes, and forget what they may have changed; or release it. Optional. */
@@ -90,7 +90,7 @@ struct block_node {
 	/* Where a write sets off BLOCK_WRITE_THRESHOLD, once; atomic, 0: nowhere. */
 	uint64_t write_threshold;
 	char threshold_name[32]; /* node-name of the event; changes only while the threshold is 0 */
-	uint64_t write_gen; /* atomic: completed writes of the requests this node's engine carried out */
+	uint64_t write_gen;      /* atomic: completed writes of the requests this node's engine carried out */
 	void *priv;
 	struct block_node *next; /* list of all nodes, for names */
 };
@@ -137,7 +137,7 @@ struct block *block_new_anonymous(const char *owner);
 int block_use_node(struct block *node, const char *user, struct err *e); /* -EBUSY: somebody else does */
 void block_unuse_node(struct block *node);
 void block_set_medium(struct block *b, struct block *node); /* the node's user is this drive; NULL: none, or no node */
-void block_forget_medium(struct block *node);		    /* it is about to be closed */
+void block_forget_medium(struct block *node);               /* it is about to be closed */
 
 /* throttle.c */
 bool throttle_hold(struct block *b, struct block_req *req); /* true: it waits, and is passed on later */
@@ -186,12 +186,12 @@ struct block {
 	struct block_opts opts;
 	char *options; /* as given; NULL: a device made it for itself */
 	bool from_drive, removable_hint;
-	unsigned io_status;   /* atomic */
+	unsigned io_status;              /* atomic */
 	struct throttle_group *throttle; /* atomic: set by the main thread */
-	bool device_owned;    /* as anonymous, but its device closes it */
-	bool anonymous;       /* a device's own drive, without name: on a -blockdev node, or empty */
-	struct block *medium; /* whose node root is, if a -blockdev's */
-	char *user;           /* of a -blockdev node: the node above or the device; NULL: free */
+	bool device_owned;               /* as anonymous, but its device closes it */
+	bool anonymous;                  /* a device's own drive, without name: on a -blockdev node, or empty */
+	struct block *medium;            /* whose node root is, if a -blockdev's */
+	char *user;                      /* of a -blockdev node: the node above or the device; NULL: free */
 	struct block_place place;
 	char *owner;
 	bool write_cache; /* changed under the device's lock */

@@ -289,8 +289,8 @@ static int check_size(const struct block_node *n, struct err *e)
 	if (!f->is_block)
 		now = (uint64_t)st.st_size;
 	if (now < f->bytes)
-		return err_set(e, EIO, "Image '%s' shrank from %llu to %llu bytes", n->filename, (unsigned long long)f->bytes,
-			       (unsigned long long)now);
+		return err_set(e, EIO, "Image '%s' shrank from %llu to %llu bytes", n->filename,
+			       (unsigned long long)f->bytes, (unsigned long long)now);
 	return 0;
 }
 
@@ -302,7 +302,8 @@ static int file_activate(struct block_node *n, struct err *e)
 	if (!r)
 		r = check_size(n, e);
 	if (!r && !n->direct)
-		posix_fadvise(f->fd, 0, 0, POSIX_FADV_DONTNEED); /* what a network file system cached before the other's writes */
+		posix_fadvise(f->fd, 0, 0,
+			      POSIX_FADV_DONTNEED); /* what a network file system cached before the other's writes */
 	return r;
 }
 

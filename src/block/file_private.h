@@ -7,7 +7,7 @@
 struct image_file {
 	int fd;
 	bool is_block;
-	bool lock, lock_required;	   /* as node_config */
+	bool lock, lock_required;          /* as node_config */
 	uint64_t bytes;                    /* exact size when opened */
 	uint32_t align;                    /* O_DIRECT: offsets and lengths must be multiples; 1 without */
 	uint32_t mem_align;                /* O_DIRECT: so must buffer addresses */

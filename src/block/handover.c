@@ -1,4 +1,5 @@
-/* Active and inactive images: see vmm/block.h. The locks of lock.c decide who may write; this file takes and drops them together. */
+/* Active and inactive images: see vmm/block.h. The locks of lock.c decide who may write; this file takes and drops them
+ * together. */
 #include "src/block/block_private.h"
 
 static bool inactive;

@@ -4,9 +4,10 @@
  * not let others have. A conflict is another process's lock on the opposite byte. So two readers go together, a writer
  * excludes readers and writers, and QEMU and vmm exclude each other.
  *
- * Whose a lock is cannot be asked (an OFD lock has no owner). So a process that wants to be recognized as the one that has an
- * image, by another that opened perhaps the same, puts one more shared lock on a byte far behind any image's end, whose number only
- * the two know: a mark. It is seen through every path to the file, and from other hosts where locks are.
+ * Whose a lock is cannot be asked (an OFD lock has no owner). So a process that wants to be recognized as the one that
+ * has an image, by another that opened perhaps the same, puts one more shared lock on a byte far behind any image's
+ * end, whose number only the two know: a mark. It is seen through every path to the file, and from other hosts where
+ * locks are.
  */
 #include "src/block/block_private.h"
 
@@ -119,7 +120,10 @@ void image_unmark(int fd, uint64_t mark)
 
 void image_unlock(int fd)
 {
-	struct flock fl = { .l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = LOCK_PERM, .l_len = LOCK_UNSHARED + 100 - LOCK_PERM };
+	struct flock fl = {.l_type = F_UNLCK,
+			   .l_whence = SEEK_SET,
+			   .l_start = LOCK_PERM,
+			   .l_len = LOCK_UNSHARED + 100 - LOCK_PERM};
 
 	fcntl(fd, F_OFD_SETLK, &fl);
 }

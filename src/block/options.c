@@ -37,22 +37,24 @@ static const char *const detect_names[] = {"off", "on", "unmap", NULL};
 		OPT("force-share", force_share, PROP_BOOL, .help = "Open without locks, for reading only")
 
 /* Each limit has two spellings, as in QEMU. */
-#define LIMIT(old, new, kind, what)                                                                                      \
-	OPT(old, limits.avg[kind], PROP_U64, .help = "Limit of " what), OPT("throttling." new, limits.avg[kind], PROP_U64), \
-		OPT(old "_max", limits.max[kind], PROP_U64, .help = "Limit in bursts of " what),                         \
-		OPT("throttling." new "-max", limits.max[kind], PROP_U64),                                               \
-		OPT(old "_max_length", limits.max_length[kind], PROP_U64, .def = 1, .help = "Seconds a burst may last"), \
+#define LIMIT(old, new, kind, what)                                                              \
+	OPT(old, limits.avg[kind], PROP_U64, .help = "Limit of " what),                          \
+		OPT("throttling." new, limits.avg[kind], PROP_U64),                              \
+		OPT(old "_max", limits.max[kind], PROP_U64, .help = "Limit in bursts of " what), \
+		OPT("throttling." new "-max", limits.max[kind], PROP_U64),                       \
+		OPT(old "_max_length", limits.max_length[kind], PROP_U64, .def = 1,              \
+		    .help = "Seconds a burst may last"),                                         \
 		OPT("throttling." new "-max-length", limits.max_length[kind], PROP_U64, .def = 1)
-#define LIMIT_ROWS                                                                                                       \
-	LIMIT("bps", "bps-total", BLOCK_BPS, "bytes per second"),                                                        \
-		LIMIT("bps_rd", "bps-read", BLOCK_BPS_RD, "bytes read per second"),                                      \
-		LIMIT("bps_wr", "bps-write", BLOCK_BPS_WR, "bytes written per second"),                                  \
-		LIMIT("iops", "iops-total", BLOCK_IOPS, "operations per second"),                                        \
-		LIMIT("iops_rd", "iops-read", BLOCK_IOPS_RD, "reads per second"),                                        \
-		LIMIT("iops_wr", "iops-write", BLOCK_IOPS_WR, "writes per second"),                                      \
-		OPT("iops_size", limits.iops_size, PROP_U64, .help = "Bytes that count as one operation"),               \
-		OPT("throttling.iops-size", limits.iops_size, PROP_U64),                                                 \
-		OPT("group", throttle_group, PROP_STR, .help = "Drives of one group share its limits"),                  \
+#define LIMIT_ROWS                                                                                         \
+	LIMIT("bps", "bps-total", BLOCK_BPS, "bytes per second"),                                          \
+		LIMIT("bps_rd", "bps-read", BLOCK_BPS_RD, "bytes read per second"),                        \
+		LIMIT("bps_wr", "bps-write", BLOCK_BPS_WR, "bytes written per second"),                    \
+		LIMIT("iops", "iops-total", BLOCK_IOPS, "operations per second"),                          \
+		LIMIT("iops_rd", "iops-read", BLOCK_IOPS_RD, "reads per second"),                          \
+		LIMIT("iops_wr", "iops-write", BLOCK_IOPS_WR, "writes per second"),                        \
+		OPT("iops_size", limits.iops_size, PROP_U64, .help = "Bytes that count as one operation"), \
+		OPT("throttling.iops-size", limits.iops_size, PROP_U64),                                   \
+		OPT("group", throttle_group, PROP_STR, .help = "Drives of one group share its limits"),    \
 		OPT("throttling.group", throttle_group, PROP_STR)
 
 const struct prop block_drive_props[] = {
@@ -74,8 +76,7 @@ const struct prop block_drive_props[] = {
 	OPT("rerror", rerror, PROP_ENUM, .values = read_error_names, .help = "What to do when reading fails"),
 	OPT("stats-account-invalid", account_invalid, PROP_BOOL, .def = 1,
 	    .help = "Count requests that were never tried as accesses"),
-	OPT("stats-account-failed", account_failed, PROP_BOOL, .def = 1,
-	    .help = "Count the time of failed requests"),
+	OPT("stats-account-failed", account_failed, PROP_BOOL, .def = 1, .help = "Count the time of failed requests"),
 	OPT("serial", serial, PROP_STR, .help = "Serial number for the drive that shows it to the guest"),
 	OPT("copy-on-read", copy_on_read, PROP_BOOL, .help = "Only off: raw images have no backing file"),
 	LIMIT_ROWS,
@@ -100,8 +101,10 @@ static int refuse_known(const struct opts *o, bool drive, const char *owner, str
 
 		for (size_t p = 0; !drive && p < ARRAY_SIZE(prefixes); p++)
 			if (!strncmp(k, prefixes[p], strlen(prefixes[p])))
-				return err_set(e, ENOTSUP, "%s: '%s': limits belong to -drive, or set them with block_set_io_throttle",
-					       owner, k);
+				return err_set(
+					e, ENOTSUP,
+					"%s: '%s': limits belong to -drive, or set them with block_set_io_throttle",
+					owner, k);
 		if (!strncmp(k, "backing", 7) && (k[7] == '.' || !k[7]))
 			return err_set(e, ENOTSUP, "%s: '%s': raw images have no backing file", owner, k);
 		if (!strcmp(k, "cyls") || !strcmp(k, "heads") || !strcmp(k, "secs") || !strcmp(k, "trans"))

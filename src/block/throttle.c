@@ -1,7 +1,7 @@
 /*
  * I/O limits: leaky buckets for bytes and operations, in total or by direction, with bursts; the numbers mean what they
- * mean in QEMU (docs/throttle.txt there). A request that has to wait stays here, in order, and is passed on by a timer of
- * the main loop. Drives may share one group's buckets.
+ * mean in QEMU (docs/throttle.txt there). A request that has to wait stays here, in order, and is passed on by a timer
+ * of the main loop. Drives may share one group's buckets.
  *
  * A bucket holds what was done and has not yet "leaked" at the average rate. Without a burst rate it may hold a tenth
  * of a second's worth; with one, burst rate times burst length, and within that never more than the burst rate's own
@@ -24,7 +24,7 @@ struct throttle_group {
 	struct block_limits limits;
 	struct bucket bucket[BLOCK_LIMIT_KINDS];
 	uint64_t leaked_ns;
-	bool enabled; /* atomic for those who look without the lock */
+	bool enabled;                         /* atomic for those who look without the lock */
 	struct block_req *head[2], **tail[2]; /* reads, writes */
 	struct timer timer;
 	struct throttle_group *next;
@@ -229,15 +229,18 @@ bool throttle_cancel(struct block *b, struct block_req *req)
 
 static int check_limits(const struct block_limits *l, struct err *e)
 {
-	static const uint8_t totals[2][3] = {{BLOCK_BPS, BLOCK_BPS_RD, BLOCK_BPS_WR}, {BLOCK_IOPS, BLOCK_IOPS_RD, BLOCK_IOPS_WR}};
+	static const uint8_t totals[2][3] = {{BLOCK_BPS, BLOCK_BPS_RD, BLOCK_BPS_WR},
+					     {BLOCK_IOPS, BLOCK_IOPS_RD, BLOCK_IOPS_WR}};
 	bool iops = l->avg[BLOCK_IOPS] || l->avg[BLOCK_IOPS_RD] || l->avg[BLOCK_IOPS_WR];
 
 	for (size_t i = 0; i < 2; i++) {
 		const uint8_t *k = totals[i];
 
-		if ((l->avg[k[0]] && (l->avg[k[1]] || l->avg[k[2]])) || (l->max[k[0]] && (l->max[k[1]] || l->max[k[2]])))
-			return err_set(e, EINVAL,
-				       "bps/iops/max total values and read/write values cannot be used at the same time");
+		if ((l->avg[k[0]] && (l->avg[k[1]] || l->avg[k[2]])) ||
+		    (l->max[k[0]] && (l->max[k[1]] || l->max[k[2]])))
+			return err_set(
+				e, EINVAL,
+				"bps/iops/max total values and read/write values cannot be used at the same time");
 	}
 	if (l->iops_size && !iops)
 		return err_set(e, EINVAL, "iops size requires an iops value to be set");

@@ -17,7 +17,8 @@ static const char *const rtc_clock_names[] = {"host", "rt", "vm", NULL};
 static const char *const driftfix_names[] = {"none", "slew", NULL};
 static const char *const reboot_names[] = {"reset", "shutdown", NULL};
 static const char *const shutdown_names[] = {"poweroff", "pause", NULL};
-const char *const watchdog_action_names[] = {"reset", "shutdown", "poweroff", "pause", "debug", "none", "inject-nmi", NULL};
+const char *const watchdog_action_names[] = {"reset", "shutdown", "poweroff",   "pause",
+					     "debug", "none",     "inject-nmi", NULL};
 static const char *const panic_names[] = {"shutdown", "pause", "exit-failure", "none", NULL};
 
 const struct prop machine_props[] = {
@@ -604,7 +605,8 @@ static const struct row rows[] = {
 	FN("machine", "[type=]NAME[,PROP=VALUE...]", STD, "machine type and its properties; -machine help lists them",
 	   opt_machine, machine_props),
 	FN("M", "NAME", STD, "same as -machine", opt_machine, NULL),
-	FN("accel", "kvm|qtest[,kernel-irqchip=on|split][,dirty-ring-size=N]", STD, "what runs the guest", opt_accel, NULL),
+	FN("accel", "kvm|qtest[,kernel-irqchip=on|split][,dirty-ring-size=N]", STD, "what runs the guest", opt_accel,
+	   NULL),
 	FN("enable-kvm", NULL, STD, "same as -accel kvm, the default", opt_enable_kvm, NULL),
 	FN("cpu", "MODEL[,+FEATURE|-FEATURE...]", STD, "CPU model; -cpu help lists models and features", opt_cpu, NULL),
 	FN("smp", "[cpus=]N[,maxcpus=][,sockets=][,cores=][,threads=]", STD, "number and topology of vCPUs", opt_smp,
@@ -624,10 +626,12 @@ static const struct row rows[] = {
 	   opt_object, NULL),
 	FN("overcommit", "[mem-lock=on|off][,cpu-pm=off]", STD,
 	   "mem-lock=on: keep all memory of vmm and guest out of swap", opt_overcommit, NULL),
-	FN("netdev", "TYPE,id=ID[,PROP=VALUE...]", NET, "network back end; -netdev help lists them, -netdev TYPE,help their properties",
-	   opt_netdev, NULL),
+	FN("netdev", "TYPE,id=ID[,PROP=VALUE...]", NET,
+	   "network back end; -netdev help lists them, -netdev TYPE,help their properties", opt_netdev, NULL),
 	FN("nic", "TYPE[,model=MODEL][,mac=MAC][,PROP=VALUE...]|none", NET,
-	   "network back end and card in one; -nic model=help lists the cards (default: e1000; without -nic, -net and -netdev: user)", opt_nic, NULL),
+	   "network back end and card in one; -nic model=help lists the cards (default: e1000; without -nic, -net and "
+	   "-netdev: user)",
+	   opt_nic, NULL),
 	FN("net", "nic[,model=MODEL][,macaddr=MAC][,netdev=ID]|TYPE[,PROP=VALUE...]|none", NET,
 	   "network card and back end as two options: one of each", opt_net, NULL),
 
@@ -663,11 +667,12 @@ static const struct row rows[] = {
 	     "backend"),
 	LIST("qmp", "CHARDEV", CHR, "QMP control socket: unix:PATH,server=on,wait=off or tcp:...", qmp, NULL),
 	LIST("qmp-pretty", "CHARDEV", CHR, "as -qmp, with indented replies", qmp_pretty, NULL),
-	LIST("mon", "[chardev=]ID[,mode=readline|control][,pretty=on]", CHR, "a monitor on a chardev; mode=control: QMP", mon,
-	     "chardev"),
-	STRING("metrics", "unix:PATH|tcp:HOST:PORT", CHR, "serve the guest's metrics over HTTP at /metrics (OpenMetrics)",
-	       metrics),
-	LIST("monitor", "DEV", CHR, "the monitor for people: stdio, pty, unix:PATH,server=on,wait=off ...; or none", monitor, NULL),
+	LIST("mon", "[chardev=]ID[,mode=readline|control][,pretty=on]", CHR,
+	     "a monitor on a chardev; mode=control: QMP", mon, "chardev"),
+	STRING("metrics", "unix:PATH|tcp:HOST:PORT", CHR,
+	       "serve the guest's metrics over HTTP at /metrics (OpenMetrics)", metrics),
+	LIST("monitor", "DEV", CHR, "the monitor for people: stdio, pty, unix:PATH,server=on,wait=off ...; or none",
+	     monitor, NULL),
 
 	STRING("bios", "FILE", BOOT, "firmware image (default: SeaBIOS of the distribution)", bios),
 	STRING("L", "DIR", BOOT, "directory to look for firmware first", firmware_dir),
@@ -687,8 +692,10 @@ static const struct row rows[] = {
 	FLAG("S", RUN, "do not start the vCPUs (QMP cont does)", stopped),
 	FN("no-reboot", NULL, RUN, "exit instead of rebooting", opt_no_reboot, NULL),
 	FN("no-shutdown", NULL, RUN, "stop instead of exiting when the guest powers off", opt_no_shutdown, NULL),
-	FN("action", "reboot=reset|shutdown,shutdown=poweroff|pause,panic=shutdown|pause|exit-failure|none,watchdog=...", RUN,
-	   "what to do when the guest reboots, powers off, panics or hangs (see -watchdog-action)", opt_action, action_props),
+	FN("action",
+	   "reboot=reset|shutdown,shutdown=poweroff|pause,panic=shutdown|pause|exit-failure|none,watchdog=...", RUN,
+	   "what to do when the guest reboots, powers off, panics or hangs (see -watchdog-action)", opt_action,
+	   action_props),
 	STRING("incoming", "defer|tcp:[HOST]:PORT|unix:PATH|fd:N|exec:COMMAND", RUN,
 	       "wait for a guest that migrates here", incoming),
 	STRING("migration-allow", "NETWORK[,NETWORK...]", RUN,
@@ -792,7 +799,8 @@ int config_add(struct config *c, const char *option, const char *arg, struct err
 	if (!row || !list || !strcmp(option, "device"))
 		return err_set(e, EINVAL, "-%s is not an option with a list", option);
 	/* The functions of -object and -netdev look for "help" as well, which prints. */
-	r = row->kind == ROW_LIST ? take(c, row, arg, e) : list_add(list, arg, strcmp(option, "netdev") ? "qom-type" : "type", e);
+	r = row->kind == ROW_LIST ? take(c, row, arg, e)
+				  : list_add(list, arg, strcmp(option, "netdev") ? "qom-type" : "type", e);
 	return r ? err_prefix(e, "-%s %s", option, arg) : 0;
 }
 
@@ -810,7 +818,8 @@ struct opt_list *config_list(struct config *c, const char *option)
 /* -machine with nothing but what KVM and the host do. */
 static bool is_host_machine(const char *arg)
 {
-	static const char *const host[] = {"accel", "kernel-irqchip", "dirty-ring-size", "dump-guest-core", "mem-merge"};
+	static const char *const host[] = {"accel", "kernel-irqchip", "dirty-ring-size", "dump-guest-core",
+					   "mem-merge"};
 	struct opts o;
 	bool all = true;
 

@@ -226,18 +226,15 @@ void config_described_free(struct config_described *d)
 
 void config_free(struct config *c)
 {
-	char **strings[] = {&c->cpu,          &c->name,       &c->bios,
-			    &c->firmware_dir, &c->kernel,     &c->initrd,
-			    &c->append,       &c->vga,        &c->display,
-			    &c->incoming, &c->migration_allow,     &c->loadvm,     &c->pidfile,
-			    &c->log_file,     &c->log_filter, &c->runas,
-			    &c->chroot,       &c->qtest,      &c->qtest_log,
-			    &c->gdb,          &c->metrics,    
-			    &c->run_with};
-	struct opt_list *lists[] = {&c->vnc,        &c->serial, &c->parallel, &c->debugcon, &c->monitor,  &c->qmp,
-				    &c->qmp_pretty, &c->mon,    &c->chardev,  &c->drive,    &c->blockdev, &c->netdev, &c->nic, &c->net,
-				    &c->device,     &c->global, &c->object,   &c->smbios,   &c->fw_cfg,   &c->add_fd,
-				    &c->acpitable,  &c->msg,    &c->audiodev, &c->set};
+	char **strings[] = {
+		&c->cpu,       &c->name,     &c->bios,       &c->firmware_dir, &c->kernel,          &c->initrd,
+		&c->append,    &c->vga,      &c->display,    &c->incoming,     &c->migration_allow, &c->loadvm,
+		&c->pidfile,   &c->log_file, &c->log_filter, &c->runas,        &c->chroot,          &c->qtest,
+		&c->qtest_log, &c->gdb,      &c->metrics,    &c->run_with};
+	struct opt_list *lists[] = {&c->vnc,        &c->serial, &c->parallel,  &c->debugcon, &c->monitor,  &c->qmp,
+				    &c->qmp_pretty, &c->mon,    &c->chardev,   &c->drive,    &c->blockdev, &c->netdev,
+				    &c->nic,        &c->net,    &c->device,    &c->global,   &c->object,   &c->smbios,
+				    &c->fw_cfg,     &c->add_fd, &c->acpitable, &c->msg,      &c->audiodev, &c->set};
 
 	for (size_t i = 0; i < ARRAY_SIZE(strings); i++) {
 		free(*strings[i]);

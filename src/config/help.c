@@ -60,7 +60,8 @@ int cli_log_help(void)
 {
 	const char *name, *summary;
 
-	printf("Log items (comma separated): ITEM logs its debug messages, ITEM=LEVEL what is as bad as LEVEL (error, warning, "
+	printf("Log items (comma separated): ITEM logs its debug messages, ITEM=LEVEL what is as bad as LEVEL (error, "
+	       "warning, "
 	       "info, debug) or worse\n");
 	printf("%-16s %s\n%-16s %s\n", "all", "everything", "guest_errors",
 	       "what the guest does that its hardware forbids (no level)");

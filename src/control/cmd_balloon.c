@@ -24,8 +24,9 @@ static json_t *query_balloon(struct qmp_call *call, struct err *e)
 }
 
 const struct qmp_command qmp_balloon_commands[] = {
-	{"balloon", "Ask the guest to make do with so many bytes of RAM.", "0.2", QMP_MEMBERS(QMP_REQ("value", qmp_int)), NULL,
-	 0, 0, balloon},
-	{"query-balloon", "The RAM the guest has at present, in bytes.", "0.2", NULL, &balloon_info, 0, 0, query_balloon},
+	{"balloon", "Ask the guest to make do with so many bytes of RAM.", "0.2",
+	 QMP_MEMBERS(QMP_REQ("value", qmp_int)), NULL, 0, 0, balloon},
+	{"query-balloon", "The RAM the guest has at present, in bytes.", "0.2", NULL, &balloon_info, 0, 0,
+	 query_balloon},
 	{NULL},
 };

@@ -17,18 +17,18 @@ static const struct qmp_type image_info =
 static const struct qmp_type cache_info = QMP_OBJECT("BlockdevCacheInfo", QMP_REQ("writeback", qmp_bool),
 						     QMP_REQ("direct", qmp_bool), QMP_REQ("no-flush", qmp_bool));
 static const struct qmp_type detect_zeroes = QMP_ENUM("BlockdevDetectZeroesOptions", "off", "on", "unmap");
-static const struct qmp_type device_info = QMP_OBJECT(
-	"BlockDeviceInfo", QMP_REQ("file", qmp_str), QMP_OPT("node-name", qmp_str), QMP_REQ("ro", qmp_bool),
-	QMP_REQ("drv", qmp_str), QMP_REQ("backing_file_depth", qmp_int), QMP_REQ("encrypted", qmp_bool),
-	QMP_REQ("detect_zeroes", detect_zeroes), QMP_REQ("bps", qmp_int), QMP_REQ("bps_rd", qmp_int),
-	QMP_REQ("bps_wr", qmp_int), QMP_REQ("iops", qmp_int), QMP_REQ("iops_rd", qmp_int), QMP_REQ("iops_wr", qmp_int),
-	QMP_REQ("cache", cache_info), QMP_REQ("write_threshold", qmp_int), QMP_REQ("image", image_info),
-	QMP_OPT("bps_max", qmp_int), QMP_OPT("bps_rd_max", qmp_int), QMP_OPT("bps_wr_max", qmp_int),
-	QMP_OPT("iops_max", qmp_int), QMP_OPT("iops_rd_max", qmp_int), QMP_OPT("iops_wr_max", qmp_int),
-	QMP_OPT("bps_max_length", qmp_int), QMP_OPT("bps_rd_max_length", qmp_int),
-	QMP_OPT("bps_wr_max_length", qmp_int), QMP_OPT("iops_max_length", qmp_int),
-	QMP_OPT("iops_rd_max_length", qmp_int), QMP_OPT("iops_wr_max_length", qmp_int), QMP_OPT("iops_size", qmp_int),
-	QMP_OPT("group", qmp_str));
+static const struct qmp_type device_info =
+	QMP_OBJECT("BlockDeviceInfo", QMP_REQ("file", qmp_str), QMP_OPT("node-name", qmp_str), QMP_REQ("ro", qmp_bool),
+		   QMP_REQ("drv", qmp_str), QMP_REQ("backing_file_depth", qmp_int), QMP_REQ("encrypted", qmp_bool),
+		   QMP_REQ("detect_zeroes", detect_zeroes), QMP_REQ("bps", qmp_int), QMP_REQ("bps_rd", qmp_int),
+		   QMP_REQ("bps_wr", qmp_int), QMP_REQ("iops", qmp_int), QMP_REQ("iops_rd", qmp_int),
+		   QMP_REQ("iops_wr", qmp_int), QMP_REQ("cache", cache_info), QMP_REQ("write_threshold", qmp_int),
+		   QMP_REQ("image", image_info), QMP_OPT("bps_max", qmp_int), QMP_OPT("bps_rd_max", qmp_int),
+		   QMP_OPT("bps_wr_max", qmp_int), QMP_OPT("iops_max", qmp_int), QMP_OPT("iops_rd_max", qmp_int),
+		   QMP_OPT("iops_wr_max", qmp_int), QMP_OPT("bps_max_length", qmp_int),
+		   QMP_OPT("bps_rd_max_length", qmp_int), QMP_OPT("bps_wr_max_length", qmp_int),
+		   QMP_OPT("iops_max_length", qmp_int), QMP_OPT("iops_rd_max_length", qmp_int),
+		   QMP_OPT("iops_wr_max_length", qmp_int), QMP_OPT("iops_size", qmp_int), QMP_OPT("group", qmp_str));
 static const struct qmp_type io_status = QMP_ENUM("BlockDeviceIoStatus", "ok", "failed", "nospace");
 static const struct qmp_type block_info =
 	QMP_OBJECT("BlockInfo", QMP_REQ("device", qmp_str), QMP_OPT("qdev", qmp_str), QMP_REQ("type", qmp_str),
@@ -71,9 +71,9 @@ static const struct device *device_of(struct board *board, const struct block *b
 	return id && board ? device_find(board, id) : NULL;
 }
 
-static const char *const limit_names[BLOCK_LIMIT_KINDS] = {[BLOCK_BPS] = "bps",         [BLOCK_BPS_RD] = "bps_rd",
-							   [BLOCK_BPS_WR] = "bps_wr",   [BLOCK_IOPS] = "iops",
-							   [BLOCK_IOPS_RD] = "iops_rd", [BLOCK_IOPS_WR] = "iops_wr"};
+static const char *const limit_names[BLOCK_LIMIT_KINDS] = {
+	[BLOCK_BPS] = "bps",   [BLOCK_BPS_RD] = "bps_rd",   [BLOCK_BPS_WR] = "bps_wr",
+	[BLOCK_IOPS] = "iops", [BLOCK_IOPS_RD] = "iops_rd", [BLOCK_IOPS_WR] = "iops_wr"};
 
 static void describe_limits(json_t *o, const struct block *b)
 {
@@ -177,15 +177,16 @@ static const struct {
 	{"unmap", BLOCK_DISCARD, true},
 };
 
-static const struct qmp_type latency_histogram = QMP_OBJECT(
-	"BlockLatencyHistogramInfo", QMP_REQ("boundaries", QMP_LIST_OF(qmp_size)), QMP_REQ("bins", QMP_LIST_OF(qmp_size)));
+static const struct qmp_type latency_histogram =
+	QMP_OBJECT("BlockLatencyHistogramInfo", QMP_REQ("boundaries", QMP_LIST_OF(qmp_size)),
+		   QMP_REQ("bins", QMP_LIST_OF(qmp_size)));
 static const struct qmp_type device_stats = QMP_OBJECT(
-	"BlockDeviceStats", QMP_REQ("wr_highest_offset", qmp_int), QMP_REQ("rd_bytes", qmp_int), QMP_REQ("wr_bytes", qmp_int), QMP_REQ("unmap_bytes", qmp_int),
-	QMP_REQ("rd_operations", qmp_int), QMP_REQ("wr_operations", qmp_int), QMP_REQ("flush_operations", qmp_int),
-	QMP_REQ("unmap_operations", qmp_int), QMP_REQ("rd_total_time_ns", qmp_int),
-	QMP_REQ("wr_total_time_ns", qmp_int), QMP_REQ("flush_total_time_ns", qmp_int),
-	QMP_REQ("unmap_total_time_ns", qmp_int), QMP_REQ("rd_merged", qmp_int), QMP_REQ("wr_merged", qmp_int),
-	QMP_REQ("unmap_merged", qmp_int), QMP_REQ("failed_rd_operations", qmp_int),
+	"BlockDeviceStats", QMP_REQ("wr_highest_offset", qmp_int), QMP_REQ("rd_bytes", qmp_int),
+	QMP_REQ("wr_bytes", qmp_int), QMP_REQ("unmap_bytes", qmp_int), QMP_REQ("rd_operations", qmp_int),
+	QMP_REQ("wr_operations", qmp_int), QMP_REQ("flush_operations", qmp_int), QMP_REQ("unmap_operations", qmp_int),
+	QMP_REQ("rd_total_time_ns", qmp_int), QMP_REQ("wr_total_time_ns", qmp_int),
+	QMP_REQ("flush_total_time_ns", qmp_int), QMP_REQ("unmap_total_time_ns", qmp_int), QMP_REQ("rd_merged", qmp_int),
+	QMP_REQ("wr_merged", qmp_int), QMP_REQ("unmap_merged", qmp_int), QMP_REQ("failed_rd_operations", qmp_int),
 	QMP_REQ("failed_wr_operations", qmp_int), QMP_REQ("failed_flush_operations", qmp_int),
 	QMP_REQ("failed_unmap_operations", qmp_int), QMP_REQ("invalid_rd_operations", qmp_int),
 	QMP_REQ("invalid_wr_operations", qmp_int), QMP_REQ("invalid_flush_operations", qmp_int),
@@ -329,7 +330,10 @@ static int set_histogram(struct block *b, enum block_op op, const json_t *list, 
 		boundary[i] = (uint64_t)json_integer_value(json_array_get(list, i));
 		if (boundary[i] <= last)
 			r = err_set(e, EINVAL, "Device '%s' set %s boundaries fail: they must rise from above 0",
-				    block_id(b), op == BLOCK_READ ? "read" : op == BLOCK_WRITE ? "write" : "flush");
+				    block_id(b),
+				    op == BLOCK_READ    ? "read"
+				    : op == BLOCK_WRITE ? "write"
+							: "flush");
 		last = boundary[i];
 	}
 	if (!r)
@@ -340,8 +344,9 @@ static int set_histogram(struct block *b, enum block_op op, const json_t *list, 
 
 static json_t *latency_histogram_set(struct qmp_call *call, struct err *e)
 {
-	static const char *const own[] = {
-		[BLOCK_READ] = "boundaries-read", [BLOCK_WRITE] = "boundaries-write", [BLOCK_FLUSH] = "boundaries-flush"};
+	static const char *const own[] = {[BLOCK_READ] = "boundaries-read",
+					  [BLOCK_WRITE] = "boundaries-write",
+					  [BLOCK_FLUSH] = "boundaries-flush"};
 	const char *id = qmp_arg_str(call, "id");
 	const json_t *all = json_object_get(call->args, "boundaries");
 	bool none = !all;
@@ -460,8 +465,7 @@ static json_t *set_io_throttle(struct qmp_call *call, struct err *e)
 	return done(block_set_limits(b, &l, qmp_arg_str(call, "group"), e));
 }
 
-#define LIMIT_ARGS(n) \
-	QMP_REQ(n, qmp_int), QMP_OPT(n "_max", qmp_int), QMP_OPT(n "_max_length", qmp_int)
+#define LIMIT_ARGS(n) QMP_REQ(n, qmp_int), QMP_OPT(n "_max", qmp_int), QMP_OPT(n "_max_length", qmp_int)
 
 /* ---- nodes ---- */
 
@@ -472,7 +476,8 @@ static json_t *query_block_jobs(struct qmp_call *call, struct err *e)
 
 static json_t *set_write_threshold(struct qmp_call *call, struct err *e)
 {
-	return done(block_set_write_threshold(qmp_arg_str(call, "node-name"), (uint64_t)qmp_arg_int(call, "write-threshold", 0), e));
+	return done(block_set_write_threshold(qmp_arg_str(call, "node-name"),
+					      (uint64_t)qmp_arg_int(call, "write-threshold", 0), e));
 }
 
 static json_t *blockdev_add(struct qmp_call *call, struct err *e)
@@ -546,9 +551,9 @@ static json_t *resize(struct qmp_call *call, struct err *e)
 static const struct qmp_type discard = QMP_ENUM("BlockdevDiscardOptions", "ignore", "unmap");
 static const struct qmp_type cache_options =
 	QMP_OBJECT("BlockdevCacheOptions", QMP_OPT("direct", qmp_bool), QMP_OPT("no-flush", qmp_bool));
-#define NODE_ARGS                                                                                                        \
-	QMP_REQ("driver", qmp_blockdev_driver), QMP_OPT("node-name", qmp_str), QMP_OPT("discard", discard),              \
-		QMP_OPT("cache", cache_options), QMP_OPT("read-only", qmp_bool), QMP_OPT("auto-read-only", qmp_bool),    \
+#define NODE_ARGS                                                                                                     \
+	QMP_REQ("driver", qmp_blockdev_driver), QMP_OPT("node-name", qmp_str), QMP_OPT("discard", discard),           \
+		QMP_OPT("cache", cache_options), QMP_OPT("read-only", qmp_bool), QMP_OPT("auto-read-only", qmp_bool), \
 		QMP_OPT("force-share", qmp_bool), QMP_OPT("detect-zeroes", detect_zeroes)
 
 static const struct qmp_type blockdev_options = {
@@ -566,18 +571,20 @@ const struct qmp_command qmp_block_commands[] = {
 	 QMP_MEMBERS(QMP_OPT("query-nodes", qmp_bool)), &QMP_LIST_OF(block_stats), 0, 0, query_blockstats},
 	{"block_set_io_throttle", "Limit a drive's bytes and operations per second; 0: no limit.", "0.2",
 	 QMP_MEMBERS(DRIVE_ARGS, LIMIT_ARGS("bps"), LIMIT_ARGS("bps_rd"), LIMIT_ARGS("bps_wr"), LIMIT_ARGS("iops"),
-		     LIMIT_ARGS("iops_rd"), LIMIT_ARGS("iops_wr"), QMP_OPT("iops_size", qmp_int), QMP_OPT("group", qmp_str)),
+		     LIMIT_ARGS("iops_rd"), LIMIT_ARGS("iops_wr"), QMP_OPT("iops_size", qmp_int),
+		     QMP_OPT("group", qmp_str)),
 	 NULL, 0, 0, set_io_throttle},
-	{"blockdev-add", "Open an image as a node, with -blockdev's options.", "0.2",
-	 QMP_MEMBERS(NODE_ARGS), NULL, 0, QMP_OPEN_ARGS, blockdev_add},
-	{"blockdev-del", "Close a node that nothing uses.", "0.2", QMP_MEMBERS(QMP_REQ("node-name", qmp_str)), NULL, 0, 0,
-	 blockdev_del},
-	{"blockdev-reopen", "Change options of open nodes, all or none; what is not given goes back to its default.", "0.2",
-	 QMP_MEMBERS(QMP_REQ("options", QMP_LIST_OF(blockdev_options))), NULL, 0, 0, blockdev_reopen},
-	{"query-block-jobs", "Jobs of QEMU's older kind; there are none, see query-jobs.", "0.2", NULL, &QMP_LIST_OF(qmp_any), 0, 0,
-	 query_block_jobs},
-	{"block-set-write-threshold", "Tell, once, when a write ends beyond so many bytes of an image; 0: never.", "0.2",
-	 QMP_MEMBERS(QMP_REQ("node-name", qmp_str), QMP_REQ("write-threshold", qmp_size)), NULL, 0, 0, set_write_threshold},
+	{"blockdev-add", "Open an image as a node, with -blockdev's options.", "0.2", QMP_MEMBERS(NODE_ARGS), NULL, 0,
+	 QMP_OPEN_ARGS, blockdev_add},
+	{"blockdev-del", "Close a node that nothing uses.", "0.2", QMP_MEMBERS(QMP_REQ("node-name", qmp_str)), NULL, 0,
+	 0, blockdev_del},
+	{"blockdev-reopen", "Change options of open nodes, all or none; what is not given goes back to its default.",
+	 "0.2", QMP_MEMBERS(QMP_REQ("options", QMP_LIST_OF(blockdev_options))), NULL, 0, 0, blockdev_reopen},
+	{"query-block-jobs", "Jobs of QEMU's older kind; there are none, see query-jobs.", "0.2", NULL,
+	 &QMP_LIST_OF(qmp_any), 0, 0, query_block_jobs},
+	{"block-set-write-threshold", "Tell, once, when a write ends beyond so many bytes of an image; 0: never.",
+	 "0.2", QMP_MEMBERS(QMP_REQ("node-name", qmp_str), QMP_REQ("write-threshold", qmp_size)), NULL, 0, 0,
+	 set_write_threshold},
 	{"block_resize", "Give an image another size; the guest is told where its device can.", "0.2",
 	 QMP_MEMBERS(QMP_OPT("device", qmp_str), QMP_OPT("node-name", qmp_str), QMP_REQ("size", qmp_size)), NULL, 0, 0,
 	 resize},

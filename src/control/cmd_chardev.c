@@ -28,8 +28,9 @@ static const struct qmp_type address_kind = QMP_ENUM("SocketAddressType", "inet"
 static const struct qmp_type backend_kind =
 	QMP_ENUM("ChardevBackendKind", "file", "serial", "pipe", "socket", "pty", "null", "ringbuf", "memory");
 #define LOG_ARGS QMP_OPT("logfile", qmp_str), QMP_OPT("logappend", qmp_bool)
-static const struct qmp_type inet_address = QMP_OBJECT("InetSocketAddress", QMP_REQ("host", qmp_str), QMP_REQ("port", qmp_str),
-						       QMP_OPT("to", qmp_int), QMP_OPT("ipv4", qmp_bool), QMP_OPT("ipv6", qmp_bool));
+static const struct qmp_type inet_address =
+	QMP_OBJECT("InetSocketAddress", QMP_REQ("host", qmp_str), QMP_REQ("port", qmp_str), QMP_OPT("to", qmp_int),
+		   QMP_OPT("ipv4", qmp_bool), QMP_OPT("ipv6", qmp_bool));
 static const struct qmp_type unix_address = QMP_OBJECT("UnixSocketAddress", QMP_REQ("path", qmp_str),
 						       QMP_OPT("abstract", qmp_bool), QMP_OPT("tight", qmp_bool));
 static const struct qmp_type fd_address = QMP_OBJECT("FdSocketAddress", QMP_REQ("str", qmp_str));
@@ -51,9 +52,9 @@ static const struct qmp_type file_data =
 	QMP_OBJECT("ChardevFile", QMP_REQ("out", qmp_str), QMP_OPT("append", qmp_bool), LOG_ARGS);
 static const struct qmp_type host_data = QMP_OBJECT("ChardevHostdev", QMP_REQ("device", qmp_str), LOG_ARGS);
 static const struct qmp_type ring_data = QMP_OBJECT("ChardevRingbuf", QMP_OPT("size", qmp_int), LOG_ARGS);
-static const struct qmp_type socket_data =
-	QMP_OBJECT("ChardevSocket", QMP_REQ("addr", socket_address), QMP_OPT("server", qmp_bool), QMP_OPT("wait", qmp_bool),
-		   QMP_OPT("nodelay", qmp_bool), QMP_OPT("telnet", qmp_bool), QMP_OPT("reconnect", qmp_int), LOG_ARGS);
+static const struct qmp_type socket_data = QMP_OBJECT(
+	"ChardevSocket", QMP_REQ("addr", socket_address), QMP_OPT("server", qmp_bool), QMP_OPT("wait", qmp_bool),
+	QMP_OPT("nodelay", qmp_bool), QMP_OPT("telnet", qmp_bool), QMP_OPT("reconnect", qmp_int), LOG_ARGS);
 static const struct qmp_type backend = {
 	.name = "ChardevBackend",
 	.kind = QMP_KIND_OBJECT,
@@ -95,15 +96,17 @@ static void add_data(struct opts *o, const json_t *data)
 		else if (json_is_object(v))
 			add_data(o, v);
 		else
-			opts_set(o, name, json_is_string(v)    ? json_string_value(v)
-					  : json_is_integer(v) ? number
-					  : json_is_true(v)    ? "on"
-							       : "off");
+			opts_set(o, name,
+				 json_is_string(v)    ? json_string_value(v)
+				 : json_is_integer(v) ? number
+				 : json_is_true(v)    ? "on"
+						      : "off");
 	}
 }
 
 /* chardev-add and chardev-change take the same. */
-static json_t *open_backend(struct qmp_call *call, struct chardev *(*open)(struct opts *o, struct err *e), struct err *e)
+static json_t *open_backend(struct qmp_call *call, struct chardev *(*open)(struct opts *o, struct err *e),
+			    struct err *e)
 {
 	const json_t *b = json_object_get(call->args, "backend"), *data = json_object_get(b, "data");
 	const char *type = json_string_value(json_object_get(b, "type"));
@@ -248,9 +251,10 @@ const struct qmp_command qmp_chardev_commands[] = {
 	{"chardev-add", "Add a character device; a socket listens unless server is false.", "0.2",
 	 QMP_MEMBERS(QMP_REQ("id", qmp_str), QMP_REQ("backend", backend)), &chardev_return, 0, 0, chardev_add},
 	{"chardev-change", "Put another back end under the front end that uses this character device.", "0.2",
-	 QMP_MEMBERS(QMP_REQ("id", qmp_str), QMP_REQ("backend", backend)), &chardev_return, 0, 0, chardev_change_command},
-	{"chardev-remove", "Remove a character device that nothing uses.", "0.2", QMP_MEMBERS(QMP_REQ("id", qmp_str)), NULL, 0, 0,
-	 chardev_remove_command},
+	 QMP_MEMBERS(QMP_REQ("id", qmp_str), QMP_REQ("backend", backend)), &chardev_return, 0, 0,
+	 chardev_change_command},
+	{"chardev-remove", "Remove a character device that nothing uses.", "0.2", QMP_MEMBERS(QMP_REQ("id", qmp_str)),
+	 NULL, 0, 0, chardev_remove_command},
 	{"chardev-send-break", "Send a break to the guest's serial port.", "0.1", QMP_MEMBERS(QMP_REQ("id", qmp_str)),
 	 NULL, 0, 0, chardev_send_break_command},
 	{"ringbuf-read", "Take bytes out of a ring buffer, at most 1 MiB at once.", "0.1",

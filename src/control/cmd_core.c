@@ -34,7 +34,8 @@ static const struct qmp_type option_info = QMP_OBJECT("CommandLineOptionInfo", Q
 
 static const struct qmp_type manual_command =
 	QMP_OBJECT("XCommandHelp", QMP_REQ("name", qmp_str), QMP_REQ("help", qmp_str), QMP_REQ("since", qmp_str));
-static const struct qmp_type manual_event = QMP_OBJECT("XEventHelp", QMP_REQ("name", qmp_str), QMP_REQ("help", qmp_str));
+static const struct qmp_type manual_event =
+	QMP_OBJECT("XEventHelp", QMP_REQ("name", qmp_str), QMP_REQ("help", qmp_str));
 static const struct qmp_type manual = QMP_OBJECT("XManual", QMP_REQ("commands", QMP_LIST_OF(manual_command)),
 						 QMP_REQ("events", QMP_LIST_OF(manual_event)));
 
@@ -89,8 +90,8 @@ static json_t *x_query_manual(struct qmp_call *call, struct err *e)
 	const struct qmp_event *ev;
 
 	for (size_t i = 0; (c = qmp_command_at(i)); i++)
-		json_array_append_new(commands,
-				      json_pack("{s:s, s:s, s:s}", "name", c->name, "help", c->help, "since", c->since));
+		json_array_append_new(
+			commands, json_pack("{s:s, s:s, s:s}", "name", c->name, "help", c->help, "since", c->since));
 	for (size_t i = 0; (ev = qmp_event_at(i)); i++)
 		json_array_append_new(events, json_pack("{s:s, s:s}", "name", ev->name, "help", ev->help));
 	return json_pack("{s:o, s:o}", "commands", commands, "events", events);

@@ -8,10 +8,10 @@
 #include "commands.h"
 #include "vmm/kvm.h"
 
-static const struct qmp_type definition_info = QMP_OBJECT(
-	"CpuDefinitionInfo", QMP_REQ("name", qmp_str), QMP_OPT("migration-safe", qmp_bool), QMP_REQ("static", qmp_bool),
-	QMP_OPT("unavailable-features", QMP_LIST_OF(qmp_str)), QMP_REQ("typename", qmp_str),
-	QMP_OPT("alias-of", qmp_str), QMP_REQ("deprecated", qmp_bool));
+static const struct qmp_type definition_info =
+	QMP_OBJECT("CpuDefinitionInfo", QMP_REQ("name", qmp_str), QMP_OPT("migration-safe", qmp_bool),
+		   QMP_REQ("static", qmp_bool), QMP_OPT("unavailable-features", QMP_LIST_OF(qmp_str)),
+		   QMP_REQ("typename", qmp_str), QMP_OPT("alias-of", qmp_str), QMP_REQ("deprecated", qmp_bool));
 static const struct qmp_type expansion_type = QMP_ENUM("CpuModelExpansionType", "static", "full");
 static const struct qmp_type model_info =
 	QMP_OBJECT("CpuModelInfo", QMP_REQ("name", qmp_str), QMP_OPT("props", qmp_any));
@@ -154,7 +154,8 @@ static json_t *query_cpu_model_expansion(struct qmp_call *call, struct err *e)
 	int r;
 
 	if (!machine_kvm(call->board)) {
-		err_set(e, ENOTSUP, "CPU models are expanded against what KVM offers, and this machine runs without it");
+		err_set(e, ENOTSUP,
+			"CPU models are expanded against what KVM offers, and this machine runs without it");
 		return NULL;
 	}
 	if (strchr(name, ',')) {
@@ -166,7 +167,8 @@ static json_t *query_cpu_model_expansion(struct qmp_call *call, struct err *e)
 	free(text);
 	if (r)
 		return NULL;
-	result = json_pack("{s:{s:s, s:o}}", "model", "name", full ? name : "base", "props", describe_model(&view, full));
+	result = json_pack("{s:{s:s, s:o}}", "model", "name", full ? name : "base", "props",
+			   describe_model(&view, full));
 	kvm_cpu_view_free(&view);
 	return result;
 }

@@ -197,8 +197,8 @@ static bool is_cpu_type(const char *name)
 static void add_cpu_properties(json_t *list)
 {
 	static const char *const ints[] = {"family", "model", "stepping", "level", "xlevel", "phys-bits"};
-	static const char *const switches[] = {"check",	 "enforce", "migratable", "host-phys-bits",
-					       "kvm",	 "pmu",	    "l3-cache",	  "host-cache-info"};
+	static const char *const switches[] = {"check", "enforce", "migratable", "host-phys-bits",
+					       "kvm",   "pmu",     "l3-cache",   "host-cache-info"};
 	char *names = kvm_feature_names();
 	json_t *features = qmp_words(names), *f;
 	size_t i;
@@ -221,8 +221,7 @@ static void add_cpu_properties(json_t *list)
 /* libvirt takes a type it asks for unconditionally as known, and dies of an error: these have no properties here. */
 static bool is_asked_anyway(const char *name)
 {
-	return parent_of_abstract(name) || !strcmp(name, "object") ||
-	       !strcmp(name, "kvm-accel");
+	return parent_of_abstract(name) || !strcmp(name, "object") || !strcmp(name, "kvm-accel");
 }
 
 static json_t *qom_list_properties(struct qmp_call *call, struct err *e)

@@ -1,6 +1,6 @@
 /*
- * QMP: guest memory into files: dump-guest-memory (an ELF core, or compressed as kdump does), memsave, pmemsave. Windows' own
- * format is refused. The guest stands still meanwhile; the writing is done on a thread of its own.
+ * QMP: guest memory into files: dump-guest-memory (an ELF core, or compressed as kdump does), memsave, pmemsave.
+ * Windows' own format is refused. The guest stands still meanwhile; the writing is done on a thread of its own.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -73,8 +73,8 @@ static struct cpu_regs *read_cpus(struct board *board, unsigned *n, struct err *
 
 #define GUEST_NOTE_MAX (1u << 20)
 
-/* The note of the guest's kernel, where it told of one; malloc'ed. The guest stands still. What it tells may be nonsense:
-   then the dump goes without. */
+/* The note of the guest's kernel, where it told of one; malloc'ed. The guest stands still. What it tells may be
+   nonsense: then the dump goes without. */
 static uint8_t *read_guest_note(struct board *board, const struct dump *d, size_t *size)
 {
 	struct vmcoreinfo v = vmcoreinfo_get(board);
@@ -91,7 +91,8 @@ static uint8_t *read_guest_note(struct board *board, const struct dump *d, size_
 	if (dump_read(d, v.addr, note, v.size) == v.size)
 		*size = dump_note_size(note, v.size);
 	if (!*size) {
-		log_warn("control", "the guest's note is left out: there is none at 0x%llx", (unsigned long long)v.addr);
+		log_warn("control", "the guest's note is left out: there is none at 0x%llx",
+			 (unsigned long long)v.addr);
 		free(note);
 		return NULL;
 	}
@@ -360,9 +361,8 @@ static json_t *start_save(struct qmp_call *call, bool linear, struct err *e)
 			   .size = (uint64_t)qmp_arg_int(call, "size", 0)};
 	describe_ram(call->board, &s->ram);
 	if (linear)
-		r = cpu < 0 || cpu > MACHINE_MAX_CPUS
-			    ? err_set(e, EINVAL, "Parameter 'cpu-index' expects a CPU number")
-			    : read_cpu(call->board, (unsigned)cpu, &s->regs, e);
+		r = cpu < 0 || cpu > MACHINE_MAX_CPUS ? err_set(e, EINVAL, "Parameter 'cpu-index' expects a CPU number")
+						      : read_cpu(call->board, (unsigned)cpu, &s->regs, e);
 	if (!r) {
 		r = s->fd = fdset_open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0666, e);
 		if (r >= 0)
@@ -391,7 +391,8 @@ static json_t *pmemsave(struct qmp_call *call, struct err *e)
 }
 
 const struct qmp_command qmp_dump_commands[] = {
-	{"dump-guest-memory", "Write guest memory and registers, an ELF core or a kdump, to file:PATH or fd:NAME.", "0.2",
+	{"dump-guest-memory", "Write guest memory and registers, an ELF core or a kdump, to file:PATH or fd:NAME.",
+	 "0.2",
 	 QMP_MEMBERS(QMP_REQ("paging", qmp_bool), QMP_REQ("protocol", qmp_str), QMP_OPT("detach", qmp_bool),
 		     QMP_OPT("begin", qmp_int), QMP_OPT("length", qmp_int), QMP_OPT("format", dump_format)),
 	 NULL, 0, 0, dump_guest_memory},

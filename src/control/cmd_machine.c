@@ -13,7 +13,7 @@ const struct qmp_type qmp_run_state =
 static const struct qmp_type status_info = QMP_OBJECT(
 	"StatusInfo", QMP_REQ("running", qmp_bool), QMP_REQ("singlestep", qmp_bool), QMP_REQ("status", qmp_run_state));
 const struct qmp_type qmp_cpu_properties = QMP_OBJECT("CpuInstanceProperties", QMP_OPT("socket-id", qmp_int),
-							 QMP_OPT("core-id", qmp_int), QMP_OPT("thread-id", qmp_int));
+						      QMP_OPT("core-id", qmp_int), QMP_OPT("thread-id", qmp_int));
 static const struct qmp_type cpu_info_fast =
 	QMP_OBJECT("CpuInfoFast", QMP_REQ("cpu-index", qmp_int), QMP_REQ("qom-path", qmp_str),
 		   QMP_REQ("thread-id", qmp_int), QMP_OPT("props", qmp_cpu_properties), QMP_REQ("target", qmp_str));
@@ -132,10 +132,11 @@ static json_t *query_cpus_fast(struct qmp_call *call, struct err *e)
 	struct cpu_info info;
 
 	for (unsigned i = 0; machine_cpu_info(call->board, i, &info); i++) {
-		json_array_append_new(list, json_pack("{s:i, s:s, s:i, s:{s:i, s:i, s:i}, s:s}", "cpu-index",
-						      (int)info.index, "qom-path", info.path, "thread-id", info.thread_id,
-						      "props", "core-id", (int)info.core, "thread-id", (int)info.thread,
-						      "socket-id", (int)info.socket, "target", "x86_64"));
+		json_array_append_new(list,
+				      json_pack("{s:i, s:s, s:i, s:{s:i, s:i, s:i}, s:s}", "cpu-index", (int)info.index,
+						"qom-path", info.path, "thread-id", info.thread_id, "props", "core-id",
+						(int)info.core, "thread-id", (int)info.thread, "socket-id",
+						(int)info.socket, "target", "x86_64"));
 	}
 	return list;
 }
@@ -201,21 +202,22 @@ const struct qmp_command qmp_machine_commands[] = {
 	 QMP_MEMBERS(QMP_OPT("reboot", reboot_action), QMP_OPT("shutdown", shutdown_action),
 		     QMP_OPT("panic", panic_action), QMP_OPT("watchdog", watchdog_action)),
 	 NULL, 0, 0, set_action},
-	{"watchdog-set-action", "What a watchdog that fires leads to.", "0.2", QMP_MEMBERS(QMP_REQ("action", watchdog_action)), NULL, 0, 0,
-	 watchdog_set_action},
+	{"watchdog-set-action", "What a watchdog that fires leads to.", "0.2",
+	 QMP_MEMBERS(QMP_REQ("action", watchdog_action)), NULL, 0, 0, watchdog_set_action},
 	{"rtc-reset-reinjection", "Forget clock interrupts the guest has missed.", "0.2", NULL, NULL, 0, 0,
 	 rtc_reset_reinjection},
 	{"query-current-machine", "What this machine can do.", "0.2", NULL, &current_machine, 0, 0,
 	 query_current_machine},
 	{"query-iothreads", "I/O threads with an id of their own; there are none.", "0.2", NULL,
 	 &QMP_LIST_OF(iothread_info), 0, 0, query_nothing},
-	{"query-memory-devices", "Memory devices (DIMMs); the board has none.", "0.2", NULL, &QMP_LIST_OF(qmp_any), 0, 0,
+	{"query-memory-devices", "Memory devices (DIMMs); the board has none.", "0.2", NULL, &QMP_LIST_OF(qmp_any), 0,
+	 0, query_nothing},
+	{"query-tpm", "Trusted platform modules; the board has none.", "0.2", NULL, &QMP_LIST_OF(qmp_any), 0, 0,
 	 query_nothing},
-	{"query-tpm", "Trusted platform modules; the board has none.", "0.2", NULL, &QMP_LIST_OF(qmp_any), 0, 0, query_nothing},
-	{"query-tpm-models", "Kinds of trusted platform modules; there are none.", "0.2", NULL, &QMP_LIST_OF(qmp_str), 0, 0,
-	 query_nothing},
-	{"query-tpm-types", "Back ends of trusted platform modules; there are none.", "0.2", NULL, &QMP_LIST_OF(qmp_str), 0, 0,
-	 query_nothing},
+	{"query-tpm-models", "Kinds of trusted platform modules; there are none.", "0.2", NULL, &QMP_LIST_OF(qmp_str),
+	 0, 0, query_nothing},
+	{"query-tpm-types", "Back ends of trusted platform modules; there are none.", "0.2", NULL,
+	 &QMP_LIST_OF(qmp_str), 0, 0, query_nothing},
 	{"dumpdtb", "Write the machine description, a flattened device tree, to a file.", "0.2",
 	 QMP_MEMBERS(QMP_REQ("filename", qmp_str)), NULL, 0, 0, dumpdtb},
 	{"query-cpus-fast", "vCPUs with their host threads.", "0.1", NULL, &QMP_LIST_OF(cpu_info_fast), 0, 0,

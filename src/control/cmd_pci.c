@@ -11,10 +11,10 @@ static const struct qmp_type device_id =
 static const struct qmp_type region =
 	QMP_OBJECT("PciMemoryRegion", QMP_REQ("bar", qmp_int), QMP_REQ("type", qmp_str), QMP_REQ("address", qmp_int),
 		   QMP_REQ("size", qmp_int), QMP_OPT("prefetch", qmp_bool), QMP_OPT("mem_type_64", qmp_bool));
-static const struct qmp_type device_info = QMP_OBJECT(
-	"PciDeviceInfo", QMP_REQ("bus", qmp_int), QMP_REQ("slot", qmp_int), QMP_REQ("function", qmp_int),
-	QMP_REQ("class_info", device_class), QMP_REQ("id", device_id), QMP_OPT("irq", qmp_int),
-	QMP_REQ("irq_pin", qmp_int), QMP_REQ("qdev_id", qmp_str), QMP_REQ("regions", QMP_LIST_OF(region)));
+static const struct qmp_type device_info =
+	QMP_OBJECT("PciDeviceInfo", QMP_REQ("bus", qmp_int), QMP_REQ("slot", qmp_int), QMP_REQ("function", qmp_int),
+		   QMP_REQ("class_info", device_class), QMP_REQ("id", device_id), QMP_OPT("irq", qmp_int),
+		   QMP_REQ("irq_pin", qmp_int), QMP_REQ("qdev_id", qmp_str), QMP_REQ("regions", QMP_LIST_OF(region)));
 static const struct qmp_type pci_info =
 	QMP_OBJECT("PciInfo", QMP_REQ("bus", qmp_int), QMP_REQ("devices", QMP_LIST_OF(device_info)));
 
@@ -28,12 +28,24 @@ static const char *class_name(uint16_t class)
 		uint16_t class;
 		const char *name;
 	} names[] = {
-		{0x0000, "Undefined"},	     {0x0100, "SCSI controller"}, {0x0101, "IDE controller"},
-		{0x0106, "SATA controller"}, {0x0180, "Storage controller"}, {0x0200, "Ethernet controller"},
-		{0x0300, "VGA controller"},  {0x0380, "Display controller"}, {0x0401, "Audio controller"},
-		{0x0403, "Audio controller"}, {0x0500, "RAM controller"},  {0x0600, "Host bridge"},
-		{0x0601, "ISA bridge"},	     {0x0604, "PCI bridge"},	  {0x0680, "Bridge"},
-		{0x0780, "Communication controller"}, {0x0880, "System peripheral"}, {0x0c03, "USB controller"},
+		{0x0000, "Undefined"},
+		{0x0100, "SCSI controller"},
+		{0x0101, "IDE controller"},
+		{0x0106, "SATA controller"},
+		{0x0180, "Storage controller"},
+		{0x0200, "Ethernet controller"},
+		{0x0300, "VGA controller"},
+		{0x0380, "Display controller"},
+		{0x0401, "Audio controller"},
+		{0x0403, "Audio controller"},
+		{0x0500, "RAM controller"},
+		{0x0600, "Host bridge"},
+		{0x0601, "ISA bridge"},
+		{0x0604, "PCI bridge"},
+		{0x0680, "Bridge"},
+		{0x0780, "Communication controller"},
+		{0x0880, "System peripheral"},
+		{0x0c03, "USB controller"},
 		{0x0c05, "SMBus"},
 	};
 

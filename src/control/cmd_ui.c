@@ -371,10 +371,10 @@ static json_t *query_vnc_servers(struct qmp_call *call, struct err *e)
 
 	if (json_is_true(json_object_get(one, "enabled"))) {
 		server = json_pack("{s:O?, s:O?, s:O?, s:b, s:O?}", "host", json_object_get(one, "host"), "service",
-				   json_object_get(one, "service"), "family", json_object_get(one, "family"), "websocket", 0,
-				   "auth", auth);
-		json_array_append_new(list, json_pack("{s:s, s:[o], s:O?, s:O?}", "id", "default", "server", server, "clients",
-						      json_object_get(one, "clients"), "auth", auth));
+				   json_object_get(one, "service"), "family", json_object_get(one, "family"),
+				   "websocket", 0, "auth", auth);
+		json_array_append_new(list, json_pack("{s:s, s:[o], s:O?, s:O?}", "id", "default", "server", server,
+						      "clients", json_object_get(one, "clients"), "auth", auth));
 	}
 	json_decref(one);
 	return list;
@@ -448,8 +448,8 @@ const struct qmp_command qmp_ui_commands[] = {
 	{"query-display-options", "The display chosen with -display.", "0.1", NULL, &display_options, 0, 0,
 	 query_display_options},
 	{"query-vnc", "The VNC server and its clients.", "0.1", NULL, &vnc_info, 0, 0, query_vnc},
-	{"query-vnc-servers", "The VNC server, in a list: there is one at most.", "0.2", NULL, &QMP_LIST_OF(vnc_server), 0, 0,
-	 query_vnc_servers},
+	{"query-vnc-servers", "The VNC server, in a list: there is one at most.", "0.2", NULL, &QMP_LIST_OF(vnc_server),
+	 0, 0, query_vnc_servers},
 	{"set_password", "Set the VNC password.", "0.1",
 	 QMP_MEMBERS(QMP_REQ("protocol", protocol), QMP_REQ("password", qmp_str), QMP_OPT("connected", password_action),
 		     QMP_OPT("display", qmp_str)),

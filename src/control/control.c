@@ -103,9 +103,9 @@ static int add_mon(struct board *board, struct opts *o, struct err *e)
 		ret = -EINVAL;
 	if (!ret) {
 		c = chardev_claim(m.chardev, m.id ? m.id : "a monitor", e);
-		ret = !c				? code_of(e)
+		ret = !c                                       ? code_of(e)
 		      : !strcmp(mon_modes[m.mode], "readline") ? readline_monitor_add(board, c, e)
-								: qmp_monitor_add(board, c, m.pretty, e);
+							       : qmp_monitor_add(board, c, m.pretty, e);
 	}
 	props_free(mon_props, &m);
 	return ret;

@@ -259,10 +259,8 @@ struct qmp_later *qmp_later(struct qmp_call *call)
 {
 	struct qmp_later *l = xzalloc(sizeof(*l));
 
-	*l = (struct qmp_later){.session = call->session,
-				.id = json_incref(call->id),
-				.done = call->done,
-				.opaque = call->opaque};
+	*l = (struct qmp_later){
+		.session = call->session, .id = json_incref(call->id), .done = call->done, .opaque = call->opaque};
 	if (l->session)
 		qmp_session_wait(l->session, l);
 	call->later = l;

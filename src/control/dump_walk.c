@@ -132,7 +132,8 @@ static int walk_32(struct walk *w, const struct cpu_regs *regs)
 		if (!(pde & PRESENT))
 			continue;
 		if (pde & LARGE && regs->cr4 & CPU_CR4_PSE) { /* bits 20..13 are address bits 39..32 */
-			r = add_ram(w, (uint64_t)i << 22, (pde & 0xffc00000) | (uint64_t)(pde >> 13 & 0xff) << 32, 4 * MIB);
+			r = add_ram(w, (uint64_t)i << 22, (pde & 0xffc00000) | (uint64_t)(pde >> 13 & 0xff) << 32,
+				    4 * MIB);
 			if (r < 0)
 				return r;
 			r = 1;
@@ -169,7 +170,8 @@ int dump_walk(const struct dump *d, const struct cpu_regs *regs, struct dump_map
 	} else {
 		r = walk_32(&w, regs);
 	}
-	return r < 0 ? err_set(e, E2BIG, "The guest's page tables are too large or go in circles; dump without paging") : 0;
+	return r < 0 ? err_set(e, E2BIG, "The guest's page tables are too large or go in circles; dump without paging")
+		     : 0;
 }
 
 static int by_address(const void *a, const void *b)

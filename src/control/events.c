@@ -9,9 +9,9 @@
 #include "vmm/log.h"
 #include "vmm/machine.h"
 
-const struct qmp_type qmp_migration_status =
-	QMP_ENUM("MigrationStatus", "none", "setup", "cancelling", "cancelled", "active", "postcopy-active", "postcopy-paused",
-		 "postcopy-recover", "completed", "failed", "colo", "pre-switchover", "device", "wait-unplug");
+const struct qmp_type qmp_migration_status = QMP_ENUM(
+	"MigrationStatus", "none", "setup", "cancelling", "cancelled", "active", "postcopy-active", "postcopy-paused",
+	"postcopy-recover", "completed", "failed", "colo", "pre-switchover", "device", "wait-unplug");
 static const struct qmp_type shutdown_cause =
 	QMP_ENUM("ShutdownCause", "none", "host-error", "host-qmp-quit", "host-qmp-system-reset", "host-signal",
 		 "host-ui", "guest-shutdown", "guest-reset", "guest-panic", "subsystem-reset", "snapshot-load");
@@ -63,7 +63,8 @@ static const struct qmp_event events[] = {
 	 QMP_MEMBERS(QMP_REQ("device", qmp_str), QMP_OPT("node-name", qmp_str), QMP_REQ("operation", io_operation),
 		     QMP_REQ("action", io_action), QMP_OPT("nospace", qmp_bool), QMP_REQ("reason", qmp_str))},
 	{"BLOCK_WRITE_THRESHOLD", "A write went beyond what block-set-write-threshold set; it is off now.",
-	 QMP_MEMBERS(QMP_REQ("node-name", qmp_str), QMP_REQ("amount-exceeded", qmp_size), QMP_REQ("write-threshold", qmp_size))},
+	 QMP_MEMBERS(QMP_REQ("node-name", qmp_str), QMP_REQ("amount-exceeded", qmp_size),
+		     QMP_REQ("write-threshold", qmp_size))},
 	{"DEVICE_DELETED", "A device has been removed, and its back ends are free.",
 	 QMP_MEMBERS(QMP_OPT("device", qmp_str), QMP_REQ("path", qmp_str))},
 	{"DEVICE_TRAY_MOVED", "A tray was opened or closed, by the guest or by a command.",
@@ -75,14 +76,16 @@ static const struct qmp_event events[] = {
 	{"GUEST_CRASHLOADED", "The guest reported a crash kernel has been loaded and takes over.",
 	 QMP_MEMBERS(QMP_REQ("action", panic_action))},
 	{"GUEST_PANICKED", "The guest's kernel panicked.", QMP_MEMBERS(QMP_REQ("action", panic_action))},
-	{"JOB_STATUS_CHANGE", "A job's state changed.", QMP_MEMBERS(QMP_REQ("id", qmp_str), QMP_REQ("status", qmp_job_status))},
+	{"JOB_STATUS_CHANGE", "A job's state changed.",
+	 QMP_MEMBERS(QMP_REQ("id", qmp_str), QMP_REQ("status", qmp_job_status))},
 	{"MIGRATION", "A migration changed its status; needs the capability 'events'.",
 	 QMP_MEMBERS(QMP_REQ("status", qmp_migration_status))},
 	{"MIGRATION_PASS", "The next round of a migration begins; needs the capability 'events'.",
 	 QMP_MEMBERS(QMP_REQ("pass", qmp_int))},
 	{"NETDEV_STREAM_CONNECTED", "The peer of a -netdev stream is there.",
 	 QMP_MEMBERS(QMP_REQ("netdev-id", qmp_str), QMP_REQ("addr", stream_address))},
-	{"NETDEV_STREAM_DISCONNECTED", "The peer of a -netdev stream has gone.", QMP_MEMBERS(QMP_REQ("netdev-id", qmp_str))},
+	{"NETDEV_STREAM_DISCONNECTED", "The peer of a -netdev stream has gone.",
+	 QMP_MEMBERS(QMP_REQ("netdev-id", qmp_str))},
 	{"NIC_RX_FILTER_CHANGED", "A network card lets other packets through; told once until query-rx-filter looks.",
 	 QMP_MEMBERS(QMP_OPT("name", qmp_str), QMP_REQ("path", qmp_str))},
 	{"POWERDOWN", "The ACPI power button was pressed.", NULL},

@@ -16,12 +16,12 @@
  * args, one word each:
  *   name   required     name?    optional
  *   -f=name  a flag: name is true if -f is given
- *   :i integer   :m MiB   :b on or off   :s the rest of the line   :j JSON or text   :f a file   :o options "a=b,c=d" that become arguments themselves
- *   name=text   always this
+ *   :i integer   :m MiB   :b on or off   :s the rest of the line   :j JSON or text   :f a file   :o options "a=b,c=d"
+ * that become arguments themselves name=text   always this
  */
 struct verb {
 	const char *name, *alias, *args, *help;
-	const char *qmp;                                /* NULL: run does it */
+	const char *qmp;                                                /* NULL: run does it */
 	void (*run)(struct hmp *h, const char *spec, const char *rest); /* spec: "/4xw" */
 	enum hmp_ids ids;
 };
@@ -109,7 +109,8 @@ static void run_sendkey(struct hmp *h, const char *spec, const char *rest)
 static void run_announce_self(struct hmp *h, const char *spec, const char *rest)
 {
 	json_t *p = hmp_query(h->board, "query-migrate-parameters", NULL, NULL);
-	char *words = xstrdup(rest), *save = NULL, *names = strtok_r(words, " ", &save), *id = strtok_r(NULL, " ", &save);
+	char *words = xstrdup(rest), *save = NULL, *names = strtok_r(words, " ", &save),
+	     *id = strtok_r(NULL, " ", &save);
 	const char *interfaces[64 + 1] = {NULL};
 	struct net_announce how = {
 		.initial_ms = (uint32_t)json_integer_value(json_object_get(p, "announce-initial")),
@@ -208,7 +209,7 @@ static void run_set_parameter(struct hmp *h, const char *spec, const char *rest)
 	number = strtoll(text, &end, 0);
 	args = json_object();
 	json_object_set_new(args, name,
-			    *text && !*end ? json_integer(number)
+			    *text && !*end                                ? json_integer(number)
 			    : !strcmp(text, "on") || !strcmp(text, "off") ? json_boolean(!strcmp(text, "on"))
 									  : qmp_text(text));
 	qmp_run(h->board, "migrate-set-parameters", args, tell_error, h);
@@ -220,8 +221,8 @@ static void run_set_parameter(struct hmp *h, const char *spec, const char *rest)
 static const struct verb verbs[] = {
 	{"help", "?", NULL, "this list, or one command's line", NULL, run_help},
 	{"info", NULL, NULL, "what the machine is and does; \"info\" alone lists the subjects", NULL, run_info_command},
-	{"announce_self", NULL, NULL, "network cards tell the switches where they are: announce_self [NIC,NIC...] [ID]", NULL,
-	 run_announce_self},
+	{"announce_self", NULL, NULL, "network cards tell the switches where they are: announce_self [NIC,NIC...] [ID]",
+	 NULL, run_announce_self},
 	{"balloon", NULL, "value:m", "leave the guest this much memory (MiB)", "balloon"},
 	{"block_resize", NULL, "device size:m", "give an image another size (MiB)", "block_resize", NULL, HMP_DRIVES},
 	{"block_set_io_throttle", NULL, "device bps:i bps_rd:i bps_wr:i iops:i iops_rd:i iops_wr:i",
@@ -229,10 +230,11 @@ static const struct verb verbs[] = {
 	{"change", NULL, "-f=force device filename format? read-only-mode?", "put another image into a drive",
 	 "blockdev-change-medium", NULL, HMP_DRIVES},
 	{"chardev-add", NULL, NULL, "add a character device, in the words of -chardev", NULL, hmp_chardev_add},
-	{"chardev-change", NULL, NULL, "another back end for a character device: its id, then the words of -chardev", NULL,
-	 hmp_chardev_change, HMP_CHARDEVS},
+	{"chardev-change", NULL, NULL, "another back end for a character device: its id, then the words of -chardev",
+	 NULL, hmp_chardev_change, HMP_CHARDEVS},
 	{"chardev-remove", NULL, "id", "remove a character device", "chardev-remove", NULL, HMP_CHARDEVS},
-	{"chardev-send-break", NULL, "id", "send a break to the guest's port", "chardev-send-break", NULL, HMP_CHARDEVS},
+	{"chardev-send-break", NULL, "id", "send a break to the guest's port", "chardev-send-break", NULL,
+	 HMP_CHARDEVS},
 	{"closefd", NULL, "fdname", "close a named file descriptor", "closefd"},
 	{"cont", "c", "", "let the vCPUs run", "cont"},
 	{"cpu", NULL, NULL, "whose registers and page tables x, print and info show", NULL, run_cpu},
@@ -240,14 +242,14 @@ static const struct verb verbs[] = {
 	{"device_del", NULL, "id", "remove a device", "device_del", NULL, HMP_DEVICES},
 	{"dump-guest-memory", NULL,
 	 "-p=paging -d=detach -z=kdump-zlib -l=kdump-lzo -s=kdump-snappy protocol:f begin?:i length?:i",
-	 "write guest memory to a file: an ELF core, or kdump's format with zlib, LZO or snappy",
-	 "dump-guest-memory"},
+	 "write guest memory to a file: an ELF core, or kdump's format with zlib, LZO or snappy", "dump-guest-memory"},
 	{"dumpdtb", NULL, "filename", "write the machine description to a file", "dumpdtb"},
 	{"eject", NULL, "-f=force device", "take the medium out", "eject", NULL, HMP_DRIVES},
 	{"expire_password", NULL, "protocol time", "when the VNC password stops to be valid", "expire_password"},
 	{"gdbserver", NULL, NULL, "wait for gdb on tcp::1234 or another device; none: no more", NULL, run_gdbserver},
 	{"gva2gpa", NULL, NULL, "the physical address of a linear one", NULL, hmp_print_physical},
-	{"hostfwd_add", NULL, NULL, "forward a port of the host to a guest behind -netdev user: [ID] [tcp|udp]:[HOSTADDR]:PORT-[GUESTADDR]:PORT",
+	{"hostfwd_add", NULL, NULL,
+	 "forward a port of the host to a guest behind -netdev user: [ID] [tcp|udp]:[HOSTADDR]:PORT-[GUESTADDR]:PORT",
 	 NULL, run_hostfwd_add},
 	{"hostfwd_remove", NULL, NULL, "forward it no more: [ID] [tcp|udp]:[HOSTADDR]:PORT", NULL, run_hostfwd_remove},
 	{"i", NULL, NULL, "read a port: i /b 0x60 (b, h, w)", NULL, hmp_port_in},
@@ -256,13 +258,15 @@ static const struct verb verbs[] = {
 	{"job_pause", NULL, "id", "pause a job", "job-pause"},
 	{"job_resume", NULL, "id", "resume a job", "job-resume"},
 	{"memsave", NULL, "val:i size:i filename", "write linear memory to a file", "memsave"},
-	{"migrate", NULL, "-d=detach -b=blk -i=inc -r=resume uri", "move the guest to another process or host", "migrate"},
+	{"migrate", NULL, "-d=detach -b=blk -i=inc -r=resume uri", "move the guest to another process or host",
+	 "migrate"},
 	{"migrate_cancel", NULL, "", "stop the migration", "migrate_cancel"},
 	{"migrate_continue", NULL, "state", "go on after pre-switchover", "migrate-continue"},
 	{"migrate_incoming", NULL, "uri", "where to receive from, after -incoming defer", "migrate-incoming"},
 	{"migrate_pause", NULL, "", "interrupt a post-copy", "migrate-pause"},
 	{"migrate_recover", NULL, "uri", "wait there for the rest of an interrupted post-copy", "migrate-recover"},
-	{"migrate_set_capability", NULL, NULL, "switch a capability of migrations: NAME on|off", NULL, run_set_capability},
+	{"migrate_set_capability", NULL, NULL, "switch a capability of migrations: NAME on|off", NULL,
+	 run_set_capability},
 	{"migrate_set_parameter", NULL, NULL, "set a parameter of migrations: NAME VALUE", NULL, run_set_parameter},
 	{"migrate_start_postcopy", NULL, "", "let the guest run at the destination now", "migrate-start-postcopy"},
 	{"mouse_button", NULL, NULL, "hold mouse buttons: 1 left, 2 middle, 4 right; 0: none", NULL, hmp_mouse_button},
@@ -509,7 +513,7 @@ static json_t *arguments(const struct verb *v, const char *rest, struct err *e)
 
 static void finish(struct hmp *h)
 {
-	void (*done)(struct hmp *h, const char *text) = h->done;
+	void (*done)(struct hmp * h, const char *text) = h->done;
 	char *text;
 
 	fclose(h->out);

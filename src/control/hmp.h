@@ -1,6 +1,7 @@
 /*
- * The commands people type, by QEMU's names: human-monitor-command runs one, the readline monitor (readline.c) many. What
- * they print is for reading, not for parsing. Most are a QMP command with its arguments in a row; a table says which.
+ * The commands people type, by QEMU's names: human-monitor-command runs one, the readline monitor (readline.c) many.
+ * What they print is for reading, not for parsing. Most are a QMP command with its arguments in a row; a table says
+ * which.
  */
 #ifndef VMM_CONTROL_HMP_H
 #define VMM_CONTROL_HMP_H

@@ -118,9 +118,9 @@ static void info_block(struct hmp *h)
 
 static void info_blockstats(struct hmp *h)
 {
-	static const char *const numbers[] = {
-		"rd_bytes",	    "wr_bytes",		"rd_operations",    "wr_operations",	   "flush_operations",
-		"wr_total_time_ns", "rd_total_time_ns", "flush_total_time_ns"};
+	static const char *const numbers[] = {"rd_bytes",         "wr_bytes",           "rd_operations",
+					      "wr_operations",    "flush_operations",   "wr_total_time_ns",
+					      "rd_total_time_ns", "flush_total_time_ns"};
 	json_t *list = hmp_query(h->board, "query-blockstats", NULL, NULL), *o;
 	size_t i;
 
@@ -164,7 +164,8 @@ static void info_dump(struct hmp *h)
 
 	fprintf(h->out, "Status: %s\r\n", HMP_STR(o, "status"));
 	if (!strcmp(HMP_STR(o, "status"), "active"))
-		fprintf(h->out, "Finished: %.2f %%\r\n", total ? 100.0 * (double)HMP_INT(o, "completed") / (double)total : 0.0);
+		fprintf(h->out, "Finished: %.2f %%\r\n",
+			total ? 100.0 * (double)HMP_INT(o, "completed") / (double)total : 0.0);
 	json_decref(o);
 }
 
@@ -269,9 +270,9 @@ static void print_netdev(struct hmp *h, const struct netdev *d, const char *befo
 static void info_network(struct hmp *h)
 {
 	for (struct nic *n = nic_next(NULL); n; n = nic_next(n)) {
-		fprintf(h->out, "%s: index=0,type=nic,model=%s,macaddr=%02x:%02x:%02x:%02x:%02x:%02x%s\r\n", nic_name(n),
-			n->dev->class->name, n->mac[0], n->mac[1], n->mac[2], n->mac[3], n->mac[4], n->mac[5],
-			nic_link_up(n) ? "" : ",link=down");
+		fprintf(h->out, "%s: index=0,type=nic,model=%s,macaddr=%02x:%02x:%02x:%02x:%02x:%02x%s\r\n",
+			nic_name(n), n->dev->class->name, n->mac[0], n->mac[1], n->mac[2], n->mac[3], n->mac[4],
+			n->mac[5], nic_link_up(n) ? "" : ",link=down");
 		if (n->netdev)
 			print_netdev(h, n->netdev, " \\ ");
 	}

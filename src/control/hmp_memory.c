@@ -1,4 +1,5 @@
-/* Memory, registers and expressions for people: x, xp, print, info registers, info mem. No disassembler: that is gdb's. */
+/* Memory, registers and expressions for people: x, xp, print, info registers, info mem. No disassembler: that is gdb's.
+ */
 #include <ctype.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -45,7 +46,7 @@ static void print_cpu(FILE *out, unsigned index, const struct cpu_regs *r)
 	static const struct {
 		const char *name;
 		unsigned seg;
-	} segments[] = {{"ES", CPU_ES}, {"CS", CPU_CS}, {"SS", CPU_SS},	  {"DS", CPU_DS},
+	} segments[] = {{"ES", CPU_ES}, {"CS", CPU_CS}, {"SS", CPU_SS},    {"DS", CPU_DS},
 			{"FS", CPU_FS}, {"GS", CPU_GS}, {"LDT", CPU_LDTR}, {"TR", CPU_TR}};
 
 	fprintf(out, "\r\nCPU#%u\r\n", index);
@@ -64,8 +65,8 @@ static void print_cpu(FILE *out, unsigned index, const struct cpu_regs *r)
 		r->idt_base, r->idt_limit);
 	fprintf(out, "CR0=%08x CR2=%016" PRIx64 " CR3=%016" PRIx64 " CR4=%08x\r\n", (uint32_t)r->cr0, r->cr2, r->cr3,
 		(uint32_t)r->cr4);
-	fprintf(out, "DR0=%016" PRIx64 " DR1=%016" PRIx64 " DR2=%016" PRIx64 " DR3=%016" PRIx64 "\r\n", r->dr[0], r->dr[1],
-		r->dr[2], r->dr[3]);
+	fprintf(out, "DR0=%016" PRIx64 " DR1=%016" PRIx64 " DR2=%016" PRIx64 " DR3=%016" PRIx64 "\r\n", r->dr[0],
+		r->dr[1], r->dr[2], r->dr[3]);
 	fprintf(out, "DR6=%016" PRIx64 " DR7=%016" PRIx64 "\r\nEFER=%016" PRIx64 "\r\n", r->dr6, r->dr7, r->efer);
 	fprintf(out, "FCW=%04x FSW=%04x FTW=%02x MXCSR=%08x\r\n", r->fcw, r->fsw, r->ftw, r->mxcsr);
 }
@@ -405,8 +406,9 @@ void hmp_print_mappings(struct hmp *h)
 {
 	uint64_t low = board_ram_below_4g(h->board), high = board_ram_above_4g(h->board);
 	const uint8_t *host = board_ram(h->board) ? ram_block_ptr(board_ram(h->board)) : NULL;
-	struct dump d = {.ram = {{.gpa = 0, .size = low, .host = host}, {.gpa = 1ull << 32, .size = high, .host = host + low}},
-			 .n_ram = host ? 1 + !!high : 0};
+	struct dump d = {
+		.ram = {{.gpa = 0, .size = low, .host = host}, {.gpa = 1ull << 32, .size = high, .host = host + low}},
+		.n_ram = host ? 1 + !!high : 0};
 	struct dump_maps maps = {0};
 	struct err e = ERR_INIT;
 	struct cpu_regs r;

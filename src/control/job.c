@@ -174,7 +174,8 @@ void job_cancel_all(void)
 static const struct verb {
 	const char *name;
 	unsigned states;
-} cancel_verb = {"cancel", IN(CREATED) | IN(RUNNING) | IN(PAUSED) | IN(READY) | IN(STANDBY) | IN(WAITING) | IN(PENDING)},
+} cancel_verb = {"cancel",
+		 IN(CREATED) | IN(RUNNING) | IN(PAUSED) | IN(READY) | IN(STANDBY) | IN(WAITING) | IN(PENDING)},
   pause_verb = {"pause", IN(CREATED) | IN(RUNNING) | IN(PAUSED) | IN(READY) | IN(STANDBY)},
   resume_verb = {"resume", IN(CREATED) | IN(RUNNING) | IN(PAUSED) | IN(READY) | IN(STANDBY)},
   complete_verb = {"complete", IN(READY)}, finalize_verb = {"finalize", IN(PENDING)},

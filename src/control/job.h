@@ -25,7 +25,8 @@ struct job;
 
 struct job_class {
 	const char *type; /* QMP's JobType: "create" */
-	/* On the job's thread: do it, calling job_progress() and, at every step, job_pause_point(). 0 or -errno with e. */
+	/* On the job's thread: do it, calling job_progress() and, at every step, job_pause_point(). 0 or -errno with e.
+	 */
 	int (*run)(struct job *job, void *opaque, struct err *e);
 	/* Main thread, when it is over: keep the result (ok) or undo; release opaque. */
 	void (*settle)(void *opaque, bool ok);

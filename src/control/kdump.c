@@ -119,7 +119,8 @@ static int write_header(struct kdump *k, uint32_t sub_header_pages)
 	return r;
 }
 
-/* Linux tells where it was loaded in its VMCOREINFO: "NUMBER(phys_base)=...". Text of the guest's, maybe without an end. */
+/* Linux tells where it was loaded in its VMCOREINFO: "NUMBER(phys_base)=...". Text of the guest's, maybe without an
+ * end. */
 static uint64_t phys_base(const uint8_t *text, size_t len)
 {
 	static const char key[] = "\nNUMBER(phys_base)=";
@@ -144,8 +145,8 @@ static void put_sub_header(struct kdump *k, struct dump_out *o, size_t notes)
 	}
 	k->notes_at = DUMP_PAGE + (o->wide ? 104 : 80);
 	dump_put_word(o, guest ? phys_base(k->d->guest_note + info, info_size) : 0);
-	dump_put(o, 1, 4);   /* dump_level: pages of zeroes are stored once */
-	dump_put(o, 0, 4);   /* split */
+	dump_put(o, 1, 4); /* dump_level: pages of zeroes are stored once */
+	dump_put(o, 0, 4); /* split */
 	dump_put_word(o, 0);
 	dump_put_word(o, 0); /* of split files: first and last page */
 	dump_put(o, guest ? k->notes_at + notes - guest + info : 0, 8);

@@ -473,20 +473,22 @@ static const struct {
 	const char *direction;
 	size_t packets, bytes, dropped;
 } directions[] = {
-	{"receive", offsetof(struct net_stats, rx_packets), offsetof(struct net_stats, rx_bytes), offsetof(struct net_stats, rx_dropped)},
-	{"transmit", offsetof(struct net_stats, tx_packets), offsetof(struct net_stats, tx_bytes), offsetof(struct net_stats, tx_dropped)},
+	{"receive", offsetof(struct net_stats, rx_packets), offsetof(struct net_stats, rx_bytes),
+	 offsetof(struct net_stats, rx_dropped)},
+	{"transmit", offsetof(struct net_stats, tx_packets), offsetof(struct net_stats, tx_bytes),
+	 offsetof(struct net_stats, tx_dropped)},
 };
 
-#define PER_DIRECTION(name, member)                                                                              \
-	static void collect_net_##name(struct sink *s)                                                           \
-	{                                                                                                        \
-		for (struct nic *n = nic_next(NULL); n; n = nic_next(n)) {                                       \
-			struct net_stats st;                                                                     \
-			nic_get_stats(n, &st);                                                                   \
-			for (size_t i = 0; i < ARRAY_SIZE(directions); i++)                                      \
-				put_number(s, LABELS("nic", nic_name(n), "direction", directions[i].direction),  \
-					   *(uint64_t *)((char *)&st + directions[i].member));                   \
-		}                                                                                                \
+#define PER_DIRECTION(name, member)                                                                             \
+	static void collect_net_##name(struct sink *s)                                                          \
+	{                                                                                                       \
+		for (struct nic *n = nic_next(NULL); n; n = nic_next(n)) {                                      \
+			struct net_stats st;                                                                    \
+			nic_get_stats(n, &st);                                                                  \
+			for (size_t i = 0; i < ARRAY_SIZE(directions); i++)                                     \
+				put_number(s, LABELS("nic", nic_name(n), "direction", directions[i].direction), \
+					   *(uint64_t *)((char *)&st + directions[i].member));                  \
+		}                                                                                               \
 	}
 PER_DIRECTION(packets, packets)
 PER_DIRECTION(bytes, bytes)
@@ -623,9 +625,11 @@ static const struct metric metrics[] = {
 	{"vmm_block_latency_seconds", HISTOGRAM, "seconds", "Time from submission to completion.", collect_latency},
 	{"vmm_block_queue_depth", GAUGE, NULL, "Requests in flight.", collect_depth},
 	{"vmm_block_size_bytes", GAUGE, "bytes", "Size of the medium; 0: none.", collect_size},
-	{"vmm_net_packets", COUNTER, NULL, "Packets between a network card and its netdev; receive: to the guest.", collect_net_packets},
+	{"vmm_net_packets", COUNTER, NULL, "Packets between a network card and its netdev; receive: to the guest.",
+	 collect_net_packets},
 	{"vmm_net_transferred_bytes", COUNTER, "bytes", "Bytes of these packets.", collect_net_bytes},
-	{"vmm_net_dropped", COUNTER, NULL, "Packets that were lost in vmm: malformed, too large, cable unplugged.", collect_net_dropped},
+	{"vmm_net_dropped", COUNTER, NULL, "Packets that were lost in vmm: malformed, too large, cable unplugged.",
+	 collect_net_dropped},
 	{"vmm_net_link_up", GAUGE, NULL, "1: the cable is plugged in.", collect_net_link},
 	{"vmm_migration_active", GAUGE, NULL, "1 while a migration or a save goes on.", collect_migration_active},
 	{"vmm_migration_transferred_bytes", COUNTER, "bytes", "Bytes the last migration has sent.",

@@ -130,7 +130,8 @@ struct qmp_command {
 	uint32_t states;                 /* QMP_STATE() bits in which it is allowed; 0: all */
 	unsigned flags;
 	json_t *(*run)(struct qmp_call *call, struct err *e); /* new reference; NULL: e says why */
-	const char *const *features; /* query-qmp-schema's, NULL-terminated, for clients that look for them; NULL: none */
+	const char *const
+		*features; /* query-qmp-schema's, NULL-terminated, for clients that look for them; NULL: none */
 };
 
 /* One table per command file, listed in commands.c; {0} ends it. */
@@ -139,8 +140,8 @@ const struct qmp_command *qmp_command_find(const char *name);
 /* In the order of the tables; NULL past the end. */
 const struct qmp_command *qmp_command_at(size_t i);
 
-/* What a client sent -> what it gets (new reference): greeting and sessions aside, all of QMP. session may be NULL. NULL:
-   the answer comes later, through qmp_session_answer(). */
+/* What a client sent -> what it gets (new reference): greeting and sessions aside, all of QMP. session may be NULL.
+   NULL: the answer comes later, through qmp_session_answer(). */
 json_t *qmp_dispatch(struct board *board, struct qmp_session *session, struct qmp_client *client, json_t *request);
 json_t *qmp_error_response(json_t *id, const struct err *e);
 const char *qmp_error_class_name(enum err_class c);

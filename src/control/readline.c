@@ -1,6 +1,7 @@
 /*
- * The monitor for people: -monitor DEV, -mon chardev=ID, and behind Ctrl-A c on a terminal shared with a serial port. A line
- * editor (Emacs keys, arrows, history, Tab) on any character device: it echoes, so it wants a terminal in raw mode.
+ * The monitor for people: -monitor DEV, -mon chardev=ID, and behind Ctrl-A c on a terminal shared with a serial port. A
+ * line editor (Emacs keys, arrows, history, Tab) on any character device: it echoes, so it wants a terminal in raw
+ * mode.
  *
  * The prompt is QEMU's, because scripts wait for it. Not there: searching the history, kill rings, lines longer than
  * LINE_MAX_LEN.
@@ -14,14 +15,30 @@
 #include "vmm/chardev.h"
 #include "vmm/loop.h"
 
-#define PROMPT	     "(qemu) "
+#define PROMPT       "(qemu) "
 #define LINE_MAX_LEN 1024
 #define HISTORY_MAX  64
 #define QUEUE_STOP   (256 * 1024)
 #define MAX_PEOPLE   8
 
-enum { CTRL_A = 1, CTRL_B, CTRL_C, CTRL_D, CTRL_E, CTRL_F, CTRL_H = 8, TAB, CTRL_K = 11, CTRL_L, CTRL_N = 14, CTRL_P = 16,
-       CTRL_U = 21, CTRL_W = 23, ESC = 27, DELETE = 127 };
+enum {
+	CTRL_A = 1,
+	CTRL_B,
+	CTRL_C,
+	CTRL_D,
+	CTRL_E,
+	CTRL_F,
+	CTRL_H = 8,
+	TAB,
+	CTRL_K = 11,
+	CTRL_L,
+	CTRL_N = 14,
+	CTRL_P = 16,
+	CTRL_U = 21,
+	CTRL_W = 23,
+	ESC = 27,
+	DELETE = 127
+};
 
 struct person {
 	struct board *board;

@@ -98,8 +98,8 @@ static const struct qmp_member *find_member(const struct qmp_member *m, const ch
 }
 
 /* Members given against those that exist; `more`: of the selected variant, may be NULL; open: others may be there. */
-static int check_object(const struct qmp_member *members, const struct qmp_member *more, bool open, const json_t *object,
-			const char *path, struct err *e)
+static int check_object(const struct qmp_member *members, const struct qmp_member *more, bool open,
+			const json_t *object, const char *path, struct err *e)
 {
 	const struct qmp_member *lists[] = {members, more};
 	const char *dot = *path ? "." : "";
@@ -165,7 +165,8 @@ int qmp_check(const struct qmp_type *t, const json_t *value, const char *path, s
 	case QMP_KIND_ALTERNATE:
 		return check_alternate(t, value, path, e);
 	case QMP_KIND_OBJECT:
-		return t->tag ? check_union(t, value, path, e) : check_object(t->members, NULL, t->open, value, path, e);
+		return t->tag ? check_union(t, value, path, e)
+			      : check_object(t->members, NULL, t->open, value, path, e);
 	default:
 		return 0;
 	}

@@ -92,8 +92,10 @@ const struct config_section config_sections[] = {
 	{"disk", "A drive. One section for each.", disk_props},
 	{"serial", "A serial port. Without any section there is one of type console.", serial_props},
 	{"nic",
-	 "A network card. Without bridge= and netdev= the guest has a network of its own and reaches others as a program of the host "
-	 "would, through NAT. With bridge= it has a tap there, for which root, or a service with CAP_NET_ADMIN, needs no more; other users need "
+	 "A network card. Without bridge= and netdev= the guest has a network of its own and reaches others as a "
+	 "program of the host "
+	 "would, through NAT. With bridge= it has a tap there, for which root, or a service with CAP_NET_ADMIN, needs "
+	 "no more; other users need "
 	 "Debian's qemu-system-common, whose bridge helper reads /etc/qemu/bridge.conf.",
 	 nic_props},
 	{"device", "A further device; driver= and its properties go to vmm -device as they are.", NULL},

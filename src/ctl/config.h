@@ -58,8 +58,8 @@ struct config_section {
 extern const struct config_section config_sections[]; /* ends with a NULL name */
 extern const struct prop guest_props[], disk_props[], serial_props[], nic_props[];
 
-/* Setting i of Xen's files: NULL behind the last. ours: the key it becomes, NULL if it is not as simple; why: why it is ignored, NULL
-   if it is not, "" if without a word. */
+/* Setting i of Xen's files: NULL behind the last. ours: the key it becomes, NULL if it is not as simple; why: why it is
+   ignored, NULL if it is not, "" if without a word. */
 const char *xen_setting_at(size_t i, const char **ours, const char **why);
 
 struct guest_config *guest_config_new(void);
@@ -95,7 +95,8 @@ char *config_format(const struct guest_config *c);
 /* ---- network cards (nic.c) ---- */
 
 int nic_check(const struct nic_config *n, struct err *e);
-/* What -netdev and -device say of the card `id`, the `number`th; the netdev is ID-net. seed: the guest's uuid or name, for an address of its own. */
+/* What -netdev and -device say of the card `id`, the `number`th; the netdev is ID-net. seed: the guest's uuid or name,
+ * for an address of its own. */
 int nic_command_line(const struct nic_config *n, const char *id, const char *seed, unsigned number, struct opts *netdev,
 		     struct opts *device, struct err *e);
 const char *bridge_helper(void); /* NULL: vmm's default, which is QEMU's */

@@ -12,7 +12,7 @@ int console_attach(struct ctl *c, struct guest *g, long port);
 struct opts;
 json_t *typed_object(const struct opts *o);
 /* verbs_net.c */
-int attach_nic(struct ctl *c, struct guest *g, struct opts *o); /* o: driver=nic and nic_props */
+int attach_nic(struct ctl *c, struct guest *g, struct opts *o);  /* o: driver=nic and nic_props */
 char *netdev_of(struct ctl *c, struct guest *g, const char *id); /* of a card; malloc'ed, NULL: none */
 int do_vnet_list(struct ctl *c);
 /* top.c */

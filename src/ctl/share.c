@@ -1,10 +1,11 @@
 /*
  * Shares of the processors, through control groups: version 2 where its "cpu" controller is, else version 1's, as hosts
- * with the hybrid layout have it. Documentation/admin-guide/cgroup-v2.rst, cgroup-v1 and scheduler/sched-bwc.rst of Linux.
+ * with the hybrid layout have it. Documentation/admin-guide/cgroup-v2.rst, cgroup-v1 and scheduler/sched-bwc.rst of
+ * Linux.
  *
  * A guest that has a control group to itself (a systemd service, say) gets its files written there; else it is moved
- * into GROUP/vmm-NAME below its present group, which must be ours to divide (root, or a group delegated to the user). Its
- * keeper removes that again when the guest has ended for good.
+ * into GROUP/vmm-NAME below its present group, which must be ours to divide (root, or a group delegated to the user).
+ * Its keeper removes that again when the guest has ended for good.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -106,7 +107,8 @@ static int find_group(struct group *g, pid_t pid, struct err *e)
 	if (g->path && (getenv("VMM_CGROUP_ROOT") || !access(g->path, F_OK)))
 		return 0;
 	group_free(g);
-	return err_set(e, ENOTSUP, "this host has no control groups with a \"cpu\" controller, neither version 2 nor 1");
+	return err_set(e, ENOTSUP,
+		       "this host has no control groups with a \"cpu\" controller, neither version 2 nor 1");
 }
 
 static int write_text(const char *group, const char *file, const char *text, struct err *e)

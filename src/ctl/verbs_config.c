@@ -508,7 +508,8 @@ const struct verb config_verbs[] = {
 	{"create", "FILE|NAME [KEY=VALUE]...", "Start a guest from a configuration file",
 	 "The file is written as vmm.conf(5) says, or is one of Xen's (xm, xl) for an HVM guest; a NAME is looked up "
 	 "in the "
-	 "configuration directory. KEY=VALUE overrides the file. What is ignored is said. A keeper process stays behind "
+	 "configuration directory. KEY=VALUE overrides the file. What is ignored is said. A keeper process stays "
+	 "behind "
 	 "the guest; it does what on-poweroff, on-reboot and on-crash say.",
 	 create_options, 1, -1, WORDS_CONFIG, do_create,
 	 EXAMPLES("vmmctl create -n web.vmm", "vmmctl create -n winxp.hvm memory=256",

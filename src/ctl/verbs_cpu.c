@@ -339,8 +339,10 @@ const struct verb cpu_verbs[] = {
 	 "Up to maxvcpus= of its configuration. The guest must agree to lose one.", NO_OPTIONS, 2, 2, WORDS_GUEST,
 	 do_vcpu_set, EXAMPLES("vmmctl vcpu-set web 1")},
 	{"sched-credit", "[GUEST]", "Show or set the processor share of guests",
-	 "Through the host's control groups. Version 2: weight becomes cpu.weight (256 is their 100), cap becomes cpu.max. Hosts "
-	 "whose cpu controller is still in version 1 (a hybrid layout): cpu.shares (256 is their 1024) and cpu.cfs_quota_us. Needs "
+	 "Through the host's control groups. Version 2: weight becomes cpu.weight (256 is their 100), cap becomes "
+	 "cpu.max. Hosts "
+	 "whose cpu controller is still in version 1 (a hybrid layout): cpu.shares (256 is their 1024) and "
+	 "cpu.cfs_quota_us. Needs "
 	 "root, or a control group that was delegated to the user.",
 	 sched_options, 0, 1, WORDS_GUEST, do_sched_credit, NULL},
 	{NULL},

@@ -515,7 +515,8 @@ const struct verb look_verbs[] = {
 	{"events", "[GUEST]...", "Print QMP events of guests as JSON lines, as they come", NULL, events_options, 0, -1,
 	 WORDS_GUESTS, do_events, EXAMPLES("timeout 1 vmmctl events web || true")},
 	{"vnet-list", "[GUEST]...", "List networks and the guests on them",
-	 "NETWORK is the bridge a guest's tap is a port of, the tap itself if there is none, or the address of a network of the guest's "
+	 "NETWORK is the bridge a guest's tap is a port of, the tap itself if there is none, or the address of a "
+	 "network of the guest's "
 	 "own.",
 	 NO_OPTIONS, 0, -1, WORDS_GUESTS, do_vnet_list, EXAMPLES("vmmctl vnet-list")},
 	{"info", "", "Describe the host: processors, memory, KVM, directories", NULL, NO_OPTIONS, 0, 0, WORDS_NONE,

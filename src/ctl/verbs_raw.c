@@ -244,11 +244,13 @@ const struct verb raw_verbs[] = {
 	{"sysrq", "GUEST KEY", "Press Alt-SysRq-KEY in a guest", NULL, sysrq_options, 2, 2, WORDS_GUEST, do_sysrq,
 	 EXAMPLES("vmmctl sysrq web h", "vmmctl sysrq --serial web h")},
 	{"attach", "GUEST DRIVER[,PROPERTY=VALUE]...", "Add a device to a running guest",
-	 "The device is written as for vmm -device; with id=NAME it can be detached. DRIVER nic is a network card with its network, "
+	 "The device is written as for vmm -device; with id=NAME it can be detached. DRIVER nic is a network card with "
+	 "its network, "
 	 "written with the keys of [nic] in vmm.conf(5): nic,bridge=br0,model=virtio-net-pci; its id is printed.",
 	 NO_OPTIONS, 2, 2, WORDS_GUEST, do_attach, NULL},
 	{"detach", "GUEST ID", "Take a device from a running guest",
-	 "Waits (--timeout) until the guest has let go of it. A card's network goes with it.", NO_OPTIONS, 2, 2, WORDS_GUEST, do_detach, NULL},
+	 "Waits (--timeout) until the guest has let go of it. A card's network goes with it.", NO_OPTIONS, 2, 2,
+	 WORDS_GUEST, do_detach, NULL},
 	{"qmp", "GUEST [COMMAND [KEY=VALUE]...|{JSON}]", "Send QMP commands as they are",
 	 "Without a command, lines {\"execute\": COMMAND, \"arguments\": {...}} are read from standard input, and one "
 	 "line is answered "

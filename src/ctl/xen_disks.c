@@ -278,7 +278,8 @@ static int vif_key(struct xen *x, const struct xen_value *v, struct nic_config *
 
 	if ((value = after(part, "mac="))) {
 		replace(&n->mac, value);
-		return nic_check(n, e) ? xen_mistake_at(x, AT(v), e, "vif: mac='%.40s' is no address of a card", value) : 0;
+		return nic_check(n, e) ? xen_mistake_at(x, AT(v), e, "vif: mac='%.40s' is no address of a card", value)
+				       : 0;
 	}
 	if ((value = after(part, "bridge="))) {
 		replace(&n->bridge, value);

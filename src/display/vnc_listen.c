@@ -155,7 +155,8 @@ static int check_rest(struct opts *opts, struct err *e)
 {
 	static const char *const ignored[] = {"id",   "lossy",   "non-adaptive", "key-delay-ms", "power-control",
 					      "head", "display", "connections",  "audiodev"};
-	static const char *const refused[] = {"websocket", "reverse", "tls-creds", "tls-authz", "sasl", "sasl-authz", "acl"};
+	static const char *const refused[] = {"websocket", "reverse",    "tls-creds", "tls-authz",
+					      "sasl",      "sasl-authz", "acl"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(ignored); i++)
 		opts_get(opts, ignored[i]);
@@ -168,7 +169,8 @@ static int check_rest(struct opts *opts, struct err *e)
 	for (size_t i = 0; i < opts->n; i++)
 		if (!opts->v[i].used)
 			return err_set(e, EINVAL,
-				       "the option '%s' is not known; use password=, password-secret=, share=, to=, ipv4=, ipv6=",
+				       "the option '%s' is not known; use password=, password-secret=, share=, to=, "
+				       "ipv4=, ipv6=",
 				       opts->v[i].key);
 	return 0;
 }

@@ -1,11 +1,11 @@
 /*
- * The dirty ring, the other way in which KVM tells what the guest wrote (-accel kvm,dirty-ring-size=N): instead of one bitmap
- * for each memory slot a ring for each vCPU, into which KVM puts the pages this vCPU wrote. Source: api.rst 8.29
+ * The dirty ring, the other way in which KVM tells what the guest wrote (-accel kvm,dirty-ring-size=N): instead of one
+ * bitmap for each memory slot a ring for each vCPU, into which KVM puts the pages this vCPU wrote. Source: api.rst 8.29
  * (KVM_CAP_DIRTY_LOG_RING, _ACQ_REL). It replaces KVM_GET_DIRTY_LOG and excludes manual protection.
  *
- * An entry is taken in three steps: read, given back (flag RESET), and write-protected again by KVM_RESET_DIRTY_RINGS. All
- * happens under slots_lock, and so does reading the result: nobody sees a page as written before its next write would be
- * seen again. A vCPU whose ring is full leaves the guest and empties all rings itself.
+ * An entry is taken in three steps: read, given back (flag RESET), and write-protected again by KVM_RESET_DIRTY_RINGS.
+ * All happens under slots_lock, and so does reading the result: nobody sees a page as written before its next write
+ * would be seen again. A vCPU whose ring is full leaves the guest and empties all rings itself.
  *
  * Pages end in the slots' carry bitmaps, where kvm_get_dirty() finds them. How many each vCPU wrote is counted.
  */
@@ -15,7 +15,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define PAGE	   4096ull
+#define PAGE       4096ull
 #define WORD_PAGES 64ull
 
 int ring_enable(struct kvm_vm *vm, uint32_t entries, struct err *e)
@@ -34,8 +34,8 @@ int ring_enable(struct kvm_vm *vm, uint32_t entries, struct err *e)
 		return 0;
 	}
 	if (bytes > (uint64_t)max)
-		return err_set(e, EINVAL, "KVM dirty ring size %u too big (maximum is %u). Please use a smaller value.", entries,
-			       (unsigned)((size_t)max / sizeof(struct kvm_dirty_gfn)));
+		return err_set(e, EINVAL, "KVM dirty ring size %u too big (maximum is %u). Please use a smaller value.",
+			       entries, (unsigned)((size_t)max / sizeof(struct kvm_dirty_gfn)));
 	ec.cap = (uint32_t)cap;
 	ec.args[0] = bytes;
 	r = vm_ioctl(vm, KVM_ENABLE_CAP, &ec);
@@ -65,8 +65,8 @@ void ring_unmap(struct kvm_vcpu *c)
 	c->ring = NULL;
 }
 
-/* slots_lock is held. An entry may be of a slot that has gone, whose pages all count as written (machine/dirty.c), and its id may
-   be another one's by now: a page too many there. */
+/* slots_lock is held. An entry may be of a slot that has gone, whose pages all count as written (machine/dirty.c), and
+   its id may be another one's by now: a page too many there. */
 static void mark(struct kvm_vm *vm, uint32_t id, uint64_t page)
 {
 	for (size_t i = 0; i < vm->n_slots; i++) {

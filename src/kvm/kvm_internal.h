@@ -134,8 +134,8 @@ struct coalesced_zone {
 	bool pio;
 };
 struct coalesced {
-	unsigned ring_page; /* of the mapping of struct kvm_run; 0: KVM has none */
-	bool pio;           /* ports, too */
+	unsigned ring_page;                   /* of the mapping of struct kvm_run; 0: KVM has none */
+	bool pio;                             /* ports, too */
 	struct kvm_coalesced_mmio_ring *ring; /* in the first vCPU's mapping, which stays until the VM ends */
 	pthread_mutex_t drain_lock;           /* before device locks */
 	pthread_mutex_t zone_lock;            /* leaf */
@@ -178,8 +178,8 @@ struct kvm_vm {
 	struct cpu_def cpu;
 	bool cpu_ready;
 	uint32_t cpu_missing[FEAT_WORDS]; /* features of the model that this host lacks */
-	struct kvm_cpuid2 *supported; /* KVM_GET_SUPPORTED_CPUID, fetched once */
-	uint32_t *msr_list;           /* what kvm_vcpu_state saves; see vcpu_state.c */
+	struct kvm_cpuid2 *supported;     /* KVM_GET_SUPPORTED_CPUID, fetched once */
+	uint32_t *msr_list;               /* what kvm_vcpu_state saves; see vcpu_state.c */
 	unsigned n_msrs;
 
 	/* By index; NULL: never created. Written by the main thread under run_lock and grace_lock; entries stay. */
@@ -208,7 +208,7 @@ int setup_wait(struct kvm_vm *vm, struct err *e); /* until the queue is empty; i
 void coalesced_init(struct kvm_vm *vm);
 void coalesced_free(struct kvm_vm *vm);
 void coalesced_map(struct kvm_vm *vm, struct kvm_run *run);
-void coalesced_register(struct kvm_vm *vm);      /* zones that KVM does not know yet */
+void coalesced_register(struct kvm_vm *vm); /* zones that KVM does not know yet */
 /* Deliver what is in the ring. vCPU threads in an exit handler, without device locks. */
 void coalesced_drain(struct kvm_vm *vm);
 int stats_open(int fd); /* of a VM or vCPU; -1: not offered */
@@ -304,17 +304,17 @@ struct kvm_vcpu {
 	pthread_t thread;
 	atomic_int tid;
 	bool thread_started;
-	bool parked;      /* run_lock */
-	bool retired;     /* unplugged: stays parked until it is plugged again; run_lock */
+	bool parked;       /* run_lock */
+	bool retired;      /* unplugged: stays parked until it is plugged again; run_lock */
 	bool memory_error; /* it touched memory that cannot be had; its own signal handler */
-	bool stuck;       /* triple fault or internal error: not to be run before reset; vCPU thread, or paused */
-	bool trapped;     /* stuck by a debugger's trap: the next resume ends it; as stuck */
-	bool frozen;      /* kvm_vcpu_freeze(); run_lock */
-	bool pending_io;  /* KVM has an I/O instruction to complete; vCPU thread */
-	bool extint;      /* KVM_INTERRUPT was used since the last flush_extint(); vCPU thread */
-	bool ready_stale; /* run->ready_for_interrupt_injection is of a state that was replaced; as held_vector */
-	int held_vector;  /* acknowledged, but KVM has not taken it yet; -1: none; vCPU thread, or paused */
-	bool touched;     /* has run or was set: reset has something to undo */
+	bool stuck;        /* triple fault or internal error: not to be run before reset; vCPU thread, or paused */
+	bool trapped;      /* stuck by a debugger's trap: the next resume ends it; as stuck */
+	bool frozen;       /* kvm_vcpu_freeze(); run_lock */
+	bool pending_io;   /* KVM has an I/O instruction to complete; vCPU thread */
+	bool extint;       /* KVM_INTERRUPT was used since the last flush_extint(); vCPU thread */
+	bool ready_stale;  /* run->ready_for_interrupt_injection is of a state that was replaced; as held_vector */
+	int held_vector;   /* acknowledged, but KVM has not taken it yet; -1: none; vCPU thread, or paused */
+	bool touched;      /* has run or was set: reset has something to undo */
 	bool poweron_valid;
 	struct vcpu_image *poweron; /* as KVM created it, for reset */
 	struct vcpu_image image;    /* kvm_vcpu_state's object part */

@@ -317,8 +317,8 @@ void vcpus_release(struct kvm_vm *vm)
 }
 
 /*
- * Sleep, for auto-converge. A kick ends it: requests are served at once, the rest of the nap is dropped. The signal is blocked
- * while the word is looked at, so that none is missed.
+ * Sleep, for auto-converge. A kick ends it: requests are served at once, the rest of the nap is dropped. The signal is
+ * blocked while the word is looked at, so that none is missed.
  */
 static void doze(struct kvm_vcpu *c)
 {
@@ -457,8 +457,9 @@ static void on_kick(int signal)
 	(void)signal; /* its arrival is all that is needed */
 }
 
-/* Memory that cannot be had (a damaged page of a saved guest, the host's own broken memory): KVM raises this for a guest that
-   touches it. The guest stops with an internal error; anybody else ends the process, as without a handler. */
+/* Memory that cannot be had (a damaged page of a saved guest, the host's own broken memory): KVM raises this for a
+   guest that touches it. The guest stops with an internal error; anybody else ends the process, as without a handler.
+ */
 static void on_bus_error(int signal)
 {
 	(void)signal;

@@ -320,7 +320,8 @@ static void build_madt(struct builder *b)
 	blob_le(t, 1, 4); /* there are 8259s as well */
 	for (unsigned i = 0; i < board_max_cpus(b->board); i++) {
 		uint8_t entry[16];
-		unsigned len = acpi_madt_cpu(entry, i, machine_cpu_apic_id(b->board, i), machine_cpu_present(b->board, i));
+		unsigned len =
+			acpi_madt_cpu(entry, i, machine_cpu_apic_id(b->board, i), machine_cpu_present(b->board, i));
 		x2apic |= len == 16;
 		blob_add(t, entry, len);
 	}

@@ -6,8 +6,8 @@
 #include "vmm/kvm.h"
 #include "vmm/machine.h"
 
-#define N_GSI  24
-#define N_PIRQ 4
+#define N_GSI     24
+#define N_PIRQ    4
 #define CPU_WORDS ((MACHINE_MAX_CPUS + 63) / 64)
 
 /* ---- region map (map.c) ---- */
@@ -30,7 +30,8 @@ struct map {
 	struct map_view *view; /* published */
 };
 int map_init(struct board *b, struct err *e);
-void doorbells_follow(struct board *b, const struct region *r); /* r came, went or moved; map's lock held (doorbell.c) */
+void doorbells_follow(struct board *b,
+		      const struct region *r); /* r came, went or moved; map's lock held (doorbell.c) */
 /* All devices are about to settle: rebuild once, at the commit. Unlike region_batch_begin() no lock is held in between
    (device locks are taken there). Main thread, vCPUs paused. */
 void map_defer(struct board *b);
@@ -53,14 +54,14 @@ void *map_ram_ptr(struct board *b, uint64_t addr, bool write, uint64_t *avail, s
 struct ram_block {
 	struct ram_block *next;
 	struct board *board;
-	struct device *owner; /* it goes with this device; NULL: with the machine */
+	struct device *owner;           /* it goes with this device; NULL: with the machine */
 	struct memory_backend *backend; /* whose memory it is, or NULL: its own */
 	char name[64];
 	int fd;
 	uint8_t *host;
 	uint64_t size;
-	/* Pages written since the last look, one bitmap for each who looks: frame buffers' readers and migration. Allocated
-	   when tracking starts, kept until the block goes. */
+	/* Pages written since the last look, one bitmap for each who looks: frame buffers' readers and migration.
+	   Allocated when tracking starts, kept until the block goes. */
 	unsigned long *dirty, *migrate_dirty;
 };
 struct ram_block *ram_block_create(struct board *b, const char *name, uint64_t size, struct err *e);
@@ -107,9 +108,9 @@ struct board {
 	bool discards_held; /* atomic */
 	struct device *balloon_dev;
 	const struct balloon_ops *balloon_ops;
-	struct doorbell *doorbells; /* attached ones; map's lock */
-	bool dirty_log; /* every RAM slot logs writes; map's lock */
-	struct boot *boot; /* direct kernel boot (boot.c), or NULL */
+	struct doorbell *doorbells;   /* attached ones; map's lock */
+	bool dirty_log;               /* every RAM slot logs writes; map's lock */
+	struct boot *boot;            /* direct kernel boot (boot.c), or NULL */
 	struct described_file *files; /* host files that became part of the machine */
 	bool memory_given;            /* another process goes on with it: nothing can run here again */
 	bool building_described;      /* devices get the properties they had, not -global's */
@@ -120,14 +121,14 @@ struct board {
 	/* devices and vCPUs that come and go (hotplug.c, cpus.c); main thread unless noted */
 	struct device *hotplug_dev;
 	const struct hotplug_ops *hotplug_ops;
-	uint32_t removable_slots;                 /* atomic */
-	uint32_t ejected_slots;                   /* atomic: asked for by the guest, not carried out yet */
+	uint32_t removable_slots;        /* atomic */
+	uint32_t ejected_slots;          /* atomic: asked for by the guest, not carried out yet */
 	bool devices_held;               /* atomic */
-	uint64_t cpu_present[CPU_WORDS];          /* atomic words */
-	uint64_t cpu_ejected[CPU_WORDS];          /* atomic words: asked for by the guest, not carried out yet */
+	uint64_t cpu_present[CPU_WORDS]; /* atomic words */
+	uint64_t cpu_ejected[CPU_WORDS]; /* atomic words: asked for by the guest, not carried out yet */
 	struct bh eject_bh;
-	char *cpu_id[MACHINE_MAX_CPUS];           /* of hot-plugged vCPUs */
-	bool firmware_stale;                      /* the tables for the firmware show another machine */
+	char *cpu_id[MACHINE_MAX_CPUS]; /* of hot-plugged vCPUs */
+	bool firmware_stale;            /* the tables for the firmware show another machine */
 
 	/* life cycle (lifecycle.c), main thread unless noted */
 	enum run_state state;
@@ -168,7 +169,7 @@ void hotplug_withdraw(struct device *dev); /* take it away again; the guest has 
 void hotplug_slots_changed(struct board *b);
 int hotplug_check(struct board *b, const struct device_class *c, struct err *e);
 void hotplug_device_quiesced(struct device *dev); /* a leaving one; any thread, its lock held */
-void hotplug_reset(struct board *b);              /* removals the guest did not carry out; vCPUs paused, devices quiesced */
+void hotplug_reset(struct board *b); /* removals the guest did not carry out; vCPUs paused, devices quiesced */
 /* cpus.c */
 void cpus_init(struct board *b); /* the CPUs of -smp are there */
 int cpus_create(struct board *b, struct err *e);

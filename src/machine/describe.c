@@ -11,7 +11,8 @@
  *   /devices/ID/regions/NAME space, kind, reg <base size> or size and bar
  *   /configuration       the rest of what the guest can see: name, uuid, cpu, options as text; a node per typed group
  *   /files/file@N        host files that became part of the machine: name, size, data (not for ROMs: they are memory)
- *   /host                this host's side, defaults for another: block@N, chardev@N, netdev@N, object@N as option text, vnc, qmp, ...
+ *   /host                this host's side, defaults for another: block@N, chardev@N, netdev@N, object@N as option text,
+ * vnc, qmp, ...
  *
  * describe_load.c builds a configuration from it: the same machine, described again, gives the same bytes.
  */
@@ -269,7 +270,9 @@ static void describe_list(struct writer *w, const char *name, const struct opt_l
 static void describe_configuration(struct writer *w, struct board *b)
 {
 	static const char *const host[] = {
-		"type", "accel", "kernel-irqchip", "dirty-ring-size", "dumpdtb", "dump-guest-core", "mem-merge", "memory-backend", NULL,
+		"type",    "accel",           "kernel-irqchip", "dirty-ring-size",
+		"dumpdtb", "dump-guest-core", "mem-merge",      "memory-backend",
+		NULL,
 	};
 	const struct config *c = b->config;
 

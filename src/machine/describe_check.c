@@ -1,7 +1,8 @@
 /*
  * Is a machine description that came from elsewhere the machine we are? Used by the destination of a migration whose
- * machine was given on its command line. The first difference is named. What belongs to the host may differ: backends of
- * drives, characters and networks, our version, and who emulates the interrupt controllers (their state is the same).
+ * machine was given on its command line. The first difference is named. What belongs to the host may differ: backends
+ * of drives, characters and networks, our version, and who emulates the interrupt controllers (their state is the
+ * same).
  */
 #include "board.h"
 
@@ -40,12 +41,13 @@ static const char *show(const void *value, int len, char *buf, size_t size)
 	return *buf ? buf : "an empty value";
 }
 
-static int differs(struct pair *p, const char *where, const char *name, const void *a, int alen, const void *b, int blen)
+static int differs(struct pair *p, const char *where, const char *name, const void *a, int alen, const void *b,
+		   int blen)
 {
 	char x[128], y[128];
 
-	return err_set(p->e, EINVAL, "%s: '%s' is %s at the source and %s here", where, name, show(a, alen, x, sizeof(x)),
-		       show(b, blen, y, sizeof(y)));
+	return err_set(p->e, EINVAL, "%s: '%s' is %s at the source and %s here", where, name,
+		       show(a, alen, x, sizeof(x)), show(b, blen, y, sizeof(y)));
 }
 
 static int compare_prop(struct pair *p, const char *where, int t, int o, const char *name)
@@ -64,17 +66,19 @@ static bool is_backend(const struct device_class *c, const char *name)
 {
 	const struct prop *p = c && c->props ? prop_find(c->props, name) : NULL;
 
-	return p && (p->type == PROP_DRIVE || p->type == PROP_CHARDEV || p->type == PROP_NETDEV || !strcmp(name, "romfile") ||
-		     !strcmp(name, "base")); /* the clock's first date */
+	return p && (p->type == PROP_DRIVE || p->type == PROP_CHARDEV || p->type == PROP_NETDEV ||
+		     !strcmp(name, "romfile") || !strcmp(name, "base")); /* the clock's first date */
 }
 
 static int compare_properties(struct pair *p, const char *id, const struct device_class *c, int t, int o)
 {
-	int tp = fdt_subnode_offset(p->theirs, t, "properties"), op = fdt_subnode_offset(p->ours, o, "properties"), prop;
+	int tp = fdt_subnode_offset(p->theirs, t, "properties"), op = fdt_subnode_offset(p->ours, o, "properties"),
+	    prop;
 	char where[128];
 
 	snprintf(where, sizeof(where), "device '%.64s'", id);
-	for (prop = op < 0 ? -1 : fdt_first_property_offset(p->ours, op); prop >= 0; prop = fdt_next_property_offset(p->ours, prop)) {
+	for (prop = op < 0 ? -1 : fdt_first_property_offset(p->ours, op); prop >= 0;
+	     prop = fdt_next_property_offset(p->ours, prop)) {
 		const char *name;
 		int len, r;
 
@@ -100,7 +104,7 @@ static int compare_properties(struct pair *p, const char *id, const struct devic
 
 static int compare_device(struct pair *p, const char *id, int t, int o)
 {
-	static const char *const facts[] = { "class", "bus", "parent", "addr", "unit", "interrupts" };
+	static const char *const facts[] = {"class", "bus", "parent", "addr", "unit", "interrupts"};
 	const char *class = text_of(p->ours, o, "class");
 	char where[128];
 
@@ -120,25 +124,28 @@ static int compare_devices(struct pair *p)
 
 	if (td < 0 || od < 0)
 		return err_set(p->e, EBADMSG, "the machine description has no devices");
-	fdt_for_each_subnode(n, p->theirs, td) {
+	fdt_for_each_subnode(n, p->theirs, td)
+	{
 		const char *name = fdt_get_name(p->theirs, n, NULL);
 		int mine = name ? fdt_subnode_offset(p->ours, od, name) : -1, r;
 
 		if (mine < 0) {
 			const char *class = text_of(p->theirs, n, "class");
 
-			return err_set(p->e, ENODEV, "the source has a device '%s' (%s), this machine has not", name ? name : "?",
-				       class ? class : "?");
+			return err_set(p->e, ENODEV, "the source has a device '%s' (%s), this machine has not",
+				       name ? name : "?", class ? class : "?");
 		}
 		r = compare_device(p, name, n, mine);
 		if (r)
 			return r;
 	}
-	fdt_for_each_subnode(n, p->ours, od) {
+	fdt_for_each_subnode(n, p->ours, od)
+	{
 		const char *name = fdt_get_name(p->ours, n, NULL), *class = text_of(p->ours, n, "class");
 
 		if (name && fdt_subnode_offset(p->theirs, td, name) < 0)
-			return err_set(p->e, ENODEV, "this machine has a device '%s' (%s), the source has not", name, class ? class : "?");
+			return err_set(p->e, ENODEV, "this machine has a device '%s' (%s), the source has not", name,
+				       class ? class : "?");
 	}
 	return 0;
 }
@@ -183,11 +190,14 @@ static int compare_features(struct pair *p, int t, int o)
 		return a == b ? 0 : err_set(p->e, EINVAL, "only one of the two machines runs on KVM");
 	missing_words(a, b, list, sizeof(list));
 	if (*list)
-		return err_set(p->e, ENOTSUP, "the guest's CPU has features that it has not here: %s (use a -cpu model both hosts can offer)",
-			       list);
+		return err_set(
+			p->e, ENOTSUP,
+			"the guest's CPU has features that it has not here: %s (use a -cpu model both hosts can offer)",
+			list);
 	missing_words(b, a, list, sizeof(list));
 	if (*list)
-		return err_set(p->e, EINVAL, "the guest's CPU lacks features that it has here: %s (give both the same -cpu)", list);
+		return err_set(p->e, EINVAL,
+			       "the guest's CPU lacks features that it has here: %s (give both the same -cpu)", list);
 	return 0;
 }
 
@@ -197,10 +207,8 @@ static int compare_cpus(struct pair *p)
 
 	if (t < 0 || o < 0)
 		return err_set(p->e, EBADMSG, "the machine description has no processors");
-	fdt_for_each_subnode(n, p->theirs, t)
-		theirs++;
-	fdt_for_each_subnode(n, p->ours, o)
-		ours++;
+	fdt_for_each_subnode(n, p->theirs, t) theirs++;
+	fdt_for_each_subnode(n, p->ours, o) ours++;
 	if (theirs != ours)
 		return err_set(p->e, EINVAL, "the source has %d vCPUs, this machine has %d (-smp)", theirs, ours);
 	r = compare_prop(p, "the processors", t, o, "vmm,maximum");
@@ -208,12 +216,14 @@ static int compare_cpus(struct pair *p)
 		r = compare_prop(p, "the processors (-cpu)", t, o, "vmm,model");
 	if (!r)
 		r = compare_features(p, t, o);
-	fdt_for_each_subnode(n, p->theirs, t) {
+	fdt_for_each_subnode(n, p->theirs, t)
+	{
 		const char *name = fdt_get_name(p->theirs, n, NULL);
 		int mine = name ? fdt_subnode_offset(p->ours, o, name) : -1;
 
 		if (!r && mine < 0)
-			return err_set(p->e, EINVAL, "the source has a processor '%s', this machine has not (-smp)", name ? name : "?");
+			return err_set(p->e, EINVAL, "the source has a processor '%s', this machine has not (-smp)",
+				       name ? name : "?");
 		if (!r)
 			r = compare_prop(p, name, n, mine, "vmm,topology");
 	}
@@ -225,7 +235,8 @@ static uint64_t memory_size(const void *fdt)
 	uint64_t sum = 0;
 	int n;
 
-	fdt_for_each_subnode(n, fdt, 0) {
+	fdt_for_each_subnode(n, fdt, 0)
+	{
 		const char *name = fdt_get_name(fdt, n, NULL);
 		int len;
 		const void *reg = name && !strncmp(name, "memory@", 7) ? fdt_getprop(fdt, n, "reg", &len) : NULL;
@@ -254,7 +265,8 @@ static int compare_groups(struct pair *p)
 			const char *name;
 			int len, r;
 
-			if (!fdt_getprop_by_offset(p->ours, prop, &name, &len) || !strcmp(name, "base") || !strcmp(name, "splash"))
+			if (!fdt_getprop_by_offset(p->ours, prop, &name, &len) || !strcmp(name, "base") ||
+			    !strcmp(name, "splash"))
 				continue;
 			r = compare_prop(p, where, t, o, name);
 			if (r)
@@ -266,7 +278,7 @@ static int compare_groups(struct pair *p)
 
 int machine_check_description(struct board *b, const void *fdt, size_t len, struct err *e)
 {
-	struct pair p = { .theirs = fdt, .e = e };
+	struct pair p = {.theirs = fdt, .e = e};
 	void *own = NULL;
 	size_t own_len;
 	int r;

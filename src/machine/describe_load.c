@@ -127,8 +127,8 @@ struct group_target {
 
 static int set_group(void *opaque, const char *name, const char *text, struct err *e)
 {
-	static const char *const host[] = {"type",      "accel",         "kernel-irqchip", "dirty-ring-size", "dumpdtb", "dump-guest-core",
-					   "mem-merge", "memory-backend"};
+	static const char *const host[] = {"type",    "accel",           "kernel-irqchip", "dirty-ring-size",
+					   "dumpdtb", "dump-guest-core", "mem-merge",      "memory-backend"};
 	const struct group_target *t = opaque;
 
 	for (size_t i = 0; i < ARRAY_SIZE(host); i++)
@@ -500,12 +500,13 @@ static int check_foreign(const char *option, struct opts *o, struct err *e)
 
 	for (size_t i = 0; i < o->n; i++)
 		for (size_t k = 0; k < ARRAY_SIZE(refused); k++)
-			if (!strcmp(option, refused[k].option) && !strcmp(o->v[i].key, refused[k].key) && *o->v[i].value &&
-			    strcmp(o->v[i].value, "no"))
-				return err_set(e, EPERM,
-					       "the machine's description names %s for the %s '%.64s' (%s=%.200s): give a -%s "
-					       "with this id here",
-					       refused[k].what, option, id ? id : "?", refused[k].key, o->v[i].value, option);
+			if (!strcmp(option, refused[k].option) && !strcmp(o->v[i].key, refused[k].key) &&
+			    *o->v[i].value && strcmp(o->v[i].value, "no"))
+				return err_set(
+					e, EPERM,
+					"the machine's description names %s for the %s '%.64s' (%s=%.200s): give a -%s "
+					"with this id here",
+					refused[k].what, option, id ? id : "?", refused[k].key, o->v[i].value, option);
 	return 0;
 }
 

@@ -1,6 +1,6 @@
 /*
- * The device core: from the registry's classes to instances on the board. Parses properties, finds the bus a device goes to, wires
- * regions, interrupt lines and locks, and carries the two phases of reset.
+ * The device core: from the registry's classes to instances on the board. Parses properties, finds the bus a device
+ * goes to, wires regions, interrupt lines and locks, and carries the two phases of reset.
  */
 #include "board.h"
 #include "boot_order.h"
@@ -65,16 +65,22 @@ struct device *device_next(struct board *board, struct device *prev)
 
 /* ---- buses ---- */
 
-/* Names of the buses the pc board has, and the class that owns each. Devices with buses of their own (virtio-serial, USB) are
-   addressed as "ID.0". */
+/* Names of the buses the pc board has, and the class that owns each. Devices with buses of their own (virtio-serial,
+   USB) are addressed as "ID.0". */
 static const struct bus_name {
 	const char *name;
 	enum device_bus bus;
 	const char *owner;
 } bus_names[] = {
-	{ "pci.0", BUS_PCI, "i440FX-pcihost" },	 { "pci", BUS_PCI, "i440FX-pcihost" },	 { "isa.0", BUS_ISA, NULL },
-	{ "ide.0", BUS_IDE, "piix3-ide" },	 { "ide.1", BUS_IDE, "piix3-ide" },	 { "floppy-bus.0", BUS_FLOPPY, "isa-fdc" },
-	{ "ps2.0", BUS_PS2, "i8042" }, { "virtio-serial-bus", BUS_VIRTIO_SERIAL, "virtio-serial-pci" }, { "i2c", BUS_SMBUS, "PIIX4_PM" },
+	{"pci.0", BUS_PCI, "i440FX-pcihost"},
+	{"pci", BUS_PCI, "i440FX-pcihost"},
+	{"isa.0", BUS_ISA, NULL},
+	{"ide.0", BUS_IDE, "piix3-ide"},
+	{"ide.1", BUS_IDE, "piix3-ide"},
+	{"floppy-bus.0", BUS_FLOPPY, "isa-fdc"},
+	{"ps2.0", BUS_PS2, "i8042"},
+	{"virtio-serial-bus", BUS_VIRTIO_SERIAL, "virtio-serial-pci"},
+	{"i2c", BUS_SMBUS, "PIIX4_PM"},
 };
 
 /* What kind of bus a device has for others; NULL: none. */
@@ -103,7 +109,8 @@ static int find_parent(struct board *b, const struct device_class *c, const char
 			char id[64];
 			const char *dot = strrchr(bus, '.');
 
-			snprintf(id, sizeof(id), "%.*s", (int)MIN(dot ? (size_t)(dot - bus) : strlen(bus), sizeof(id) - 1), bus);
+			snprintf(id, sizeof(id), "%.*s",
+				 (int)MIN(dot ? (size_t)(dot - bus) : strlen(bus), sizeof(id) - 1), bus);
 			*parent = device_find(b, id);
 			if (!*parent || (*parent)->leaving || !owns_bus(*parent))
 				return err_set(e, ENODEV, "Bus '%s' not found", bus);
@@ -172,7 +179,8 @@ static int apply_globals(struct device *dev, struct err *e)
 			int r;
 
 			if (!dot || !((!strncmp(o->key, dev->class->name, len) && !dev->class->name[len]) ||
-				      (dev->class->alias && !strncmp(o->key, dev->class->alias, len) && !dev->class->alias[len])))
+				      (dev->class->alias && !strncmp(o->key, dev->class->alias, len) &&
+				       !dev->class->alias[len])))
 				continue;
 			o->used = true;
 			r = props_set(dev->class->props, dev, dev->class->name, dot + 1, o->value, e);
@@ -208,11 +216,13 @@ static int wire_regions(struct device *dev, struct err *e)
 	const struct device_class *c = dev->class;
 
 	if (c->n_regions > DEVICE_MAX_REGIONS || c->n_irqs > DEVICE_MAX_IRQS)
-		return err_set(e, ENOSPC, "device class %s lists more regions or interrupts than an instance can hold", c->name);
+		return err_set(e, ENOSPC, "device class %s lists more regions or interrupts than an instance can hold",
+			       c->name);
 	for (unsigned i = 0; i < c->n_regions; i++) {
 		const struct region_desc *d = &c->regions[i];
 
-		dev->regions[i] = (struct region){ .desc = d, .dev = dev, .base = d->base, .size = d->size, .kind = d->kind };
+		dev->regions[i] =
+			(struct region){.desc = d, .dev = dev, .base = d->base, .size = d->size, .kind = d->kind};
 		if (d->base_prop)
 			dev->regions[i].base = int_prop(dev, d->base_prop) + d->base_offset;
 	}
@@ -223,7 +233,8 @@ static int wire_regions(struct device *dev, struct err *e)
 		dev->irq[i].kind = IRQ_GSI;
 		dev->irq[i].input = (uint8_t)int_prop(dev, c->irq_prop[i]);
 		if (dev->irq[i].input >= N_GSI)
-			return err_set(e, EINVAL, "%s: irq %u does not exist (0..%u)", dev->id, dev->irq[i].input, N_GSI - 1);
+			return err_set(e, EINVAL, "%s: irq %u does not exist (0..%u)", dev->id, dev->irq[i].input,
+				       N_GSI - 1);
 	}
 	return 0;
 }
@@ -231,7 +242,7 @@ static int wire_regions(struct device *dev, struct err *e)
 /* Options every device of a bus has; the rest belongs to the class. */
 static int take_common_options(struct device *dev, struct opts *o, int32_t *addr, struct err *e)
 {
-	static const struct prop addr_prop = { .name = "addr", .type = PROP_PCI_ADDR };
+	static const struct prop addr_prop = {.name = "addr", .type = PROP_PCI_ADDR};
 	const char *text;
 
 	opts_get(o, "driver");
@@ -284,7 +295,7 @@ static void free_instance(struct device *dev)
 
 static int configure(struct device *dev, const char *id, struct opts *o, int32_t *addr, struct err *e)
 {
-	static const struct prop no_props[] = { PROP_END };
+	static const struct prop no_props[] = {PROP_END};
 	const struct device_class *c = dev->class;
 	const struct prop *props = c->props ? c->props : no_props;
 	int r;
@@ -337,7 +348,7 @@ struct device *device_create(struct board *b, const char *driver, const char *id
 			     struct err *e)
 {
 	const struct device_class *c = device_class_find(driver);
-	struct opts none = { 0 };
+	struct opts none = {0};
 	struct device *dev;
 	int32_t addr = -1;
 
@@ -364,7 +375,8 @@ struct device *device_create(struct board *b, const char *driver, const char *id
 	dev->parent = parent;
 	if (c->lock_is_fabric)
 		dev->lock = &b->irq.lock;
-	else if (parent && (c->bus == BUS_IDE || c->bus == BUS_FLOPPY || c->bus == BUS_PS2 || c->bus == BUS_VIRTIO_SERIAL))
+	else if (parent &&
+		 (c->bus == BUS_IDE || c->bus == BUS_FLOPPY || c->bus == BUS_PS2 || c->bus == BUS_VIRTIO_SERIAL))
 		dev->lock = parent->lock;
 	if (realize(dev, addr, e))
 		goto fail;
@@ -471,7 +483,8 @@ int machine_device_add(struct board *b, struct opts *o, struct err *e)
 	if (!c)
 		return unknown_class(driver, e);
 	if (!c->user_creatable)
-		return err_set(e, EINVAL, "Parameter 'driver' expects a pluggable device type: '%s' is part of the board", driver);
+		return err_set(e, EINVAL,
+			       "Parameter 'driver' expects a pluggable device type: '%s' is part of the board", driver);
 	if (b->started) {
 		r = hotplug_check(b, c, e);
 		if (r)

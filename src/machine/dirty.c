@@ -1,17 +1,18 @@
 /*
- * Which pages of a RAM block were written, for two readers that do not disturb each other: frame buffers ask for their own
- * block, migration for all. A writer marks both bitmaps; KVM's log, which is cleared by reading, is moved into both.
+ * Which pages of a RAM block were written, for two readers that do not disturb each other: frame buffers ask for their
+ * own block, migration for all. A writer marks both bitmaps; KVM's log, which is cleared by reading, is moved into
+ * both.
  *
- * KVM's log dies with its slot. The map calls dirty_before_change() and dirty_after_change() around every change of slots
- * while migration looks: what a vCPU wrote to a slot that goes away is fetched, and what it wrote between the fetch and the
- * end counts as written altogether.
+ * KVM's log dies with its slot. The map calls dirty_before_change() and dirty_after_change() around every change of
+ * slots while migration looks: what a vCPU wrote to a slot that goes away is fetched, and what it wrote between the
+ * fetch and the end counts as written altogether.
  */
 #include "board.h"
 
 #include <stdlib.h>
 #include "vmm/ram.h"
 
-#define PAGE	      4096ull
+#define PAGE          4096ull
 #define BITS_PER_LONG (8 * sizeof(unsigned long))
 
 static size_t words_of(const struct ram_block *rb)
@@ -133,7 +134,8 @@ bool machine_ram(struct board *b, unsigned i, struct ram_view *out)
 		return false;
 	for (rb = b->blocks; n - 1 > i; n--)
 		rb = rb->next;
-	*out = (struct ram_view){ .name = rb->name, .host = rb->host, .size = rb->size, .fd = rb->fd, .main = rb == b->ram };
+	*out = (struct ram_view){
+		.name = rb->name, .host = rb->host, .size = rb->size, .fd = rb->fd, .main = rb == b->ram};
 	return true;
 }
 

@@ -79,7 +79,7 @@ int dma_map(struct device *dev, uint64_t addr, size_t len, enum dma_dir dir, str
 		} else {
 			if (n == max_iov)
 				return -E2BIG;
-			iov[n++] = (struct iovec){ host, avail };
+			iov[n++] = (struct iovec){host, avail};
 		}
 		addr += avail;
 		len -= avail;
@@ -115,7 +115,8 @@ int dma_discard(struct device *dev, uint64_t addr, uint64_t len)
 		avail = MIN(ALIGN_DOWN(avail, RAM_PAGE), len);
 		if (!avail)
 			return -EFAULT;
-		if (may_discard(b, rb) && fallocate(rb->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)avail))
+		if (may_discard(b, rb) &&
+		    fallocate(rb->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)avail))
 			return -EFAULT;
 		ram_block_mark_dirty(rb, off, avail); /* zeroes are other contents */
 		addr += avail;

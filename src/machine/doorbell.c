@@ -1,6 +1,6 @@
 /*
- * Doorbells: see vmm/doorbell.h. The list and what KVM knows are guarded by the map's lock, because the map tells us when a
- * region moves.
+ * Doorbells: see vmm/doorbell.h. The list and what KVM knows are guarded by the map's lock, because the map tells us
+ * when a region moves.
  */
 #include "board.h"
 #include "vmm/doorbell.h"
@@ -58,7 +58,8 @@ int doorbell_open(struct doorbell *d, struct device *dev, struct loop *loop, voi
 {
 	if (!dev->board->kvm)
 		return -ENOTSUP;
-	*d = (struct doorbell){.dev = dev, .ring = ring, .opaque = opaque, .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+	*d = (struct doorbell){
+		.dev = dev, .ring = ring, .opaque = opaque, .fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
 	if (d->fd < 0) {
 		d->dev = NULL;
 		return -errno;

@@ -16,8 +16,8 @@ struct e820_entry {
    that is the firmware's to carve. Fills at most max entries and returns their number (3 are enough). */
 size_t e820_build(const struct board *board, struct e820_entry *out, size_t max);
 
-/* The same as a kernel without firmware gets it: with the BIOS area below 1 MiB carved out, and low RAM from tables_base
-   up reserved. At most 7 entries. */
+/* The same as a kernel without firmware gets it: with the BIOS area below 1 MiB carved out, and low RAM from
+   tables_base up reserved. At most 7 entries. */
 size_t e820_build_booted(const struct board *board, uint64_t tables_base, struct e820_entry *out, size_t max);
 
 #endif

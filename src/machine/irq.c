@@ -1,6 +1,7 @@
 /*
- * The interrupt fabric: see vmm/irq.h. Inputs are ORed from all sources that share them; behind an input are KVM's chips or our
- * own. PCI PIRQs pass through PIIX3's router first. One leaf mutex guards it all, our own PIC and IOAPIC included.
+ * The interrupt fabric: see vmm/irq.h. Inputs are ORed from all sources that share them; behind an input are KVM's
+ * chips or our own. PCI PIRQs pass through PIIX3's router first. One leaf mutex guards it all, our own PIC and IOAPIC
+ * included.
  */
 #include "board.h"
 
@@ -221,12 +222,12 @@ bool irq_chips_in_kernel(struct device *dev)
 	return dev->board->kvm && dev->board->config->machine.kernel_irqchip == IRQCHIP_ON;
 }
 
-#define KERNEL_CHIP(name, proto, call)                         \
-	int name proto                                         \
-	{                                                      \
-		if (!irq_chips_in_kernel(dev))                 \
-			return -ENOSYS;                        \
-		return call;                                   \
+#define KERNEL_CHIP(name, proto, call)         \
+	int name proto                         \
+	{                                      \
+		if (!irq_chips_in_kernel(dev)) \
+			return -ENOSYS;        \
+		return call;                   \
 	}
 KERNEL_CHIP(irq_kernel_get_pic, (struct device * dev, unsigned which, struct pic_state *s),
 	    kvm_get_pic(dev->board->kvm, which, s))

@@ -1,10 +1,11 @@
 /*
- * The machine's life: power on, stop, continue, reset, power off, and what devices and vCPUs ask for from other threads. A
- * request is a bit set by anybody and carried out by a bottom half on the main loop, so that a vCPU never waits for the
- * machine it is part of.
+ * The machine's life: power on, stop, continue, reset, power off, and what devices and vCPUs ask for from other
+ * threads. A request is a bit set by anybody and carried out by a bottom half on the main loop, so that a vCPU never
+ * waits for the machine it is part of.
  *
- * Reset: vCPUs stop -> devices quiesce -> every device resets its own fields -> interrupt lines go low -> every device settles ->
- * vCPUs get their reset state -> run. Quiescing takes as long as the slowest request in flight; the guest sees an instant.
+ * Reset: vCPUs stop -> devices quiesce -> every device resets its own fields -> interrupt lines go low -> every device
+ * settles -> vCPUs get their reset state -> run. Quiescing takes as long as the slowest request in flight; the guest
+ * sees an instant.
  */
 #include "board.h"
 
@@ -49,10 +50,10 @@ static const char *const state_names[] = {
 };
 
 static const char *const cause_names[] = {
-	[SHUTDOWN_HOST_QMP_QUIT] = "host-qmp-quit",	      [SHUTDOWN_HOST_QMP_RESET] = "host-qmp-system-reset",
-	[SHUTDOWN_HOST_SIGNAL] = "host-signal",		      [SHUTDOWN_HOST_UI] = "host-ui",
-	[SHUTDOWN_HOST_ERROR] = "host-error",		      [SHUTDOWN_GUEST_SHUTDOWN] = "guest-shutdown",
-	[SHUTDOWN_GUEST_RESET] = "guest-reset",		      [SHUTDOWN_GUEST_PANIC] = "guest-panic",
+	[SHUTDOWN_HOST_QMP_QUIT] = "host-qmp-quit", [SHUTDOWN_HOST_QMP_RESET] = "host-qmp-system-reset",
+	[SHUTDOWN_HOST_SIGNAL] = "host-signal",     [SHUTDOWN_HOST_UI] = "host-ui",
+	[SHUTDOWN_HOST_ERROR] = "host-error",       [SHUTDOWN_GUEST_SHUTDOWN] = "guest-shutdown",
+	[SHUTDOWN_GUEST_RESET] = "guest-reset",     [SHUTDOWN_GUEST_PANIC] = "guest-panic",
 };
 
 const char *run_state_name(enum run_state s)
@@ -93,7 +94,7 @@ void machine_subscribe_events(machine_event_fn *fn, void *opaque)
 {
 	struct subscriber *s = xzalloc(sizeof(*s));
 
-	*s = (struct subscriber){ .next = subscribers, .fn = fn, .opaque = opaque };
+	*s = (struct subscriber){.next = subscribers, .fn = fn, .opaque = opaque};
 	subscribers = s;
 }
 
@@ -325,7 +326,8 @@ void machine_quiesce(struct board *b, void (*done)(void *opaque), void *opaque)
 	b->quiesced = true;
 	__atomic_store_n(&b->quiesce_pending, 1, __ATOMIC_RELEASE); /* our own, until all were asked */
 	for (struct device *d = b->devices; d; d = d->next) {
-		if (d->leaving ? b->quitting : !d->class->quiesce) /* when all ends, removals are not finished any more */
+		if (d->leaving ? b->quitting
+			       : !d->class->quiesce) /* when all ends, removals are not finished any more */
 			continue;
 		__atomic_add_fetch(&b->quiesce_pending, 1, __ATOMIC_ACQ_REL);
 		pthread_mutex_lock(d->lock);
@@ -376,7 +378,7 @@ static int reset_all(struct board *b, struct err *e)
 				kvm_vcpu_reset(kvm_vcpu_get(b->kvm, i));
 	if (b->config->kernel && !b->firmware && b->pci_bus)
 		chipset_setup(b);
-	dirty_all(b); /* firmware and kernel images go into RAM again */
+	dirty_all(b);               /* firmware and kernel images go into RAM again */
 	r = boot_direct_load(b, e); /* -kernel without firmware: the image again, and the start state */
 	if (!r)
 		debug_after_reset(b);
@@ -603,9 +605,10 @@ static void watchdog_fired(struct board *b)
 
 static void panicked(struct board *b)
 {
-	static const char *const actions[] = {
-		[PANIC_SHUTDOWN] = "poweroff", [PANIC_PAUSE] = "pause", [PANIC_EXIT_FAILURE] = "poweroff", [PANIC_NONE] = "run"
-	};
+	static const char *const actions[] = {[PANIC_SHUTDOWN] = "poweroff",
+					      [PANIC_PAUSE] = "pause",
+					      [PANIC_EXIT_FAILURE] = "poweroff",
+					      [PANIC_NONE] = "run"};
 	char *data = xasprintf("{\"action\": \"%s\"}", actions[b->panic_action]);
 
 	emit("GUEST_PANICKED", data);

@@ -5,18 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-extern const struct object_type memory_backend_file_type, memory_backend_memfd_type, memory_backend_ram_type, rng_builtin_type,
-	rng_random_type, secret_type, tls_creds_psk_type, tls_creds_x509_type;
+extern const struct object_type memory_backend_file_type, memory_backend_memfd_type, memory_backend_ram_type,
+	rng_builtin_type, rng_random_type, secret_type, tls_creds_psk_type, tls_creds_x509_type;
 
 static const struct object_type *const types[] = {
-	&memory_backend_file_type,
-	&memory_backend_memfd_type,
-	&memory_backend_ram_type,
-	&rng_builtin_type,
-	&rng_random_type,
-	&secret_type,
-	&tls_creds_psk_type,
-	&tls_creds_x509_type,
+	&memory_backend_file_type, &memory_backend_memfd_type, &memory_backend_ram_type,
+	&rng_builtin_type,         &rng_random_type,           &secret_type,
+	&tls_creds_psk_type,       &tls_creds_x509_type,
 };
 
 static struct object *objects, **objects_tail = &objects;
@@ -59,8 +54,8 @@ static int unknown_type(const char *name, struct err *e)
 	for (size_t i = 0; i < ARRAY_SIZE(types); i++)
 		names[i] = types[i]->name;
 	near = err_nearest(name, names, ARRAY_SIZE(types));
-	return err_set(e, EINVAL, "invalid object type: %s%s%s%s", name, near ? "; did you mean '" : "", near ? near : "",
-		       near ? "'?" : "");
+	return err_set(e, EINVAL, "invalid object type: %s%s%s%s", name, near ? "; did you mean '" : "",
+		       near ? near : "", near ? "'?" : "");
 }
 
 static void release(struct object *o)

@@ -35,13 +35,16 @@ static struct ram_block *ram_block_of_backend(struct board *b, const char *id, u
 	if (!m)
 		return NULL;
 	if (memory_backend_size(m) != size) {
-		err_set(e, EINVAL, "-machine memory-backend=%s: the object has %llu bytes, -m asks for %llu: they must be the same", id,
-			(unsigned long long)memory_backend_size(m), (unsigned long long)size);
+		err_set(e, EINVAL,
+			"-machine memory-backend=%s: the object has %llu bytes, -m asks for %llu: they must be the "
+			"same",
+			id, (unsigned long long)memory_backend_size(m), (unsigned long long)size);
 		memory_backend_release(m);
 		return NULL;
 	}
 	rb = xzalloc(sizeof(*rb));
-	*rb = (struct ram_block){.board = b, .backend = m, .fd = memory_backend_fd(m), .host = memory_backend_host(m), .size = size};
+	*rb = (struct ram_block){
+		.board = b, .backend = m, .fd = memory_backend_fd(m), .host = memory_backend_host(m), .size = size};
 	snprintf(rb->name, sizeof(rb->name), "pc.ram"); /* the same whatever it lies in: streams know it by this name */
 	rb->next = b->blocks;
 	b->blocks = rb;
@@ -49,12 +52,13 @@ static struct ram_block *ram_block_of_backend(struct board *b, const char *id, u
 }
 
 /*
- * A mapping that KVM and the host can back with huge pages, which spare the guest most of its TLB misses: at a multiple of
- * their size, and marked. For shared memory the host decides in /sys/kernel/mm/transparent_hugepage/shmem_enabled.
+ * A mapping that KVM and the host can back with huge pages, which spare the guest most of its TLB misses: at a multiple
+ * of their size, and marked. For shared memory the host decides in /sys/kernel/mm/transparent_hugepage/shmem_enabled.
  */
 static void *map_ram(int fd, uint64_t size)
 {
-	uint8_t *area = mmap(NULL, size + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0), *host;
+	uint8_t *area = mmap(NULL, size + HUGE_PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
+		*host;
 	size_t before, after;
 
 	if (area == MAP_FAILED)
@@ -84,7 +88,8 @@ struct ram_block *ram_block_create(struct board *b, const char *name, uint64_t s
 	snprintf(rb->name, sizeof(rb->name), "%s", name);
 	rb->fd = memfd_create(name, MFD_CLOEXEC);
 	if (rb->fd < 0 || ftruncate(rb->fd, (off_t)size)) {
-		err_errno(e, errno, "cannot create %llu MiB of guest memory '%s'", (unsigned long long)(size / MIB), name);
+		err_errno(e, errno, "cannot create %llu MiB of guest memory '%s'", (unsigned long long)(size / MIB),
+			  name);
 		ram_block_free(rb);
 		return NULL;
 	}
@@ -139,7 +144,8 @@ static struct ram_block *find_block(struct board *b, const char *name, struct er
 /* In place: KVM's slots and everybody's pointers stay right. */
 static int replace(struct ram_block *rb, int flags, int fd, uint64_t offset, struct err *e)
 {
-	if (mmap(rb->host, rb->size, PROT_READ | PROT_WRITE, flags | MAP_FIXED | MAP_NORESERVE, fd, (off_t)offset) == MAP_FAILED)
+	if (mmap(rb->host, rb->size, PROT_READ | PROT_WRITE, flags | MAP_FIXED | MAP_NORESERVE, fd, (off_t)offset) ==
+	    MAP_FAILED)
 		return err_errno(e, errno, "cannot map memory block '%s'", rb->name);
 	if (!rb->board->config->machine.dump_guest_core)
 		madvise(rb->host, rb->size, MADV_DONTDUMP);
@@ -214,16 +220,20 @@ int ram_create(struct board *b, struct err *e)
 	if (!low_max)
 		low_max = 0xe0000000;
 	if (b->kvm && size > host_memory())
-		return err_set(e, ENOMEM, "-m: %llu MiB of guest memory are more than this host has (%llu MiB with swap); ask for less",
-			       (unsigned long long)(size / MIB), (unsigned long long)(host_memory() / MIB));
+		return err_set(
+			e, ENOMEM,
+			"-m: %llu MiB of guest memory are more than this host has (%llu MiB with swap); ask for less",
+			(unsigned long long)(size / MIB), (unsigned long long)(host_memory() / MIB));
 	if (size >= low_max)
 		b->ram_low = MIN(low_max, 0xc0000000ull);
 	else
 		b->ram_low = size;
 	b->ram_high = size - b->ram_low;
 	if (b->kvm && b->ram_high && 4 * GIB + b->ram_high > kvm_max_gpa(b->kvm))
-		return err_set(e, EINVAL, "-m: %llu MiB do not fit into the physical address space KVM offers (%llu GiB); ask for less",
-			       (unsigned long long)(size / MIB), (unsigned long long)(kvm_max_gpa(b->kvm) / GIB));
+		return err_set(
+			e, EINVAL,
+			"-m: %llu MiB do not fit into the physical address space KVM offers (%llu GiB); ask for less",
+			(unsigned long long)(size / MIB), (unsigned long long)(kvm_max_gpa(b->kvm) / GIB));
 	if (b->config->machine.memory_backend)
 		b->ram = ram_block_of_backend(b, b->config->machine.memory_backend, size, e);
 	else

@@ -2,8 +2,8 @@
  * Random number sources for guests: rng-builtin asks the host kernel's generator (getrandom), rng-random reads a file,
  * normally /dev/urandom or /dev/hwrng. Left out: rng-egd (an EGD server on a chardev).
  *
- * rng-random never blocks: the file is opened non-blocking, and who found it empty is woken when epoll says so; a file that
- * epoll does not take (hwrng has no poll) is looked at again every RETRY_MS while somebody waits.
+ * rng-random never blocks: the file is opened non-blocking, and who found it empty is woken when epoll says so; a file
+ * that epoll does not take (hwrng has no poll) is looked at again every RETRY_MS while somebody waits.
  */
 #include "vmm/rng.h"
 
@@ -139,8 +139,8 @@ static size_t file_read(struct rng *r, void *buf, size_t len)
 	while (n < 0 && errno == EINTR);
 	if (n == 0 && !r->end_told) {
 		r->end_told = true;
-		log_warn("machine", "object '%s': %s has come to its end; the guest waits for random bytes", r->object.id,
-			 r->filename);
+		log_warn("machine", "object '%s': %s has come to its end; the guest waits for random bytes",
+			 r->object.id, r->filename);
 	}
 	return n > 0 ? (size_t)n : 0;
 }

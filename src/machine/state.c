@@ -1,7 +1,7 @@
 /*
- * The machine's state as sections: the clock, every device in board order with its PCI configuration space behind it, the
- * vCPUs. Loading resets nothing by itself: the board was built and reset before; a section whose device is missing, or a device whose
- * section is missing, is refused by name.
+ * The machine's state as sections: the clock, every device in board order with its PCI configuration space behind it,
+ * the vCPUs. Loading resets nothing by itself: the board was built and reset before; a section whose device is missing,
+ * or a device whose section is missing, is refused by name.
  */
 #include "board.h"
 
@@ -17,7 +17,7 @@ static const struct state_field clock_fields[] = {
 	STATE_U(struct clock_state, kvmclock_ns),
 	STATE_FIELDS_END,
 };
-const struct state_table machine_clock_state = { .name = "clock", .version = 1, .oldest = 1, .fields = clock_fields };
+const struct state_table machine_clock_state = {.name = "clock", .version = 1, .oldest = 1, .fields = clock_fields};
 
 static void pci_section_id(const struct device *d, char *id, size_t size)
 {
@@ -42,7 +42,7 @@ static int save_device(struct device *d, struct state_buf *out, struct err *e)
 
 int machine_save_state(struct board *b, struct state_buf *out, struct err *e)
 {
-	struct clock_state clock = { .virtual_ns = clock_ns(VCLOCK_VIRTUAL) };
+	struct clock_state clock = {.virtual_ns = clock_ns(VCLOCK_VIRTUAL)};
 	int r = 0;
 
 	if (b->kvm)
@@ -125,7 +125,7 @@ static int load_device(struct sections *s, struct device *d, struct err *e)
 
 static int load_all(struct board *b, struct sections *s, struct err *e)
 {
-	struct clock_state clock = { 0 };
+	struct clock_state clock = {0};
 	int r = load_one(s, "clock", &machine_clock_state, &clock, e);
 
 	if (r)
@@ -146,14 +146,15 @@ static int load_all(struct board *b, struct sections *s, struct err *e)
 	}
 	for (size_t i = 0; !r && i < s->n; i++)
 		if (!s->used[i])
-			r = err_set(e, ENODEV, "the machine's state has a section '%s' (%s), but this machine has no such device",
+			r = err_set(e, ENODEV,
+				    "the machine's state has a section '%s' (%s), but this machine has no such device",
 				    s->v[i].id, s->v[i].table);
 	return r;
 }
 
 int machine_load_state(struct board *b, const uint8_t *data, size_t len, struct err *e)
 {
-	struct sections s = { 0 };
+	struct sections s = {0};
 	int r = collect(&s, data, len, e);
 
 	if (!r)

@@ -1,6 +1,7 @@
 /*
- * TLS credentials as objects: tls-creds-x509 (certificates in a directory, QEMU's file names) and tls-creds-psk (keys.psk). The files
- * are read when the object is made. Left out: passwordid (encrypted private keys), tls-creds-anon.
+ * TLS credentials as objects: tls-creds-x509 (certificates in a directory, QEMU's file names) and tls-creds-psk
+ * (keys.psk). The files are read when the object is made. Left out: passwordid (encrypted private keys),
+ * tls-creds-anon.
  */
 #include "vmm/module.h"
 #include "vmm/object.h"
@@ -44,12 +45,12 @@ bool tls_object_is_server(const struct object *o)
 static int create(struct object *o, struct err *e)
 {
 	struct tls_object *t = of(o);
-	struct tls_creds_config c = { .server = t->endpoint == 1,
-				      .psk = o->type == &tls_creds_psk_type,
-				      .verify_peer = t->verify_peer,
-				      .dir = t->dir,
-				      .username = t->username,
-				      .priority = t->priority };
+	struct tls_creds_config c = {.server = t->endpoint == 1,
+				     .psk = o->type == &tls_creds_psk_type,
+				     .verify_peer = t->verify_peer,
+				     .dir = t->dir,
+				     .username = t->username,
+				     .priority = t->priority};
 
 	if (!t->dir)
 		return err_set(e, EINVAL, "Missing 'dir' property value");
@@ -69,18 +70,19 @@ static void destroy(struct object *o)
 		module->creds_free(of(o)->creds);
 }
 
-static const char *const endpoints[] = { "client", "server", NULL };
+static const char *const endpoints[] = {"client", "server", NULL};
 
-#define COMMON                                                                                                                  \
-	PROP(struct tls_object, endpoint, PROP_ENUM, .values = endpoints, .help = "which side of the connection"),              \
-		PROP(struct tls_object, dir, PROP_STR, .help = "directory of the files"),                                       \
-		PROP(struct tls_object, priority, PROP_STR, .help = "GnuTLS priority string (default: TLS 1.3 only)"),          \
-		PROP_NAMED(struct tls_object, "verify-peer", verify_peer, PROP_BOOL, .def = 1,                                  \
+#define COMMON                                                                                                         \
+	PROP(struct tls_object, endpoint, PROP_ENUM, .values = endpoints, .help = "which side of the connection"),     \
+		PROP(struct tls_object, dir, PROP_STR, .help = "directory of the files"),                              \
+		PROP(struct tls_object, priority, PROP_STR, .help = "GnuTLS priority string (default: TLS 1.3 only)"), \
+		PROP_NAMED(struct tls_object, "verify-peer", verify_peer, PROP_BOOL, .def = 1,                         \
 			   .help = "server: demand a certificate of the client")
 
 static const struct prop x509_props[] = {
 	COMMON,
-	PROP_NAMED(struct tls_object, "sanity-check", sanity_check, PROP_BOOL, .def = 1, .help = "accepted; files are always checked"),
+	PROP_NAMED(struct tls_object, "sanity-check", sanity_check, PROP_BOOL, .def = 1,
+		   .help = "accepted; files are always checked"),
 	PROP(struct tls_object, passwordid, PROP_STR, .help = "not offered"),
 	PROP_END,
 };
@@ -93,7 +95,8 @@ static const struct prop psk_props[] = {
 const struct object_type tls_creds_x509_type = {
 	.name = "tls-creds-x509",
 	.parent = "tls-creds",
-	.summary = "TLS with X.509 certificates (ca-cert.pem, server-cert.pem, server-key.pem, client-cert.pem, client-key.pem)",
+	.summary = "TLS with X.509 certificates (ca-cert.pem, server-cert.pem, server-key.pem, client-cert.pem, "
+		   "client-key.pem)",
 	.size = sizeof(struct tls_object),
 	.props = x509_props,
 	.create = create,

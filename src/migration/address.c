@@ -26,7 +26,7 @@
 #include "vmm/log.h"
 
 #define USER_TIMEOUT_MS 30000 /* TCP: data or probes unacknowledged for so long end the connection */
-#define KEEPALIVE_S	10    /* of silence until the first probe */
+#define KEEPALIVE_S     10    /* of silence until the first probe */
 
 /* ---- parsing ---- */
 
@@ -40,7 +40,8 @@ static int parse_tcp(const char *text, struct address *a, struct err *e)
 		host++;
 		end--;
 	} else if (memchr(host, ':', (size_t)(end - host))) {
-		return err_set(e, EINVAL, "migration address 'tcp:%s': put an IPv6 address in brackets, tcp:[ADDRESS]:PORT", text);
+		return err_set(e, EINVAL,
+			       "migration address 'tcp:%s': put an IPv6 address in brackets, tcp:[ADDRESS]:PORT", text);
 	}
 	if ((size_t)(end - host) >= sizeof(a->host) || strlen(colon + 1) >= sizeof(a->port))
 		return err_set(e, EINVAL, "migration address 'tcp:%s': too long", text);
@@ -58,9 +59,9 @@ int address_parse(const char *uri, struct address *a, struct err *e)
 	static const struct {
 		const char *prefix;
 		enum address_kind kind;
-	} kinds[] = { { "unix:", ADDRESS_UNIX }, { "fd:", ADDRESS_FD }, { "exec:", ADDRESS_EXEC }, { "file:", ADDRESS_FILE } };
+	} kinds[] = {{"unix:", ADDRESS_UNIX}, {"fd:", ADDRESS_FD}, {"exec:", ADDRESS_EXEC}, {"file:", ADDRESS_FILE}};
 
-	*a = (struct address){ 0 };
+	*a = (struct address){0};
 	if (!strncmp(uri, "tcp:", 4))
 		return parse_tcp(uri + 4, a, e);
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
@@ -69,12 +70,15 @@ int address_parse(const char *uri, struct address *a, struct err *e)
 		if (strncmp(uri, kinds[i].prefix, strlen(kinds[i].prefix)))
 			continue;
 		if (!*rest || strlen(rest) >= sizeof(a->path))
-			return err_set(e, EINVAL, "migration address '%.80s': %s", uri, *rest ? "too long" : "something is missing after ':'");
+			return err_set(e, EINVAL, "migration address '%.80s': %s", uri,
+				       *rest ? "too long" : "something is missing after ':'");
 		snprintf(a->path, sizeof(a->path), "%s", rest);
 		a->kind = kinds[i].kind;
 		return 0;
 	}
-	return err_set(e, EINVAL, "unknown migration protocol: %s (tcp:HOST:PORT, unix:PATH, fd:NAME, exec:COMMAND and file:PATH are known)",
+	return err_set(e, EINVAL,
+		       "unknown migration protocol: %s (tcp:HOST:PORT, unix:PATH, fd:NAME, exec:COMMAND and file:PATH "
+		       "are known)",
 		       uri);
 }
 
@@ -97,8 +101,8 @@ static void print_address(const struct sockaddr_storage *ss, socklen_t len, char
 {
 	char host[80], port[16];
 
-	if (ss->ss_family == AF_UNIX || getnameinfo((const void *)ss, len, host, sizeof(host), port, sizeof(port),
-						     NI_NUMERICHOST | NI_NUMERICSERV))
+	if (ss->ss_family == AF_UNIX ||
+	    getnameinfo((const void *)ss, len, host, sizeof(host), port, sizeof(port), NI_NUMERICHOST | NI_NUMERICSERV))
 		snprintf(text, size, "unix");
 	else
 		snprintf(text, size, strchr(host, ':') ? "tcp:[%s]:%s" : "tcp:%s:%s", host, port);
@@ -106,7 +110,7 @@ static void print_address(const struct sockaddr_storage *ss, socklen_t len, char
 
 void address_peer(int fd, char *text, size_t size)
 {
-	struct sockaddr_storage ss = { 0 };
+	struct sockaddr_storage ss = {0};
 	socklen_t len = sizeof(ss);
 
 	if (getpeername(fd, (void *)&ss, &len))
@@ -117,7 +121,7 @@ void address_peer(int fd, char *text, size_t size)
 
 bool address_is_remote(int fd)
 {
-	struct sockaddr_storage ss = { 0 };
+	struct sockaddr_storage ss = {0};
 	socklen_t len = sizeof(ss);
 
 	return !getpeername(fd, (void *)&ss, &len) && ss.ss_family != AF_UNIX && !loopback(&ss);
@@ -133,15 +137,17 @@ bool address_passes_fds(int fd)
 
 void address_warn_plain(int fd)
 {
-	struct sockaddr_storage ss = { 0 };
+	struct sockaddr_storage ss = {0};
 	socklen_t len = sizeof(ss);
 	char text[160];
 
 	if (getpeername(fd, (void *)&ss, &len) || loopback(&ss))
 		return;
 	print_address(&ss, len, text, sizeof(text));
-	log_warn("migration", "%s: the guest's memory goes over the network in clear text, and nobody checks who takes it; use TLS "
-			      "(tls-creds)", text);
+	log_warn("migration",
+		 "%s: the guest's memory goes over the network in clear text, and nobody checks who takes it; use TLS "
+		 "(tls-creds)",
+		 text);
 }
 
 /* ---- who may connect ---- */
@@ -155,7 +161,7 @@ static size_t n_allowed;
 
 static int parse_network(const char *text, struct network *n, struct err *e)
 {
-	static const uint8_t mapped[12] = { [10] = 0xff, [11] = 0xff };
+	static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
 	char copy[64], *slash, *end;
 	unsigned long bits, max;
 
@@ -171,7 +177,8 @@ static int parse_network(const char *text, struct network *n, struct err *e)
 	} else if (inet_pton(AF_INET6, copy, n->bytes) == 1) {
 		max = 128;
 	} else {
-		return err_set(e, EINVAL, "-migration-allow: '%s' is no address (10.0.0.0/8, 192.168.1.7, fd00::/8)", text);
+		return err_set(e, EINVAL, "-migration-allow: '%s' is no address (10.0.0.0/8, 192.168.1.7, fd00::/8)",
+			       text);
 	}
 	bits = slash ? strtoul(slash, &end, 10) : max;
 	if (slash && (!*slash || *end || bits > max))
@@ -207,11 +214,11 @@ static bool in_network(const struct network *n, const uint8_t *addr)
 
 bool address_allowed(int fd, char *text, size_t size)
 {
-	struct sockaddr_storage ss = { 0 };
+	struct sockaddr_storage ss = {0};
 	const struct sockaddr_in *v4 = (const void *)&ss;
 	const struct sockaddr_in6 *v6 = (const void *)&ss;
 	socklen_t len = sizeof(ss);
-	uint8_t addr[16] = { [10] = 0xff, [11] = 0xff };
+	uint8_t addr[16] = {[10] = 0xff, [11] = 0xff};
 
 	address_peer(fd, text, size);
 	if (getpeername(fd, (void *)&ss, &len))
@@ -244,7 +251,7 @@ void address_tune(int fd)
 
 static int wait_connected(int fd, int cancel_fd)
 {
-	struct pollfd p[2] = { { .fd = fd, .events = POLLOUT }, { .fd = cancel_fd, .events = POLLIN } };
+	struct pollfd p[2] = {{.fd = fd, .events = POLLOUT}, {.fd = cancel_fd, .events = POLLIN}};
 	int err = 0, r;
 	socklen_t len = sizeof(err);
 
@@ -279,7 +286,7 @@ static int connect_one(int family, const struct sockaddr *sa, socklen_t len, int
 
 static int resolve(const struct address *a, bool passive, struct addrinfo **list, struct err *e)
 {
-	const struct addrinfo hints = { .ai_socktype = SOCK_STREAM, .ai_flags = passive ? AI_PASSIVE : 0 };
+	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = passive ? AI_PASSIVE : 0};
 	int r = getaddrinfo(*a->host ? a->host : passive ? NULL : "localhost", a->port, &hints, list);
 
 	return r ? err_set(e, EADDRNOTAVAIL, "tcp:%s:%s: %s", a->host, a->port, gai_strerror(r)) : 0;
@@ -287,9 +294,10 @@ static int resolve(const struct address *a, bool passive, struct addrinfo **list
 
 static int unix_sockaddr(const struct address *a, struct sockaddr_un *un, struct err *e)
 {
-	*un = (struct sockaddr_un){ .sun_family = AF_UNIX };
+	*un = (struct sockaddr_un){.sun_family = AF_UNIX};
 	if (strlen(a->path) >= sizeof(un->sun_path))
-		return err_set(e, ENAMETOOLONG, "unix:%s: the path of a socket has at most %zu bytes", a->path, sizeof(un->sun_path) - 1);
+		return err_set(e, ENAMETOOLONG, "unix:%s: the path of a socket has at most %zu bytes", a->path,
+			       sizeof(un->sun_path) - 1);
 	strcpy(un->sun_path, a->path);
 	return 0;
 }
@@ -358,7 +366,7 @@ static int listen_one(const struct addrinfo *ai)
 
 int address_listen(const struct address *a, int *fds, int max, char *bound, size_t bound_size, struct err *e)
 {
-	struct sockaddr_storage ss = { 0 };
+	struct sockaddr_storage ss = {0};
 	socklen_t len = sizeof(ss);
 	struct addrinfo *list = NULL;
 	int n = 0, r;
@@ -396,8 +404,11 @@ static int spawn(const char *command, bool incoming, struct err *e)
 	int p[2], ours, theirs;
 	pid_t pid;
 
-	if (session.board && machine_config(session.board)->sandbox && machine_run_state(session.board) != RUN_PRELAUNCH)
-		return err_set(e, EPERM, "exec:%s: the sandbox forbids starting programs; use tcp, unix or fd, or run vmm with -sandbox off",
+	if (session.board && machine_config(session.board)->sandbox &&
+	    machine_run_state(session.board) != RUN_PRELAUNCH)
+		return err_set(e, EPERM,
+			       "exec:%s: the sandbox forbids starting programs; use tcp, unix or fd, or run vmm with "
+			       "-sandbox off",
 			       command);
 	if (pipe2(p, O_CLOEXEC))
 		return err_errno(e, errno, "exec:%s", command);

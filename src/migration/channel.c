@@ -14,8 +14,8 @@
 #include <unistd.h>
 #include "tls.h"
 
-#define SLICE	 (256u << 10) /* what goes out between two looks at the bandwidth limit */
-#define MAX_IOV	 64
+#define SLICE    (256u << 10) /* what goes out between two looks at the bandwidth limit */
+#define MAX_IOV  64
 #define BURST_NS 10000000ull /* a limited line may run so far behind and catch up */
 
 uint64_t mono_ns(void)
@@ -69,7 +69,8 @@ static int cancelled(struct channel *c, struct err *e)
 static int gone(struct channel *c, int err, struct err *e)
 {
 	if (err == EFAULT) /* what we read into: a back end's file system is full, a limit was reached */
-		return err_set(e, ENOMEM, "%s: there is no memory for the guest's pages (is its back end full?)", c->peer);
+		return err_set(e, ENOMEM, "%s: there is no memory for the guest's pages (is its back end full?)",
+			       c->peer);
 	if (!err || err == EPIPE || err == ECONNRESET)
 		return err_set(e, EPIPE, "%s: the other side closed the connection", c->peer);
 	if (c->tls && err == EPERM)
@@ -80,8 +81,8 @@ static int gone(struct channel *c, int err, struct err *e)
 /* 1: ready, 0: timeout_ms passed. */
 static int wait_for(struct channel *c, short events, int timeout_ms, struct err *e)
 {
-	struct pollfd p[2] = { { .fd = c->fd, .events = (short)(events == POLLOUT ? POLLOUT | POLLRDHUP : events) },
-			       { .fd = c->cancel_fd, .events = POLLIN } };
+	struct pollfd p[2] = {{.fd = c->fd, .events = (short)(events == POLLOUT ? POLLOUT | POLLRDHUP : events)},
+			      {.fd = c->cancel_fd, .events = POLLIN}};
 	int r;
 
 	do
@@ -112,7 +113,8 @@ static int wait_progress(struct channel *c, short events, struct err *e)
 	if (r == 0 && hurry)
 		return err_set(e, ETIMEDOUT, "%s: it took too long to introduce itself", c->peer);
 	if (r == 0)
-		return err_set(e, ETIMEDOUT, "%s: nothing moved for %u ms; the connection is taken for dead", c->peer, c->stall_ms);
+		return err_set(e, ETIMEDOUT, "%s: nothing moved for %u ms; the connection is taken for dead", c->peer,
+			       c->stall_ms);
 	return r < 0 ? r : 0;
 }
 
@@ -127,7 +129,7 @@ int channel_wait(struct channel *c, int timeout_ms, struct err *e)
 static int throttle(struct channel *c, size_t len, struct err *e)
 {
 	uint64_t rate = c->limit ? __atomic_load_n(&c->limit->bytes_per_s, __ATOMIC_RELAXED) : 0, now, at;
-	struct pollfd p = { .fd = c->cancel_fd, .events = POLLIN };
+	struct pollfd p = {.fd = c->cancel_fd, .events = POLLIN};
 
 	if (!rate)
 		return 0;
@@ -137,7 +139,8 @@ static int throttle(struct channel *c, size_t len, struct err *e)
 	c->limit->ready_ns = at + (uint64_t)((double)len * 1e9 / (double)rate);
 	pthread_mutex_unlock(&c->limit->lock);
 	while (at > now) {
-		struct timespec ts = { .tv_sec = (time_t)((at - now) / 1000000000ull), .tv_nsec = (long)((at - now) % 1000000000ull) };
+		struct timespec ts = {.tv_sec = (time_t)((at - now) / 1000000000ull),
+				      .tv_nsec = (long)((at - now) % 1000000000ull)};
 
 		if (ppoll(&p, 1, &ts, NULL) > 0)
 			return cancelled(c, e);
@@ -150,7 +153,7 @@ static int throttle(struct channel *c, size_t len, struct err *e)
 
 static ssize_t send_some(struct channel *c, const struct iovec *iov, int n)
 {
-	struct msghdr m = { .msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)n };
+	struct msghdr m = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = (size_t)n};
 
 	if (c->tls)
 		return tls_send(c->tls, iov[0].iov_base, iov[0].iov_len);
@@ -173,7 +176,7 @@ static int next_part(const struct iovec *iov, int n, int i, size_t skip, struct 
 		size_t len = MIN(iov[i].iov_len - skip, max);
 
 		if (len)
-			out[k++] = (struct iovec){ (uint8_t *)iov[i].iov_base + skip, len };
+			out[k++] = (struct iovec){(uint8_t *)iov[i].iov_base + skip, len};
 		max -= len;
 	}
 	return k;
@@ -285,10 +288,11 @@ int channel_send_file(struct channel *c, int fd, uint64_t offset, size_t len, st
 
 /* ---- records ---- */
 
-int channel_put(struct channel *c, enum wire_type type, uint16_t flags, const void *payload, uint32_t length, struct err *e)
+int channel_put(struct channel *c, enum wire_type type, uint16_t flags, const void *payload, uint32_t length,
+		struct err *e)
 {
 	uint8_t head[WIRE_HEADER];
-	struct iovec iov[2] = { { head, sizeof(head) }, { (void *)(uintptr_t)payload, length } };
+	struct iovec iov[2] = {{head, sizeof(head)}, {(void *)(uintptr_t)payload, length}};
 	int r;
 
 	pthread_mutex_lock(&c->out_lock);
@@ -305,7 +309,7 @@ int channel_put_text(struct channel *c, enum wire_type type, const char *text, s
 
 int channel_get_header(struct channel *c, struct wire_record *r, uint8_t raw[WIRE_HEADER], struct err *e)
 {
-	struct iovec iov = { raw, WIRE_HEADER };
+	struct iovec iov = {raw, WIRE_HEADER};
 	int ret;
 
 	for (;;) {
@@ -339,7 +343,7 @@ int channel_get_payload(struct channel *c, const struct wire_record *r, const ui
 	if (!*payload)
 		return err_errno(e, ENOMEM, "a record of %u bytes", r->hashed);
 	(*payload)[r->hashed] = 0;
-	iov = (struct iovec){ *payload, r->hashed };
+	iov = (struct iovec){*payload, r->hashed};
 	ret = channel_recv(c, &iov, 1, e);
 	if (!ret)
 		ret = wire_check(raw, r, *payload, e);
@@ -353,7 +357,7 @@ int channel_get_payload(struct channel *c, const struct wire_record *r, const ui
 int channel_send_preamble(struct channel *c, const struct wire_preamble *p, struct err *e)
 {
 	uint8_t raw[WIRE_PREAMBLE];
-	struct iovec iov = { raw, sizeof(raw) };
+	struct iovec iov = {raw, sizeof(raw)};
 
 	wire_put_preamble(raw, p);
 	return channel_send(c, &iov, 1, e);
@@ -362,7 +366,7 @@ int channel_send_preamble(struct channel *c, const struct wire_preamble *p, stru
 int channel_recv_preamble(struct channel *c, struct wire_preamble *p, struct err *e)
 {
 	uint8_t raw[WIRE_PREAMBLE];
-	struct iovec iov = { raw, sizeof(raw) };
+	struct iovec iov = {raw, sizeof(raw)};
 	int r = channel_recv(c, &iov, 1, e);
 
 	return r ? r : wire_get_preamble(raw, p, e);

@@ -52,8 +52,8 @@ void compressor_free(struct compressor *c)
 	free(c);
 }
 
-size_t compress_pages(struct compressor *c, const uint8_t *host, const uint64_t *page, const uint32_t *index, uint32_t n,
-		      const void **frame)
+size_t compress_pages(struct compressor *c, const uint8_t *host, const uint64_t *page, const uint32_t *index,
+		      uint32_t n, const void **frame)
 {
 	size_t len;
 
@@ -90,8 +90,8 @@ void compressor_free(struct compressor *c)
 	(void)c;
 }
 
-size_t compress_pages(struct compressor *c, const uint8_t *host, const uint64_t *page, const uint32_t *index, uint32_t n,
-		      const void **frame)
+size_t compress_pages(struct compressor *c, const uint8_t *host, const uint64_t *page, const uint32_t *index,
+		      uint32_t n, const void **frame)
 {
 	return 0;
 }

@@ -1,7 +1,7 @@
 /*
- * Convergence. Each round sends what was written during the one before; if the line is faster than the guest writes, rounds get
- * shorter by that ratio. The guest is stopped when what is left fits the downtime limit AND one more round would not make the
- * pause much shorter: rounds are cheap, the guest's pause is not.
+ * Convergence. Each round sends what was written during the one before; if the line is faster than the guest writes,
+ * rounds get shorter by that ratio. The guest is stopped when what is left fits the downtime limit AND one more round
+ * would not make the pause much shorter: rounds are cheap, the guest's pause is not.
  *
  * If rounds do not get shorter, auto-converge slows the vCPUs down step by step; without it the operator is told once.
  */
@@ -9,8 +9,8 @@
 
 #include "vmm/util.h"
 
-#define GOOD_MS	    1.0 /* a pause for pages that is not worth another round */
-#define WORTH	    0.75 /* another round must cut the pause to this part of it */
+#define GOOD_MS     1.0  /* a pause for pages that is not worth another round */
+#define WORTH       0.75 /* another round must cut the pause to this part of it */
 #define MAX_EXTRA   30
 #define FLAT_ROUNDS 4
 
@@ -48,7 +48,8 @@ enum converge_verdict converge_decide(struct converge *c, const struct converge_
 	if (r->sent_ns && (r->sent_bytes >= 4 * MIB || c->bytes_per_s == 0))
 		c->bytes_per_s = smooth(c->bytes_per_s, (double)r->sent_bytes * 1e9 / (double)r->sent_ns);
 	if (r->dirty_ns)
-		c->dirty_bytes_per_s = smooth(c->dirty_bytes_per_s, (double)r->pending_bytes * 1e9 / (double)r->dirty_ns);
+		c->dirty_bytes_per_s =
+			smooth(c->dirty_bytes_per_s, (double)r->pending_bytes * 1e9 / (double)r->dirty_ns);
 	if (c->rounds == 1 || r->pending_bytes < c->best_pending - c->best_pending / 16) {
 		c->best_pending = r->pending_bytes;
 		c->flat = 0;

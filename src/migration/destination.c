@@ -7,9 +7,9 @@
  *   DEVICE    SWITCH came: load the state, take the disks' locks, say READY
  *   GO        run, say RUNNING
  *
- * A failure after ACCEPT ends the process, as QEMU's does: the machine is half filled, and the guest lives at the source. A
- * connection lost between READY and GO leaves the guest here complete but paused: only the operator can know whether it lives
- * elsewhere. In a post-copy it is not complete, and the process ends.
+ * A failure after ACCEPT ends the process, as QEMU's does: the machine is half filled, and the guest lives at the
+ * source. A connection lost between READY and GO leaves the guest here complete but paused: only the operator can know
+ * whether it lives elsewhere. In a post-copy it is not complete, and the process ends.
  */
 #include "destination.h"
 
@@ -25,7 +25,7 @@
 
 #define MAX_STATE    (256u << 20)
 #define MAX_DESCRIBE (16u << 20)
-#define PING_MS	     100 /* signs of life while the main thread loads */
+#define PING_MS      100 /* signs of life while the main thread loads */
 
 /* ---- the handshake ---- */
 
@@ -76,15 +76,18 @@ static int read_introduction(struct channel *c, struct introduction *in, struct 
 		case WIRE_BEGIN:
 			in->channels = rec.length == 4 ? payload[0] : 0;
 			free(payload);
-			if (!in->description || !in->layout || !in->drives || rec.length != 4 || in->channels > MAX_CHANNELS)
-				return err_set(e, EBADMSG, "%s: the stream begins without describing the machine", c->peer);
+			if (!in->description || !in->layout || !in->drives || rec.length != 4 ||
+			    in->channels > MAX_CHANNELS)
+				return err_set(e, EBADMSG, "%s: the stream begins without describing the machine",
+					       c->peer);
 			return 0;
 		default:
 			break;
 		}
 		if (!to || *to) {
 			free(payload);
-			return err_set(e, EBADMSG, "%s: unexpected '%s' at the stream's beginning", c->peer, wire_type_name(rec.type));
+			return err_set(e, EBADMSG, "%s: unexpected '%s' at the stream's beginning", c->peer,
+				       wire_type_name(rec.type));
 		}
 		*to = payload;
 		*len = rec.length;
@@ -160,7 +163,8 @@ static int late_record(struct incoming *in, struct err *e)
 	if (!r && rec.type == WIRE_BATCH)
 		return receiver_batch(in->rv, &rec, raw, e);
 	if (!r && rec.type != WIRE_END)
-		return err_set(e, EBADMSG, "the stream is damaged: '%s' while the guest's state is loaded", wire_type_name(rec.type));
+		return err_set(e, EBADMSG, "the stream is damaged: '%s' while the guest's state is loaded",
+			       wire_type_name(rec.type));
 	if (!r)
 		r = channel_get_payload(in->c, &rec, raw, 0, &payload, e);
 	if (r)
@@ -171,8 +175,9 @@ static int late_record(struct incoming *in, struct err *e)
 }
 
 /*
- * main_call(); in a post-copy pages are received meanwhile, because the main thread may wait for one. A connection that breaks
- * then: before GO the process ends, so whoever waits for a page is let go on; after it the pages come by a recovery.
+ * main_call(); in a post-copy pages are received meanwhile, because the main thread may wait for one. A connection that
+ * breaks then: before GO the process ends, so whoever waits for a page is let go on; after it the pages come by a
+ * recovery.
  */
 static int call_main(struct incoming *in, void (*fn)(struct main_call *c), struct err *e)
 {
@@ -208,7 +213,8 @@ static int on_switch(struct incoming *in, const char *text, struct err *e)
 	snprintf(in->sw.run_state, sizeof(in->sw.run_state), "%s", text);
 	in->sw.data = in->state.data;
 	in->sw.len = in->state.len;
-	/* A guest that will not run at once leaves its disks to whoever continues it (libvirt's late-block-activate). */
+	/* A guest that will not run at once leaves its disks to whoever continues it (libvirt's late-block-activate).
+	 */
 	in->sw.activate = !machine_config(session.board)->stopped || !cap_is_on(caps_now(), CAP_LATE_BLOCK_ACTIVATE);
 	in->loaded = true;
 	r = call_main(in, switchover_load, e);
@@ -293,7 +299,8 @@ static int handle(struct incoming *in, bool *over, struct err *e)
 		r = on_state(in, payload, rec.length, e);
 		break;
 	case WIRE_SWITCH:
-		r = in->loaded ? err_set(e, EBADMSG, "the stream is damaged: two switches") : on_switch(in, (char *)payload, e);
+		r = in->loaded ? err_set(e, EBADMSG, "the stream is damaged: two switches")
+			       : on_switch(in, (char *)payload, e);
 		break;
 	case WIRE_GO:
 		r = on_go(in, e);
@@ -372,7 +379,8 @@ static void fail(struct incoming *in, struct err *e)
 		destination_say_no(in->c, WIRE_ABORT, e->msg);
 	} else if (in->ready && !postcopy_on()) {
 		main_call(switchover_arrived_paused, NULL, NULL);
-		err_prefix(e, "the connection was lost before 'go': the guest is complete but stays paused here; continue it (cont) only if "
+		err_prefix(e, "the connection was lost before 'go': the guest is complete but stays paused here; "
+			      "continue it (cont) only if "
 			      "it does not run at the source");
 	} else {
 		destination_say_no(in->c, WIRE_ABORT, e->msg);
@@ -385,7 +393,7 @@ static void fail(struct incoming *in, struct err *e)
 
 static void receive(struct channel *c, const struct introduction *intro, struct err *e)
 {
-	struct incoming in = { .c = c, .first = c, .rv = receiver_new(c) };
+	struct incoming in = {.c = c, .first = c, .rv = receiver_new(c)};
 	bool over = false, torn;
 	uint8_t accept[4];
 	int r = 0;
@@ -436,9 +444,10 @@ static void end_session(struct main_call *c)
 	main_call_done(c, 0);
 }
 
-int destination_serve(struct channel *c, const struct wire_preamble *p, const struct migration_meeting *met, struct err *e)
+int destination_serve(struct channel *c, const struct wire_preamble *p, const struct migration_meeting *met,
+		      struct err *e)
 {
-	struct introduction in = { 0 };
+	struct introduction in = {0};
 	struct wire_preamble answer = *p;
 	int r = 0;
 
@@ -471,4 +480,3 @@ int destination_serve(struct channel *c, const struct wire_preamble *p, const st
 	free_introduction(&in);
 	return r;
 }
-

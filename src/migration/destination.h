@@ -1,6 +1,7 @@
 /*
- * The destination's files: destination.c (the way of a migration), destination_listen.c (who comes), destination_pages.c (the
- * session's channels), destination_recovery.c (a post-copy whose connection broke), postcopy_destination.c (userfaultfd).
+ * The destination's files: destination.c (the way of a migration), destination_listen.c (who comes),
+ * destination_pages.c (the session's channels), destination_recovery.c (a post-copy whose connection broke),
+ * postcopy_destination.c (userfaultfd).
  */
 #ifndef VMM_MIGRATION_DESTINATION_H
 #define VMM_MIGRATION_DESTINATION_H
@@ -24,8 +25,9 @@ struct incoming {
 };
 
 /*
- * destination_pages.c. claim: the first that introduces itself becomes the session; release ends its page channels. serve:
- * a page channel until its end; takes c. reason: why a page channel failed, if one did. close waits until none is served.
+ * destination_pages.c. claim: the first that introduces itself becomes the session; release ends its page channels.
+ * serve: a page channel until its end; takes c. reason: why a page channel failed, if one did. close waits until none
+ * is served.
  */
 bool pages_claim(struct channel *c, const struct wire_preamble *p);
 void pages_release(void);
@@ -38,23 +40,24 @@ void pages_close(void);
 void pages_quit(void); /* vmm ends */
 
 /*
- * destination_recovery.c. possible: a post-copy runs, its source may come back. wait: the connection broke; until there is a
- * new one, or vmm ends (-ECANCELED). offer: a peer says that it goes on with this session; true: c is taken.
+ * destination_recovery.c. possible: a post-copy runs, its source may come back. wait: the connection broke; until there
+ * is a new one, or vmm ends (-ECANCELED). offer: a peer says that it goes on with this session; true: c is taken.
  */
 void recovery_possible(bool yes);
 int recovery_wait(struct incoming *in, struct err *e);
 bool recovery_offer(struct channel *c, const struct wire_preamble *p, struct err *e);
 void recovery_quit(void); /* vmm ends */
 
-/* destination_listen.c. The accept is the main loop's; while the guest's missing pages may hold that, the session's thread looks
-   as well: poll waits at most timeout_ms. */
+/* destination_listen.c. The accept is the main loop's; while the guest's missing pages may hold that, the session's
+   thread looks as well: poll waits at most timeout_ms. */
 void destination_poll(int timeout_ms);
 void destination_stop_listening(void); /* main thread */
 /* Refuse or abort, and let the peer read the reason before the connection goes. */
 void destination_say_no(struct channel *c, enum wire_type type, const char *why);
 
 /* destination.c: the whole of an incoming migration on its main channel. 0, or why the peer was refused. */
-int destination_serve(struct channel *c, const struct wire_preamble *p, const struct migration_meeting *met, struct err *e);
+int destination_serve(struct channel *c, const struct wire_preamble *p, const struct migration_meeting *met,
+		      struct err *e);
 void destination_failed_exit(void *err); /* main thread: status, then the end; frees err */
 
 #endif

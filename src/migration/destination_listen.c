@@ -1,7 +1,8 @@
 /*
- * Who comes to the destination. The main thread listens and accepts; each connection gets a thread that lets the peer introduce
- * itself within HANDSHAKE_MS, so that one that dawdles stops nobody. What it turns out to be decides who goes on with it: a
- * migration (destination.c), one of its channels for pages, or the rest of a post-copy (destination_recovery.c).
+ * Who comes to the destination. The main thread listens and accepts; each connection gets a thread that lets the peer
+ * introduce itself within HANDSHAKE_MS, so that one that dawdles stops nobody. What it turns out to be decides who goes
+ * on with it: a migration (destination.c), one of its channels for pages, or the rest of a post-copy
+ * (destination_recovery.c).
  */
 #include "destination.h"
 
@@ -30,7 +31,7 @@ static struct {
 	int listen_fd[MAX_LISTEN]; /* lock; changed by the main thread only */
 	unsigned n_listen;
 	unsigned greeters; /* lock */
-} waiting = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+} waiting = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
 
 bool destination_waits(void)
 {
@@ -79,7 +80,8 @@ void destination_say_no(struct channel *c, enum wire_type type, const char *why)
 	if (channel_put_text(c, type, why, &ignored) || !c->socket || c->tls)
 		return;
 	shutdown(c->fd, SHUT_WR);
-	while (mono_ns() < until && channel_wait(c, LINGER_MS, &ignored) > 0 && recv(c->fd, waste, sizeof(waste), 0) > 0)
+	while (mono_ns() < until && channel_wait(c, LINGER_MS, &ignored) > 0 &&
+	       recv(c->fd, waste, sizeof(waste), 0) > 0)
 		;
 }
 
@@ -173,7 +175,7 @@ static int start_greeter(int fd, const char *peer, bool only, struct migration_m
 	pthread_t t;
 	int r;
 
-	*g = (struct greeter){ .fd = fd, .only = only, .met = met };
+	*g = (struct greeter){.fd = fd, .only = only, .met = met};
 	snprintf(g->peer, sizeof(g->peer), "%s", peer);
 	pthread_mutex_lock(&waiting.lock);
 	waiting.greeters++;
@@ -229,13 +231,13 @@ static void on_connection(void *opaque, int listen_fd, unsigned events)
 
 void destination_poll(int timeout_ms)
 {
-	struct pollfd p[MAX_LISTEN + 1] = { { .fd = session.cancel_fd, .events = POLLIN } };
+	struct pollfd p[MAX_LISTEN + 1] = {{.fd = session.cancel_fd, .events = POLLIN}};
 	unsigned n;
 
 	pthread_mutex_lock(&waiting.lock);
 	n = waiting.n_listen;
 	for (unsigned i = 0; i < n; i++)
-		p[i + 1] = (struct pollfd){ .fd = waiting.listen_fd[i], .events = POLLIN };
+		p[i + 1] = (struct pollfd){.fd = waiting.listen_fd[i], .events = POLLIN};
 	pthread_mutex_unlock(&waiting.lock);
 	if (poll(p, n + 1, timeout_ms) <= 0)
 		return;

@@ -1,6 +1,6 @@
 /*
- * The channels of the one session that is coming in: who claims it, which page channels belong to it, and the rounds they have
- * come to. Called by greeters' threads; the claim and the channels are under one lock.
+ * The channels of the one session that is coming in: who claims it, which page channels belong to it, and the rounds
+ * they have come to. Called by greeters' threads; the claim and the channels are under one lock.
  */
 #include "destination.h"
 
@@ -19,7 +19,7 @@ static struct {
 	bool claimed, closing, over, quit;
 	int result;
 	struct err err;
-} pages = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+} pages = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
 
 /* ---- a page channel ---- */
 
@@ -64,7 +64,8 @@ void pages_serve(struct channel *c, const struct wire_preamble *p)
 	int r;
 
 	pthread_mutex_lock(&pages.lock);
-	mine = pages.claimed && !pages.closing && p->session == session.id && slot < pages.expected && !pages.channel[slot];
+	mine = pages.claimed && !pages.closing && p->session == session.id && slot < pages.expected &&
+	       !pages.channel[slot];
 	if (mine) {
 		pages.channel[slot] = c;
 		pages.attached++;

@@ -1,10 +1,10 @@
 /*
- * Post-copy, and the connection broke: the guest runs on what it has and waits for the rest. A new connection of the same
- * migration brings it, on the address we listen on anyway or on the one migrate-recover gives.
+ * Post-copy, and the connection broke: the guest runs on what it has and waits for the rest. A new connection of the
+ * same migration brings it, on the address we listen on anyway or on the one migrate-recover gives.
  *
- * The main thread may itself be one of those that wait for a page (a device's DMA), so the session's thread accepts as well. And
- * the two ends need not agree that the connection is gone: one that comes back with the session's number has given the
- * old one up, so that is ended here, and the newcomer waits until the session's thread has noticed.
+ * The main thread may itself be one of those that wait for a page (a device's DMA), so the session's thread accepts as
+ * well. And the two ends need not agree that the connection is gone: one that comes back with the session's number has
+ * given the old one up, so that is ended here, and the newcomer waits until the session's thread has noticed.
  */
 #include "destination.h"
 
@@ -13,7 +13,7 @@
 #include "postcopy_destination.h"
 #include "vmm/log.h"
 
-#define LOOK_MS	    100	  /* between two looks at the listening sockets */
+#define LOOK_MS     100   /* between two looks at the listening sockets */
 #define NOTICE_MS   5000  /* the session's thread may be so long about the old connection */
 #define REATTACH_MS 30000 /* the new connection may stand still so long before it counts as broken as well */
 
@@ -24,7 +24,7 @@ static struct {
 	bool wanted;   /* its thread waits for next */
 	bool quit;
 	struct channel *next;
-} recovery = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+} recovery = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
 
 void recovery_possible(bool yes)
 {
@@ -86,7 +86,8 @@ int recovery_wait(struct incoming *in, struct err *e)
 	int r;
 
 	do {
-		log_error("migration", "post-copy: %s; %llu pages are missing: the guest waits where it needs one (migrate-recover)",
+		log_error("migration",
+			  "post-copy: %s; %llu pages are missing: the guest waits where it needs one (migrate-recover)",
 			  e->msg, (unsigned long long)postcopy_left());
 		channel_shutdown(in->c); /* first: the fault thread may be writing to it with what detach has to take */
 		postcopy_detach();
@@ -137,7 +138,8 @@ bool recovery_offer(struct channel *c, const struct wire_preamble *p, struct err
 	if (channel_send_preamble(c, p, e))
 		return false;
 	pthread_mutex_lock(&recovery.lock);
-	wanted = recovery.possible && p->session == session.id && !recovery.next && wait_until_wanted() && !recovery.next;
+	wanted = recovery.possible && p->session == session.id && !recovery.next && wait_until_wanted() &&
+		 !recovery.next;
 	if (wanted)
 		recovery.next = c;
 	pthread_cond_broadcast(&recovery.cond);

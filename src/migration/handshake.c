@@ -1,10 +1,10 @@
 /*
- * What the two ends compare before a page is sent, besides the machine description: memory blocks and disks. Each refusal
- * names the thing, what the source has and what is here.
+ * What the two ends compare before a page is sent, besides the machine description: memory blocks and disks. Each
+ * refusal names the thing, what the source has and what is here.
  *
- * Disks must be there, of the same size, and such that nobody but the source can be using them: it has marked the images it has
- * locked with the session's number (block_mark_all()), so that they are recognized whatever their path is here, on this
- * host or another one. The locks themselves change hands at the switch-over.
+ * Disks must be there, of the same size, and such that nobody but the source can be using them: it has marked the
+ * images it has locked with the session's number (block_mark_all()), so that they are recognized whatever their path is
+ * here, on this host or another one. The locks themselves change hands at the switch-over.
  */
 #include "session.h"
 
@@ -70,7 +70,7 @@ static int damaged(const char *what, struct err *e)
 
 int describe_layout(uint8_t **out, size_t *len, struct err *e)
 {
-	struct state_buf b = { 0 };
+	struct state_buf b = {0};
 	uint8_t raw[8];
 	int r = session_take_blocks(e);
 
@@ -91,7 +91,7 @@ int describe_layout(uint8_t **out, size_t *len, struct err *e)
 /* The source's order becomes ours: batches name blocks by their number. */
 int check_layout(const uint8_t *data, size_t len, struct err *e)
 {
-	struct reader r = { data, data + len };
+	struct reader r = {data, data + len};
 	uint8_t raw[8];
 	unsigned n;
 
@@ -114,15 +114,17 @@ int check_layout(const uint8_t *data, size_t len, struct err *e)
 		if (k >= session.n_blocks)
 			return err_set(e, ENODEV, "the source has the memory block '%s', this machine has not", name);
 		if (session.block[k].v.size != size)
-			return err_set(e, EINVAL, "memory block '%s' has %llu KiB at the source and %llu KiB here%s", name,
-				       (unsigned long long)(size / KIB), (unsigned long long)(session.block[k].v.size / KIB),
+			return err_set(e, EINVAL, "memory block '%s' has %llu KiB at the source and %llu KiB here%s",
+				       name, (unsigned long long)(size / KIB),
+				       (unsigned long long)(session.block[k].v.size / KIB),
 				       session.block[k].v.main ? " (-m)" : "");
 		swap = session.block[i];
 		session.block[i] = session.block[k];
 		session.block[k] = swap;
 	}
 	if (n < session.n_blocks)
-		return err_set(e, ENODEV, "this machine has the memory block '%s', the source has not", session.block[n].name);
+		return err_set(e, ENODEV, "this machine has the memory block '%s', the source has not",
+			       session.block[n].name);
 	return r.p == r.end ? 0 : damaged("memory blocks", e);
 }
 
@@ -131,7 +133,7 @@ int check_layout(const uint8_t *data, size_t len, struct err *e)
 /* Known by the device that uses it: -drive ids may differ from host to host. */
 int describe_drives(uint8_t **out, size_t *len, struct err *e)
 {
-	struct state_buf buf = { 0 };
+	struct state_buf buf = {0};
 	uint8_t raw[8];
 	uint16_t n = 0;
 
@@ -145,7 +147,9 @@ int describe_drives(uint8_t **out, size_t *len, struct err *e)
 		block_get_info(b, &info);
 		if (info.snapshot) {
 			free(buf.data);
-			return err_set(e, ENOTSUP, "drive '%s' writes to a temporary overlay (snapshot=on), which the destination cannot see",
+			return err_set(e, ENOTSUP,
+				       "drive '%s' writes to a temporary overlay (snapshot=on), which the destination "
+				       "cannot see",
 				       block_id(b));
 		}
 		flags = (uint8_t)((block_inserted(b) ? DRIVE_INSERTED : 0) | (block_readonly(b) ? DRIVE_READONLY : 0));
@@ -177,23 +181,24 @@ static int check_drive(const char *owner, uint64_t size, uint8_t flags, struct e
 	if (!b)
 		return err_set(e, ENODEV, "the source has a drive at '%s', here is none (-drive, -blockdev)", owner);
 	if (!(flags & DRIVE_INSERTED))
-		return block_inserted(b) ? err_set(e, EINVAL, "drive '%s' is empty at the source, here it holds '%s'", owner,
-						   block_filename(b))
+		return block_inserted(b) ? err_set(e, EINVAL, "drive '%s' is empty at the source, here it holds '%s'",
+						   owner, block_filename(b))
 					 : 0;
 	if (!block_inserted(b))
-		return err_set(e, ENOMEDIUM, "drive '%s' is empty here, at the source it holds a medium of %llu bytes", owner,
-			       (unsigned long long)size);
+		return err_set(e, ENOMEDIUM, "drive '%s' is empty here, at the source it holds a medium of %llu bytes",
+			       owner, (unsigned long long)size);
 	if (block_size(b) != size)
-		return err_set(e, EINVAL, "drive '%s': '%s' has %llu bytes, at the source it has %llu", owner, block_filename(b),
-			       (unsigned long long)block_size(b), (unsigned long long)size);
+		return err_set(e, EINVAL, "drive '%s': '%s' has %llu bytes, at the source it has %llu", owner,
+			       block_filename(b), (unsigned long long)block_size(b), (unsigned long long)size);
 	if (block_readonly(b) && !(flags & DRIVE_READONLY))
-		return err_set(e, EROFS, "drive '%s': '%s' is read-only here and writable at the source", owner, block_filename(b));
+		return err_set(e, EROFS, "drive '%s': '%s' is read-only here and writable at the source", owner,
+			       block_filename(b));
 	return 0;
 }
 
 int check_drives(const uint8_t *data, size_t len, struct err *e)
 {
-	struct reader r = { data, data + len };
+	struct reader r = {data, data + len};
 	uint8_t raw[8], flags;
 	char owner[256];
 	unsigned n;

@@ -67,8 +67,8 @@ static int try_peer(struct migration_meeting *m, int fd, const char *peer, int s
 }
 
 /*
- * Who has connected but not yet said what he is. One peer at a time is listened to, but only once its whole preamble is there: who
- * says nothing, or dribbles, waits here until his time is over and keeps nobody out.
+ * Who has connected but not yet said what he is. One peer at a time is listened to, but only once its whole preamble is
+ * there: who says nothing, or dribbles, waits here until his time is over and keeps nobody out.
  */
 struct caller {
 	int fd;
@@ -95,11 +95,13 @@ static bool admit(struct caller *c, int fd, bool full)
 	if (address_allowed(fd, c->peer, sizeof(c->peer)) && !full) {
 		address_tune(fd);
 		address_warn_plain(fd);
-		setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &enough, sizeof(enough)); /* TCP; a unix socket's peer is of this host */
+		setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &enough,
+			   sizeof(enough)); /* TCP; a unix socket's peer is of this host */
 		return true;
 	}
 	log_warn("migration", "%s: refused: %s", c->peer,
-		 full ? "too many connections are waiting to introduce themselves" : "-migration-allow does not list it");
+		 full ? "too many connections are waiting to introduce themselves"
+		      : "-migration-allow does not list it");
 	close(fd);
 	return false;
 }

@@ -87,9 +87,10 @@ static void reset_session(void)
 
 	while (read(session.cancel_fd, &junk, sizeof(junk)) > 0)
 		;
-	session.cancel_asked = session.continue_asked = session.postcopy_asked = session.handing_over = session.unconfirmed = false;
+	session.cancel_asked = session.continue_asked = session.postcopy_asked = session.handing_over =
+		session.unconfirmed = false;
 	session.err = ERR_INIT;
-	session.info = (struct migration_info){ 0 };
+	session.info = (struct migration_info){0};
 	session.caps = caps_now();
 	session.handover = session.params.mode == MODE_CPR_TRANSFER;
 	session.outgoing = true;
@@ -125,16 +126,20 @@ static int resume_start(const char *uri, struct err *e)
 }
 
 /*
- * QEMU (10.0, where the mode is from) wants a second channel of type "cpr" besides the main one, and its address twice at the
- * destination; here one unix socket does for both, so what is wrong with an address is said in these terms.
+ * QEMU (10.0, where the mode is from) wants a second channel of type "cpr" besides the main one, and its address twice
+ * at the destination; here one unix socket does for both, so what is wrong with an address is said in these terms.
  */
 static int check_upgrade(const struct address *a, const char *uri, struct err *e)
 {
 	if (a->kind != ADDRESS_UNIX && a->kind != ADDRESS_FD)
-		return err_set(e, EINVAL, "%.40s: mode=cpr-transfer is for another vmm on this host: give the unix:PATH it listens on (-incoming), "
-				       "or fd: with a connected unix socket", uri);
+		return err_set(e, EINVAL,
+			       "%.40s: mode=cpr-transfer is for another vmm on this host: give the unix:PATH it "
+			       "listens on (-incoming), "
+			       "or fd: with a connected unix socket",
+			       uri);
 	if (*session.params.tls_creds)
-		return err_set(e, EINVAL, "mode=cpr-transfer stays on this host and goes without TLS: set tls-creds to ''");
+		return err_set(e, EINVAL,
+			       "mode=cpr-transfer stays on this host and goes without TLS: set tls-creds to ''");
 	if (cap_is_on(caps_now(), CAP_MULTIFD) || cap_is_on(caps_now(), CAP_POSTCOPY_RAM))
 		return err_set(e, EINVAL, "mode=cpr-transfer sends no memory: switch %s off",
 			       cap_is_on(caps_now(), CAP_MULTIFD) ? "multifd" : "postcopy-ram");
@@ -168,7 +173,10 @@ int migration_start(const char *uri, bool resume, struct err *e)
 		else
 			r = st->fd = address_take_fd(&st->address, false, e);
 		if (r >= 0 && session.params.mode == MODE_CPR_TRANSFER && !address_passes_fds(st->fd))
-			r = err_set(e, EINVAL, "%.40s: mode=cpr-transfer needs a unix socket: descriptors of the memory go over it", uri);
+			r = err_set(
+				e, EINVAL,
+				"%.40s: mode=cpr-transfer needs a unix socket: descriptors of the memory go over it",
+				uri);
 	}
 	if (r >= 0)
 		r = machine_describe(session.board, &st->description, &st->description_len, e);
@@ -217,7 +225,8 @@ int migration_cancel(struct err *e)
 int migration_continue(enum migration_status state, struct err *e)
 {
 	if (session_get_status() != state || state != MIGRATION_PRE_SWITCHOVER)
-		return err_set(e, EINVAL, "Migration not in expected state: %s", migration_status_name(session_get_status()));
+		return err_set(e, EINVAL, "Migration not in expected state: %s",
+			       migration_status_name(session_get_status()));
 	pthread_mutex_lock(&session.lock);
 	session.continue_asked = true;
 	pthread_cond_broadcast(&session.cond);
@@ -235,7 +244,8 @@ int migration_start_postcopy(struct err *e)
 		return err_set(e, EINVAL, "Post-copy can be started while the status is 'active', it is '%s'",
 			       migration_status_name(session_get_status()));
 	if (!(session.features & WIRE_F_POSTCOPY))
-		return err_set(e, ENOTSUP, "The destination cannot do post-copy (capability postcopy-ram, userfaultfd)");
+		return err_set(e, ENOTSUP,
+			       "The destination cannot do post-copy (capability postcopy-ram, userfaultfd)");
 	pthread_mutex_lock(&session.lock);
 	session.postcopy_asked = true;
 	pthread_mutex_unlock(&session.lock);
@@ -252,7 +262,8 @@ int migration_pause(struct err *e)
 	if (active)
 		channel_shutdown(session.main);
 	pthread_mutex_unlock(&session.lock);
-	return active ? 0 : err_set(e, EINVAL, "migrate-pause is currently only supported during postcopy-active state");
+	return active ? 0
+		      : err_set(e, EINVAL, "migrate-pause is currently only supported during postcopy-active state");
 }
 
 int migration_recover(const char *uri, struct err *e)
@@ -308,6 +319,9 @@ void migration_announce(uint32_t initial_ms, uint32_t max_ms, uint32_t rounds, u
 {
 	struct err e = ERR_INIT;
 
-	if (net_announce(&(struct net_announce){.initial_ms = initial_ms, .max_ms = max_ms, .rounds = rounds, .step_ms = step_ms}, &e))
+	if (net_announce(
+		    &(struct net_announce){
+			    .initial_ms = initial_ms, .max_ms = max_ms, .rounds = rounds, .step_ms = step_ms},
+		    &e))
 		log_warn("migration", "the guest's network cards cannot announce themselves: %s", e.msg);
 }

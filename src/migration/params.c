@@ -9,15 +9,15 @@ static const struct {
 	const char *name;
 	enum mig_cap bit;
 } capabilities[] = {
-	{ "auto-converge", CAP_AUTO_CONVERGE },
-	{ "events", CAP_EVENTS },
-	{ "postcopy-ram", CAP_POSTCOPY_RAM },
-	{ "return-path", CAP_RETURN_PATH },
-	{ "pause-before-switchover", CAP_PAUSE_BEFORE_SWITCHOVER },
-	{ "multifd", CAP_MULTIFD },
-	{ "late-block-activate", CAP_LATE_BLOCK_ACTIVATE },
-	{ "background-snapshot", CAP_BACKGROUND_SNAPSHOT },
-	{ "mapped-ram", CAP_MAPPED_RAM },
+	{"auto-converge", CAP_AUTO_CONVERGE},
+	{"events", CAP_EVENTS},
+	{"postcopy-ram", CAP_POSTCOPY_RAM},
+	{"return-path", CAP_RETURN_PATH},
+	{"pause-before-switchover", CAP_PAUSE_BEFORE_SWITCHOVER},
+	{"multifd", CAP_MULTIFD},
+	{"late-block-activate", CAP_LATE_BLOCK_ACTIVATE},
+	{"background-snapshot", CAP_BACKGROUND_SNAPSHOT},
+	{"mapped-ram", CAP_MAPPED_RAM},
 };
 static uint32_t caps;
 
@@ -25,47 +25,56 @@ static uint32_t caps;
 static const struct {
 	const char *name, *why;
 } refused[] = {
-	{ "xbzrle", "pages go out whole; zstd compresses them (multifd-compression)" },
-	{ "rdma-pin-all", "there is no RDMA transport" },
-	{ "zero-blocks", "disks are shared or copied by blockdev-mirror" },
-	{ "compress", "use multifd with multifd-compression=zstd" },
-	{ "x-colo", "there is no fault tolerance by lock-step" },
-	{ "release-ram", "the source keeps its memory until the destination runs" },
-	{ "block", "disks are shared or copied by blockdev-mirror" },
-	{ "dirty-bitmaps", "there are no persistent bitmaps" },
-	{ "postcopy-blocktime", "it is not measured" },
-	{ "x-ignore-shared", "use a live upgrade" },
-	{ "validate-uuid", "the machines are compared anyway; a UUID given at the destination is a clone's" },
-	{ "zero-copy-send", "pages go out without a copy anyway, where the channel can" },
-	{ "postcopy-preempt", "urgent pages overtake others anyway" },
+	{"xbzrle", "pages go out whole; zstd compresses them (multifd-compression)"},
+	{"rdma-pin-all", "there is no RDMA transport"},
+	{"zero-blocks", "disks are shared or copied by blockdev-mirror"},
+	{"compress", "use multifd with multifd-compression=zstd"},
+	{"x-colo", "there is no fault tolerance by lock-step"},
+	{"release-ram", "the source keeps its memory until the destination runs"},
+	{"block", "disks are shared or copied by blockdev-mirror"},
+	{"dirty-bitmaps", "there are no persistent bitmaps"},
+	{"postcopy-blocktime", "it is not measured"},
+	{"x-ignore-shared", "use a live upgrade"},
+	{"validate-uuid", "the machines are compared anyway; a UUID given at the destination is a clone's"},
+	{"zero-copy-send", "pages go out without a copy anyway, where the channel can"},
+	{"postcopy-preempt", "urgent pages overtake others anyway"},
 };
 
 #define P(nm, member, ty, ...) PROP_NAMED(struct migration_params, nm, member, ty, __VA_ARGS__)
-static const char *const compressions[] = { "none", "zstd", NULL };
-static const char *const timeout_actions[] = { "cancel", "force", NULL };
-static const char *const modes[] = { "normal", "cpr-transfer", NULL };
+static const char *const compressions[] = {"none", "zstd", NULL};
+static const char *const timeout_actions[] = {"cancel", "force", NULL};
+static const char *const modes[] = {"normal", "cpr-transfer", NULL};
 
 const struct prop migration_parameter_props[] = {
-	P("announce-initial", announce_initial, PROP_U64, .def = 50, .max = 100000, .help = "ms to the first announcement"),
-	P("announce-max", announce_max, PROP_U64, .def = 550, .max = 100000, .help = "ms between announcements at most"),
+	P("announce-initial", announce_initial, PROP_U64, .def = 50, .max = 100000,
+	  .help = "ms to the first announcement"),
+	P("announce-max", announce_max, PROP_U64, .def = 550, .max = 100000,
+	  .help = "ms between announcements at most"),
 	P("announce-rounds", announce_rounds, PROP_U64, .def = 5, .max = 1000, .help = "announcements"),
-	P("announce-step", announce_step, PROP_U64, .def = 100, .min = 1, .max = 10000, .help = "ms more from one to the next"),
+	P("announce-step", announce_step, PROP_U64, .def = 100, .min = 1, .max = 10000,
+	  .help = "ms more from one to the next"),
 	P("throttle-trigger-threshold", throttle_trigger, PROP_U8, .def = 50, .min = 1, .max = 100,
 	  .help = "auto-converge: dirtied / sent, in percent, from which vCPUs are slowed down"),
-	P("cpu-throttle-initial", throttle_initial, PROP_U8, .def = 20, .min = 1, .max = 99, .help = "percent, first step"),
-	P("cpu-throttle-increment", throttle_increment, PROP_U8, .def = 10, .min = 1, .max = 99, .help = "percent per step"),
+	P("cpu-throttle-initial", throttle_initial, PROP_U8, .def = 20, .min = 1, .max = 99,
+	  .help = "percent, first step"),
+	P("cpu-throttle-increment", throttle_increment, PROP_U8, .def = 10, .min = 1, .max = 99,
+	  .help = "percent per step"),
 	P("cpu-throttle-tailslow", throttle_tailslow, PROP_BOOL, .help = "smaller last steps"),
 	P("max-cpu-throttle", throttle_max, PROP_U8, .def = 99, .min = 1, .max = 99, .help = "percent at most"),
-	P("max-bandwidth", max_bandwidth, PROP_U64, .max = INT64_MAX, .help = "bytes per second; 0: as fast as it goes"),
+	P("max-bandwidth", max_bandwidth, PROP_U64, .max = INT64_MAX,
+	  .help = "bytes per second; 0: as fast as it goes"),
 	P("max-postcopy-bandwidth", max_postcopy_bandwidth, PROP_U64, .max = INT64_MAX,
 	  .help = "bytes per second of pages nobody waits for; 0: as fast as it goes"),
-	P("downtime-limit", downtime_limit, PROP_U64, .def = 300, .max = 2000 * 1000, .help = "ms the guest may stand still"),
-	P("multifd-channels", multifd_channels, PROP_U8, .def = 2, .min = 1, .max = MAX_CHANNELS, .help = "with multifd"),
+	P("downtime-limit", downtime_limit, PROP_U64, .def = 300, .max = 2000 * 1000,
+	  .help = "ms the guest may stand still"),
+	P("multifd-channels", multifd_channels, PROP_U8, .def = 2, .min = 1, .max = MAX_CHANNELS,
+	  .help = "with multifd"),
 	P("multifd-compression", multifd_compression, PROP_ENUM, .values = compressions, .help = "with multifd"),
 	P("multifd-zstd-level", zstd_level, PROP_U8, .def = 1, .max = 20, .help = "with multifd-compression=zstd"),
 	P("tls-creds", tls_creds, PROP_STR, .def_str = "", .help = "id of a tls-creds-x509 or tls-creds-psk object"),
 	P("tls-hostname", tls_hostname, PROP_STR, .def_str = "", .help = "name the server's certificate must have"),
-	P("tls-authz", tls_authz, PROP_STR, .def_str = "", .help = "not offered: client certificates are verified by their CA"),
+	P("tls-authz", tls_authz, PROP_STR, .def_str = "",
+	  .help = "not offered: client certificates are verified by their CA"),
 	P("x-timeout", timeout_s, PROP_U64, .max = 1000000, .help = "seconds a migration may take; 0: for ever"),
 	P("x-timeout-action", timeout_action, PROP_ENUM, .values = timeout_actions,
 	  .help = "then: cancel, or force: stop the guest and send what is left"),
@@ -105,7 +114,9 @@ int migration_set_capability(const char *name, bool on, struct err *e)
 		}
 	for (size_t i = 0; i < ARRAY_SIZE(refused); i++)
 		if (!strcmp(refused[i].name, name))
-			return on ? err_set(e, ENOTSUP, "migration capability '%s' is not offered: %s", name, refused[i].why) : 0;
+			return on ? err_set(e, ENOTSUP, "migration capability '%s' is not offered: %s", name,
+					    refused[i].why)
+				  : 0;
 	return err_set(e, EINVAL, "Invalid parameter '%s'", name);
 }
 

@@ -27,13 +27,13 @@ struct migration_params {
 	uint8_t throttle_trigger, throttle_initial, throttle_increment, throttle_max;
 	bool throttle_tailslow;
 	uint64_t max_bandwidth, max_postcopy_bandwidth; /* bytes/s; 0: unlimited */
-	uint64_t downtime_limit;			/* ms */
+	uint64_t downtime_limit;                        /* ms */
 	uint8_t multifd_channels, zstd_level;
 	int multifd_compression;
 	char *tls_creds, *tls_hostname, *tls_authz;
 	uint64_t timeout_s; /* 0: none */
 	int timeout_action;
-	int mode; /* MODE_CPR_TRANSFER: a live upgrade */
+	int mode;                    /* MODE_CPR_TRANSFER: a live upgrade */
 	uint32_t switchover_timeout; /* ms */
 };
 

@@ -1,10 +1,10 @@
 /*
- * Post-copy at the destination, with userfaultfd(2) on guest RAM: whoever touches a page that is not there (a vCPU in KVM, a
- * device, the kernel on behalf of either) stops until it is. The fault thread asks the source for it; the receiving thread puts
- * what arrives in place with UFFDIO_COPY, which makes a page appear whole.
+ * Post-copy at the destination, with userfaultfd(2) on guest RAM: whoever touches a page that is not there (a vCPU in
+ * KVM, a device, the kernel on behalf of either) stops until it is. The fault thread asks the source for it; the
+ * receiving thread puts what arrives in place with UFFDIO_COPY, which makes a page appear whole.
  *
- * A page that is a hole and not missing is zero at the source as well: the fault thread fills it at once. Neither thread may
- * touch guest RAM through its mapping. Blocks other than guest RAM came complete before the guest ran.
+ * A page that is a hole and not missing is zero at the source as well: the fault thread fills it at once. Neither
+ * thread may touch guest RAM through its mapping. Blocks other than guest RAM came complete before the guest ran.
  */
 #include "postcopy_destination.h"
 
@@ -28,10 +28,10 @@ static struct {
 	pthread_t thread;
 	bool on;
 	pthread_mutex_t lock;
-	struct channel *channel; /* lock; NULL while the connection is broken */
+	struct channel *channel;                                /* lock; NULL while the connection is broken */
 	unsigned long *missing[MAX_BLOCKS], *asked[MAX_BLOCKS]; /* lock */
-	uint64_t left;						 /* atomic */
-} post = { .uffd = -1, .stop_fd = -1, .lock = PTHREAD_MUTEX_INITIALIZER };
+	uint64_t left;                                          /* atomic */
+} post = {.uffd = -1, .stop_fd = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
 
 bool postcopy_on(void)
 {
@@ -47,7 +47,7 @@ uint64_t postcopy_left(void)
 
 bool postcopy_available(void)
 {
-	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_MISSING_SHMEM };
+	struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_MISSING_SHMEM};
 
 	if (post.uffd >= 0)
 		return true;
@@ -59,7 +59,8 @@ bool postcopy_available(void)
 	if (post.uffd >= 0 && post.stop_fd < 0)
 		post.stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (post.uffd < 0)
-		log_warn("migration", "post-copy is not possible: userfaultfd: %s (vm.unprivileged_userfaultfd=1 allows it)",
+		log_warn("migration",
+			 "post-copy is not possible: userfaultfd: %s (vm.unprivileged_userfaultfd=1 allows it)",
 			 strerror(errno));
 	return post.uffd >= 0;
 }
@@ -73,7 +74,7 @@ static bool bit(const unsigned long *map, uint64_t n)
 
 static int fill_zero(uint8_t *host)
 {
-	struct uffdio_zeropage z = { .range = { .start = (uintptr_t)host, .len = WIRE_PAGE } };
+	struct uffdio_zeropage z = {.range = {.start = (uintptr_t)host, .len = WIRE_PAGE}};
 
 	if (!ioctl(post.uffd, UFFDIO_ZEROPAGE, &z) || errno == EEXIST)
 		return 0;
@@ -115,7 +116,7 @@ static void serve_fault(uint64_t address)
 
 static void *fault_thread(void *arg)
 {
-	struct pollfd p[2] = { { .fd = post.uffd, .events = POLLIN }, { .fd = post.stop_fd, .events = POLLIN } };
+	struct pollfd p[2] = {{.fd = post.uffd, .events = POLLIN}, {.fd = post.stop_fd, .events = POLLIN}};
 
 	(void)arg;
 	session_confine();
@@ -144,7 +145,7 @@ int postcopy_place(unsigned block, uint64_t page, const uint8_t *data, uint32_t 
 {
 	struct mig_block *b = &session.block[block];
 	uint8_t *host = b->v.host + page * WIRE_PAGE;
-	struct uffdio_copy c = { .dst = (uintptr_t)host, .src = (uintptr_t)data, .len = WIRE_PAGE };
+	struct uffdio_copy c = {.dst = (uintptr_t)host, .src = (uintptr_t)data, .len = WIRE_PAGE};
 	int r = 0;
 
 	(void)n;
@@ -188,7 +189,8 @@ int postcopy_missing(struct channel *c, const uint8_t *payload, size_t len, stru
 	unsigned block;
 	int r;
 
-	if (len < 2 || (block = get_le16(payload)) >= session.n_blocks || !session.block[block].v.main || post.missing[block])
+	if (len < 2 || (block = get_le16(payload)) >= session.n_blocks || !session.block[block].v.main ||
+	    post.missing[block])
 		return err_set(e, EBADMSG, "the stream is damaged: missing pages of an unknown memory block");
 	b = &session.block[block];
 	if (!post.on && (r = begin(e)) != 0)
@@ -201,22 +203,23 @@ int postcopy_missing(struct channel *c, const uint8_t *payload, size_t len, stru
 	pthread_mutex_unlock(&post.lock);
 	if (r)
 		return r;
-	rd = (struct wire_run_reader){ .p = payload + 2, .end = payload + len, .limit = b->pages };
+	rd = (struct wire_run_reader){.p = payload + 2, .end = payload + len, .limit = b->pages};
 	while ((r = wire_runs_next(&rd, &first, &count, e)) > 0) {
 		if (fallocate(b->v.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(first * WIRE_PAGE),
 			      (off_t)(count * WIRE_PAGE)))
 			return err_errno(e, errno, "cannot empty memory block '%s'", b->name);
 		__atomic_add_fetch(&post.left, count, __ATOMIC_RELAXED);
 		ram_recv_forget(block, first, count);
-		pthread_mutex_lock(&post.lock); /* nothing faults before UFFDIO_REGISTER, but that is no order that a compiler knows */
+		pthread_mutex_lock(&post.lock); /* nothing faults before UFFDIO_REGISTER, but that is no order that a
+						   compiler knows */
 		for (; count; first++, count--)
 			post.missing[block][first / 64] |= 1ul << first % 64;
 		pthread_mutex_unlock(&post.lock);
 	}
 	if (r)
 		return r;
-	reg = (struct uffdio_register){ .range = { .start = (uintptr_t)b->v.host, .len = b->v.size },
-					.mode = UFFDIO_REGISTER_MODE_MISSING };
+	reg = (struct uffdio_register){.range = {.start = (uintptr_t)b->v.host, .len = b->v.size},
+				       .mode = UFFDIO_REGISTER_MODE_MISSING};
 	machine_hold_discards(session.board, true);
 	if (ioctl(post.uffd, UFFDIO_REGISTER, &reg))
 		return err_errno(e, errno, "userfaultfd does not take memory block '%s'", b->name);
@@ -239,7 +242,7 @@ int postcopy_reattach(struct channel *c, struct err *e)
 
 	pthread_mutex_lock(&post.lock);
 	for (unsigned i = 0; !r && i < session.n_blocks; i++) {
-		struct wire_runs w = { 0 };
+		struct wire_runs w = {0};
 		uint8_t *payload;
 
 		if (!post.missing[i])
@@ -274,7 +277,8 @@ void postcopy_end(void)
 	if (post.on) {
 		machine_hold_discards(session.board, false);
 		for (unsigned i = 0; i < session.n_blocks; i++) {
-			struct uffdio_range range = { .start = (uintptr_t)session.block[i].v.host, .len = session.block[i].v.size };
+			struct uffdio_range range = {.start = (uintptr_t)session.block[i].v.host,
+						     .len = session.block[i].v.size};
 
 			if (post.missing[i])
 				ioctl(post.uffd, UFFDIO_UNREGISTER, &range);

@@ -1,6 +1,7 @@
 /*
- * Post-copy at the source: the guest runs at the destination already, and we have its memory. What it touches is asked for and
- * goes first; the rest follows in the background. A connection that breaks is no end: the source waits, paused, for a new one
+ * Post-copy at the source: the guest runs at the destination already, and we have its memory. What it touches is asked
+ * for and goes first; the rest follows in the background. A connection that breaks is no end: the source waits, paused,
+ * for a new one
  * ("migrate" with resume), learns which pages are missing, and goes on.
  */
 #include "source.h"
@@ -14,17 +15,17 @@
 #include "vmm/bytes.h"
 #include "vmm/log.h"
 
-#define PUSH_PAGES  64		 /* in one go, between two looks for requests */
-#define UNSENT_LOW  (128 << 10) /* keep the socket's queue short: a page that is asked for waits behind it */
-#define HAVE_STALL  30000
+#define PUSH_PAGES 64          /* in one go, between two looks for requests */
+#define UNSENT_LOW (128 << 10) /* keep the socket's queue short: a page that is asked for waits behind it */
+#define HAVE_STALL 30000
 
 static struct {
 	uint64_t requests;
-	struct channel *next; /* session.lock: a new connection, to be tried */
+	struct channel *next;   /* session.lock: a new connection, to be tried */
 	struct address address; /* where a recovery goes; the connecting thread's */
 	int fd;
 	bool connecting; /* session.lock */
-	bool end_said;	 /* END was sent on this connection: nothing waits here */
+	bool end_said;   /* END was sent on this connection: nothing waits here */
 } post;
 
 /* ---- requests ---- */
@@ -50,7 +51,8 @@ static int serve_request(struct source *s, const uint8_t *payload, size_t len, s
 	return ram_send_pages(s->main, block, first, count, e);
 }
 
-bool source_postcopy_request(struct source *s, uint16_t type, const uint8_t *payload, size_t len, int *result, struct err *e)
+bool source_postcopy_request(struct source *s, uint16_t type, const uint8_t *payload, size_t len, int *result,
+			     struct err *e)
 {
 	if (type != WIRE_REQUEST || !s->postcopied)
 		return false;
@@ -67,7 +69,7 @@ int source_postcopy_missing(struct source *s, struct err *e)
 	post.requests = 0;
 	post.end_said = false;
 	for (unsigned i = 0; !r && i < session.n_blocks; i++) {
-		struct wire_runs w = { 0 };
+		struct wire_runs w = {0};
 		uint8_t *payload;
 
 		if (!session.block[i].v.main)
@@ -109,8 +111,8 @@ static int read_missing(struct source *s, struct err *e)
 		else if (rec.type != WIRE_HAVE || rec.length < 2 || (block = get_le16(payload)) >= session.n_blocks)
 			r = err_set(e, EBADMSG, "the destination's list of missing pages cannot be read");
 		if (!r) {
-			rd = (struct wire_run_reader){ .p = payload + 2, .end = payload + rec.length,
-						       .limit = session.block[block].pages };
+			rd = (struct wire_run_reader){
+				.p = payload + 2, .end = payload + rec.length, .limit = session.block[block].pages};
 			while ((r = wire_runs_next(&rd, &first, &count, e)) > 0)
 				ram_send_mark(block, first, count);
 		}
@@ -124,7 +126,8 @@ static int read_missing(struct source *s, struct err *e)
 
 static int resume_on(struct source *s, struct channel *c, struct err *e)
 {
-	struct wire_preamble p = { .kind = WIRE_MAIN, .flags = WIRE_RESUME, .session = session.id, .features = session.features };
+	struct wire_preamble p = {
+		.kind = WIRE_MAIN, .flags = WIRE_RESUME, .session = session.id, .features = session.features};
 	int r;
 
 	c->stall_ms = HAVE_STALL;
@@ -154,10 +157,12 @@ static const char *what_next(void)
 	unconfirmed = session.unconfirmed;
 	pthread_mutex_unlock(&session.lock);
 	if (unconfirmed)
-		return "the guest may run at the destination: if that says postcopy-paused, give migrate with resume a way to it; if it has "
+		return "the guest may run at the destination: if that says postcopy-paused, give migrate with resume a "
+		       "way to it; if it has "
 		       "ended, migrate_cancel leaves the guest paused here";
 	if (post.end_said)
-		return "every page was sent: if the destination says completed, the guest is there as a whole and this vmm can be ended; "
+		return "every page was sent: if the destination says completed, the guest is there as a whole and this "
+		       "vmm can be ended; "
 		       "else give migrate with resume a way to it";
 	return "the guest waits at the destination for pages that are here: give migrate with resume a way to it";
 }
@@ -208,7 +213,8 @@ static void *connect_thread(void *arg)
 	(void)arg;
 	if (!c) {
 		log_error("migration", "post-copy: %s", e.msg);
-		session_status(MIGRATION_POSTCOPY_PAUSED); /* the next try waits for the end of this one, see source_resume() */
+		session_status(MIGRATION_POSTCOPY_PAUSED); /* the next try waits for the end of this one, see
+							      source_resume() */
 	}
 	pthread_mutex_lock(&session.lock);
 	if (!c)
@@ -284,7 +290,8 @@ static int push(struct source *s, struct err *e)
 		if (rec.type == WIRE_REQUEST) /* what is asked for after the end went out before it: the two crossed */
 			r = post.end_said ? 0 : serve_request(s, payload, rec.length, e);
 		else if (rec.type != WIRE_COMPLETE)
-			r = err_set(e, EBADMSG, "the destination answered '%s' during post-copy", wire_type_name(rec.type));
+			r = err_set(e, EBADMSG, "the destination answered '%s' during post-copy",
+				    wire_type_name(rec.type));
 		free(payload);
 		if (r || rec.type == WIRE_COMPLETE)
 			return r;

@@ -1,10 +1,10 @@
 /*
- * The receiving side of guest memory. Pages are read from the channel directly into the guest's RAM and then compared with
- * their hashes. A page whose hash does not fit was written by the guest while it was on its way (or damaged): it is noted as torn
- * and must come again before the guest may run here; in a batch marked stable it is damage.
+ * The receiving side of guest memory. Pages are read from the channel directly into the guest's RAM and then compared
+ * with their hashes. A page whose hash does not fit was written by the guest while it was on its way (or damaged): it
+ * is noted as torn and must come again before the guest may run here; in a batch marked stable it is damage.
  *
- * RAM starts empty: zero pages cost nothing unless something else was received before. A helper allocates the memory the source
- * says it will fill ahead of the data, because first touches are slower than the line.
+ * RAM starts empty: zero pages cost nothing unless something else was received before. A helper allocates the memory
+ * the source says it will fill ahead of the data, because first touches are slower than the line.
  */
 #include "ram_recv.h"
 
@@ -33,7 +33,7 @@ struct receiver {
 /* The block's bitmap holds what was received with data; torn what is to come again. */
 static struct {
 	unsigned long *torn[MAX_BLOCKS];
-	uint64_t n_torn;		 /* atomic */
+	uint64_t n_torn;                 /* atomic */
 	uint64_t zero_pages, data_pages; /* atomic */
 	/* the helper */
 	pthread_mutex_t lock;
@@ -43,9 +43,9 @@ static struct {
 	struct extent {
 		unsigned block;
 		uint64_t first, count;
-	} *todo;
+	} * todo;
 	size_t n_todo, done;
-} ram = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+} ram = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
 
 int (*ram_recv_place)(unsigned block, uint64_t page, const uint8_t *data, uint32_t n, struct err *e);
 
@@ -104,12 +104,12 @@ int ram_recv_present(const uint8_t *payload, size_t len, struct err *e)
 
 	if (len < 2 || (block = get_le16(payload)) >= session.n_blocks)
 		return err_set(e, EBADMSG, "the stream is damaged: present pages of an unknown memory block");
-	r = (struct wire_run_reader){ .p = payload + 2, .end = payload + len, .limit = session.block[block].pages };
+	r = (struct wire_run_reader){.p = payload + 2, .end = payload + len, .limit = session.block[block].pages};
 	pthread_mutex_lock(&ram.lock);
 	while ((ret = wire_runs_next(&r, &first, &count, e)) > 0) {
 		if (!(ram.n_todo & 63))
 			ram.todo = xrealloc(ram.todo, (ram.n_todo + 64) * sizeof(*ram.todo));
-		ram.todo[ram.n_todo++] = (struct extent){ block, first, count };
+		ram.todo[ram.n_todo++] = (struct extent){block, first, count};
 	}
 	pthread_cond_signal(&ram.cond);
 	pthread_mutex_unlock(&ram.lock);
@@ -175,7 +175,8 @@ int ram_recv_check(struct err *e)
 {
 	uint64_t n = ram_recv_torn();
 
-	return n ? err_set(e, EBADMSG, "the stream is damaged: %llu pages arrived with a wrong checksum and never came again",
+	return n ? err_set(e, EBADMSG,
+			   "the stream is damaged: %llu pages arrived with a wrong checksum and never came again",
 			   (unsigned long long)n)
 		 : 0;
 }
@@ -211,7 +212,8 @@ void receiver_free(struct receiver *r)
 }
 
 /* Page numbers of the data pages, and the destination of their bytes as few pieces. */
-static int plan(struct receiver *r, const struct wire_batch *wb, struct wire_run_reader *runs, int *n_iov, struct err *e)
+static int plan(struct receiver *r, const struct wire_batch *wb, struct wire_run_reader *runs, int *n_iov,
+		struct err *e)
 {
 	uint8_t *host = session.block[wb->block].v.host;
 	uint64_t first, count;
@@ -222,8 +224,11 @@ static int plan(struct receiver *r, const struct wire_batch *wb, struct wire_run
 		int ret = wire_runs_next(runs, &first, &count, e);
 
 		if (ret <= 0 || count > wb->data_pages - n)
-			return ret < 0 ? ret : err_set(e, EBADMSG, "the stream is damaged: a batch's runs do not fit its number of pages");
-		r->iov[(*n_iov)++] = (struct iovec){ host + first * WIRE_PAGE, count * WIRE_PAGE };
+			return ret < 0 ? ret
+				       : err_set(e, EBADMSG,
+						 "the stream is damaged: a batch's runs do not fit its number of "
+						 "pages");
+		r->iov[(*n_iov)++] = (struct iovec){host + first * WIRE_PAGE, count * WIRE_PAGE};
 		while (count--)
 			r->page[n++] = first++;
 	}
@@ -231,7 +236,8 @@ static int plan(struct receiver *r, const struct wire_batch *wb, struct wire_run
 	return 0;
 }
 
-static int check_page(const struct wire_batch *wb, uint64_t page, const uint8_t *data, uint64_t hash, bool stable, struct err *e)
+static int check_page(const struct wire_batch *wb, uint64_t page, const uint8_t *data, uint64_t hash, bool stable,
+		      struct err *e)
 {
 	bool good = wire_page_hash(data) == hash;
 
@@ -239,8 +245,8 @@ static int check_page(const struct wire_batch *wb, uint64_t page, const uint8_t 
 		if (test_and_clear(ram.torn[wb->block], page))
 			__atomic_sub_fetch(&ram.n_torn, 1, __ATOMIC_RELAXED);
 	} else if (stable) {
-		return err_set(e, EBADMSG, "the stream is damaged: page %llu of '%s' has a wrong checksum", (unsigned long long)page,
-			       session.block[wb->block].name);
+		return err_set(e, EBADMSG, "the stream is damaged: page %llu of '%s' has a wrong checksum",
+			       (unsigned long long)page, session.block[wb->block].name);
 	} else if (!test_and_set(ram.torn[wb->block], page)) {
 		__atomic_add_fetch(&ram.n_torn, 1, __ATOMIC_RELAXED);
 	}
@@ -286,7 +292,7 @@ static int receive_data(struct receiver *r, const struct wire_record *rec, const
 		r->bounce = malloc(WIRE_BATCH_PAGES * (size_t)WIRE_PAGE + 4096);
 	if (!r->bounce)
 		return err_errno(e, ENOMEM, "receive buffer");
-	iov = (struct iovec){ r->bounce, wb->data_bytes };
+	iov = (struct iovec){r->bounce, wb->data_bytes};
 	ret = channel_recv(r->channel, &iov, 1, e);
 	*pages = r->bounce;
 	if (ret || !(rec->flags & WIRE_BATCH_ZSTD))
@@ -298,8 +304,8 @@ static int receive_data(struct receiver *r, const struct wire_record *rec, const
 	return 0;
 }
 
-static int take_pages(struct receiver *r, const struct wire_record *rec, const struct wire_batch *wb, const uint8_t *hashes,
-		      const uint8_t *pages, struct err *e)
+static int take_pages(struct receiver *r, const struct wire_record *rec, const struct wire_batch *wb,
+		      const uint8_t *hashes, const uint8_t *pages, struct err *e)
 {
 	struct mig_block *b = &session.block[wb->block];
 	bool stable = rec->flags & WIRE_BATCH_STABLE;
@@ -338,9 +344,9 @@ int receiver_batch(struct receiver *r, const struct wire_record *rec, const uint
 	if (!ret && wb.block >= session.n_blocks)
 		ret = err_set(e, EBADMSG, "the stream is damaged: pages of the unknown memory block %u", wb.block);
 	if (!ret) {
-		runs = (struct wire_run_reader){ .p = head + WIRE_BATCH_HEAD,
-						 .end = head + WIRE_BATCH_HEAD + wb.run_bytes,
-						 .limit = session.block[wb.block].pages };
+		runs = (struct wire_run_reader){.p = head + WIRE_BATCH_HEAD,
+						.end = head + WIRE_BATCH_HEAD + wb.run_bytes,
+						.limit = session.block[wb.block].pages};
 		ret = plan(r, &wb, &runs, &n_iov, e);
 	}
 	if (!ret)

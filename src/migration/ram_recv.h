@@ -4,8 +4,8 @@
 
 #include "session.h"
 
-/* Empty every block (an empty machine's firmware and kernel are in it) and forget what was received. Main thread or while
-   nobody receives. */
+/* Empty every block (an empty machine's firmware and kernel are in it) and forget what was received. Main thread or
+   while nobody receives. */
 int ram_recv_begin(struct err *e);
 void ram_recv_end(void);
 /* Prepare memory ahead of what a WIRE_PRESENT announced; a helper thread does it. */

@@ -1,9 +1,10 @@
 /*
- * The sending side of guest memory. A round takes pages from the blocks' bitmaps in batches: claim up to 512 pages, sort out the
- * zero ones, hash the others, and send them straight from the memfd: to another host by reference (sendfile: nobody copies), on
- * the loopback and in unix sockets from its mapping (one copy in the kernel, which is measurably cheaper there than passing
- * references page by page). The guest may write to a page after it was hashed: the receiver finds that its hash does not fit
- * and waits for the page to come again, which it will because the write is in the dirty log.
+ * The sending side of guest memory. A round takes pages from the blocks' bitmaps in batches: claim up to 512 pages,
+ * sort out the zero ones, hash the others, and send them straight from the memfd: to another host by reference
+ * (sendfile: nobody copies), on the loopback and in unix sockets from its mapping (one copy in the kernel, which is
+ * measurably cheaper there than passing references page by page). The guest may write to a page after it was hashed:
+ * the receiver finds that its hash does not fit and waits for the page to come again, which it will because the write
+ * is in the dirty log.
  *
  * With several channels each has a thread that claims and sends batches; the claims are the only thing they share.
  */
@@ -52,11 +53,11 @@ static struct {
 	uint32_t round;
 	unsigned generation, busy;
 	bool stable, quit, failed, small_only;
-	bool stop; /* atomic */
+	bool stop;                       /* atomic */
 	uint64_t zero_pages, data_pages; /* atomic */
-	uint64_t retired_bytes; /* of channels for pages that are gone */
-	uint64_t main_bytes;	/* of main channels that broke (post-copy) */
-} ram = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+	uint64_t retired_bytes;          /* of channels for pages that are gone */
+	uint64_t main_bytes;             /* of main channels that broke (post-copy) */
+} ram = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
 
 /* ---- claiming ---- */
 
@@ -65,7 +66,8 @@ static bool claim(struct batch *out, uint32_t max)
 {
 	out->n = 0;
 	pthread_mutex_lock(&ram.lock);
-	for (; !ram.failed && !__atomic_load_n(&ram.stop, __ATOMIC_RELAXED) && ram.block < session.n_blocks && !out->n; ram.block++, ram.page = 0) {
+	for (; !ram.failed && !__atomic_load_n(&ram.stop, __ATOMIC_RELAXED) && ram.block < session.n_blocks && !out->n;
+	     ram.block++, ram.page = 0) {
 		struct mig_block *b = &session.block[ram.block];
 
 		if (ram.small_only && b->v.main)
@@ -152,7 +154,8 @@ static uint32_t build_head(struct sender *s, struct wire_batch *wb)
 	}
 	memcpy(s->head + WIRE_HEADER + WIRE_BATCH_HEAD, s->runs.data, run_bytes);
 	for (uint32_t i = 0; i < wb->data_pages; i++)
-		put_le64(s->head + WIRE_HEADER + WIRE_BATCH_HEAD + run_bytes + i * 8, wire_page_hash(page_at(b, s->data[i])));
+		put_le64(s->head + WIRE_HEADER + WIRE_BATCH_HEAD + run_bytes + i * 8,
+			 wire_page_hash(page_at(b, s->data[i])));
 	wb->run_bytes = (uint32_t)run_bytes;
 	return hashed;
 }
@@ -170,7 +173,7 @@ static int send_data(struct sender *s, const struct wire_batch *wb, int n, struc
 		for (len = 1; i + len < wb->data_pages && b->page[s->data[i + len]] == first + len; len++)
 			;
 		if (len < SENDFILE_PAGES || blk->v.fd < 0 || !s->channel->by_reference) {
-			s->iov[n++] = (struct iovec){ blk->v.host + first * WIRE_PAGE, (size_t)len * WIRE_PAGE };
+			s->iov[n++] = (struct iovec){blk->v.host + first * WIRE_PAGE, (size_t)len * WIRE_PAGE};
 			continue;
 		}
 		r = channel_send(s->channel, s->iov, n, e);
@@ -183,7 +186,7 @@ static int send_data(struct sender *s, const struct wire_batch *wb, int n, struc
 
 static int send_batch(struct sender *s, bool stable, struct err *e)
 {
-	struct wire_batch wb = { .block = (uint16_t)s->batch.block };
+	struct wire_batch wb = {.block = (uint16_t)s->batch.block};
 	struct channel *c = s->channel;
 	uint16_t flags = stable ? WIRE_BATCH_STABLE : 0;
 	uint32_t hashed = build_head(s, &wb);
@@ -192,8 +195,8 @@ static int send_batch(struct sender *s, bool stable, struct err *e)
 
 	wb.data_bytes = wb.data_pages * WIRE_PAGE;
 	if (s->zstd && wb.data_pages) {
-		size_t len = compress_pages(s->zstd, session.block[s->batch.block].v.host, s->batch.page, s->data, wb.data_pages,
-					    &frame);
+		size_t len = compress_pages(s->zstd, session.block[s->batch.block].v.host, s->batch.page, s->data,
+					    wb.data_pages, &frame);
 
 		if (len && len < wb.data_bytes) {
 			wb.data_bytes = (uint32_t)len;
@@ -204,10 +207,11 @@ static int send_batch(struct sender *s, bool stable, struct err *e)
 	}
 	wire_put_batch(s->head + WIRE_HEADER, &wb);
 	pthread_mutex_lock(&c->out_lock);
-	wire_put_header(s->head, WIRE_BATCH, flags, hashed + wb.data_bytes, c->seq_out++, s->head + WIRE_HEADER, hashed);
-	s->iov[0] = (struct iovec){ s->head, WIRE_HEADER + hashed };
+	wire_put_header(s->head, WIRE_BATCH, flags, hashed + wb.data_bytes, c->seq_out++, s->head + WIRE_HEADER,
+			hashed);
+	s->iov[0] = (struct iovec){s->head, WIRE_HEADER + hashed};
 	if (frame) {
-		s->iov[1] = (struct iovec){ (void *)(uintptr_t)frame, wb.data_bytes };
+		s->iov[1] = (struct iovec){(void *)(uintptr_t)frame, wb.data_bytes};
 		r = channel_send(c, s->iov, 2, e);
 	} else {
 		r = send_data(s, &wb, 1, e);
@@ -451,9 +455,9 @@ void ram_send_end(void)
 
 void ram_send_stats(struct ram_send_stats *s)
 {
-	*s = (struct ram_send_stats){ .zero_pages = __atomic_load_n(&ram.zero_pages, __ATOMIC_RELAXED),
-				      .data_pages = __atomic_load_n(&ram.data_pages, __ATOMIC_RELAXED),
-				      .channel_bytes = ram.retired_bytes };
+	*s = (struct ram_send_stats){.zero_pages = __atomic_load_n(&ram.zero_pages, __ATOMIC_RELAXED),
+				     .data_pages = __atomic_load_n(&ram.data_pages, __ATOMIC_RELAXED),
+				     .channel_bytes = ram.retired_bytes};
 	for (unsigned i = 0; i < ram.n_extra; i++)
 		s->channel_bytes += __atomic_load_n(&ram.extra[i].channel->sent, __ATOMIC_RELAXED);
 	s->bytes = s->channel_bytes + ram.main_bytes;
@@ -477,7 +481,8 @@ static void set_range(unsigned long *map, uint64_t first, uint64_t end, bool val
 	}
 }
 
-/* Extents of the memfd that were ever written; the rest is zero, here and at the destination. Reading it would allocate it. */
+/* Extents of the memfd that were ever written; the rest is zero, here and at the destination. Reading it would allocate
+ * it. */
 static uint64_t clear_holes(struct mig_block *b)
 {
 	uint64_t at = 0, holes = 0;
@@ -524,7 +529,7 @@ int ram_send_present(struct err *e)
 
 	for (unsigned i = 0; !r && i < session.n_blocks; i++) {
 		struct mig_block *b = &session.block[i];
-		struct wire_runs w = { 0 };
+		struct wire_runs w = {0};
 		uint8_t *payload;
 
 		wire_runs_add_bitmap(&w, b->bitmap, b->pages);

@@ -1,4 +1,5 @@
-/* Sending guest memory: rounds over dirty bitmaps, on one or several channels. The session's thread, unless said otherwise. */
+/* Sending guest memory: rounds over dirty bitmaps, on one or several channels. The session's thread, unless said
+ * otherwise. */
 #ifndef VMM_MIGRATION_RAM_SEND_H
 #define VMM_MIGRATION_RAM_SEND_H
 
@@ -11,8 +12,8 @@ void ram_send_end(void);
 uint64_t ram_send_sync(bool first);
 /* What the destination should prepare memory for. */
 int ram_send_present(struct err *e);
-/* Send what the bitmaps hold and close the round on every channel. stable: the guest stands still. Ends early with -EINTR and
-   the rest left in the bitmaps if stop() says so; NULL: never. */
+/* Send what the bitmaps hold and close the round on every channel. stable: the guest stands still. Ends early with
+   -EINTR and the rest left in the bitmaps if stop() says so; NULL: never. */
 int ram_send_round(uint32_t round, bool stable, struct err *e);
 uint64_t ram_send_pending(void); /* pages left in the bitmaps; any thread */
 /* Totals; any thread. */
@@ -21,9 +22,9 @@ struct ram_send_stats {
 };
 void ram_send_stats(struct ram_send_stats *s);
 /*
- * Post-copy, one channel: take pages back into the bitmaps or out of them; from the first page again; another channel; send at
- * most `max` of what waits (their number, 0: nothing is left, or an error). Pages of blocks other than guest RAM: see
- * ram_send_sync().
+ * Post-copy, one channel: take pages back into the bitmaps or out of them; from the first page again; another channel;
+ * send at most `max` of what waits (their number, 0: nothing is left, or an error). Pages of blocks other than guest
+ * RAM: see ram_send_sync().
  */
 void ram_send_mark(unsigned block, uint64_t first, uint64_t count);
 void ram_send_unmark(unsigned block, uint64_t first, uint64_t count);

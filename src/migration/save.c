@@ -469,8 +469,9 @@ static void moment(struct main_call *c)
 }
 
 /*
- * Nothing is protected any more; whoever waits goes on. First the thread that serves faults comes to its end: it may be about to
- * write the last page, which the guest must not change before, and which belongs into the file before that is finished.
+ * Nothing is protected any more; whoever waits goes on. First the thread that serves faults comes to its end: it may be
+ * about to write the last page, which the guest must not change before, and which belongs into the file before that is
+ * finished.
  */
 static void end_protection(struct save *s)
 {

@@ -1,4 +1,5 @@
-/* The session: status, numbers, threads and the way to the main thread. See session.h; the operator's side is migration.c. */
+/* The session: status, numbers, threads and the way to the main thread. See session.h; the operator's side is
+ * migration.c. */
 #include "session.h"
 
 #include <errno.h>
@@ -16,8 +17,10 @@
 #include "vmm/log.h"
 #include "vmm/sandbox.h"
 
-struct session session = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER, .cancel_fd = -1,
-			   .limit = { .lock = PTHREAD_MUTEX_INITIALIZER } };
+struct session session = {.lock = PTHREAD_MUTEX_INITIALIZER,
+			  .cond = PTHREAD_COND_INITIALIZER,
+			  .cancel_fd = -1,
+			  .limit = {.lock = PTHREAD_MUTEX_INITIALIZER}};
 
 static const char *const status_names[MIGRATION_N_STATUS] = {
 	[MIGRATION_NONE] = "none",
@@ -189,7 +192,7 @@ int session_thread(pthread_t *t, const char *name, void *(*fn)(void *), void *ar
 	sigset_t all, old;
 	int r;
 
-	*start = (struct thread_start){ .fn = fn, .arg = arg };
+	*start = (struct thread_start){.fn = fn, .arg = arg};
 	snprintf(start->name, sizeof(start->name), "%s", name);
 	sigfillset(&all);
 	crash_unblock(&all);
@@ -308,7 +311,8 @@ int main_call_wait(struct main_call *c, unsigned every_ms, void (*tick)(void *),
 	pthread_mutex_lock(&call_lock);
 	while (!c->done && !closing) {
 		uint64_t until = mono_ns() + (uint64_t)every_ms * 1000000;
-		struct timespec ts = { .tv_sec = (time_t)(until / 1000000000ull), .tv_nsec = (long)(until % 1000000000ull) };
+		struct timespec ts = {.tv_sec = (time_t)(until / 1000000000ull),
+				      .tv_nsec = (long)(until % 1000000000ull)};
 
 		if (!every_ms) {
 			pthread_cond_wait(&call_cond, &call_lock);
@@ -320,7 +324,7 @@ int main_call_wait(struct main_call *c, unsigned every_ms, void (*tick)(void *),
 	}
 	r = c->done ? c->ret : -ECANCELED;
 	if (r && e)
-		*e = c->done ? c->err : (struct err){ .code = ECANCELED, .msg = "vmm ends" };
+		*e = c->done ? c->err : (struct err){.code = ECANCELED, .msg = "vmm ends"};
 	pthread_mutex_unlock(&call_lock);
 	put_call(c);
 	return r;

@@ -1,8 +1,9 @@
 /*
  * What the files of a migration share: one session at a time, its status and numbers, and the way to the main thread.
  *
- * Threads: the main thread owns the machine and answers the operator; the session's thread ("migration") runs the protocol
- * and may wait; channel threads move pages. Only the session's thread changes the status. lock guards what both sides read.
+ * Threads: the main thread owns the machine and answers the operator; the session's thread ("migration") runs the
+ * protocol and may wait; channel threads move pages. Only the session's thread changes the status. lock guards what
+ * both sides read.
  */
 #ifndef VMM_MIGRATION_SESSION_H
 #define VMM_MIGRATION_SESSION_H
@@ -32,18 +33,18 @@ struct session {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
 	pthread_t thread;
-	bool outgoing, running;	 /* a thread is there (main thread) */
-	bool cancel_asked;	 /* lock */
-	bool continue_asked;	 /* lock: migrate-continue */
-	bool handover;		 /* mode=cpr-transfer: memory stays where it is */
-	bool postcopy_asked;	 /* lock */
-	bool handing_over;	 /* lock: "go" was sent or received: too late to cancel */
-	bool unconfirmed;	 /* lock: post-copy broke after "go", before anything said that it arrived */
+	bool outgoing, running; /* a thread is there (main thread) */
+	bool cancel_asked;      /* lock */
+	bool continue_asked;    /* lock: migrate-continue */
+	bool handover;          /* mode=cpr-transfer: memory stays where it is */
+	bool postcopy_asked;    /* lock */
+	bool handing_over;      /* lock: "go" was sent or received: too late to cancel */
+	bool unconfirmed;       /* lock: post-copy broke after "go", before anything said that it arrived */
 	int cancel_fd;
-	enum migration_status status; /* lock */
-	struct err err;		 /* lock: why it failed */
+	enum migration_status status;   /* lock */
+	struct err err;                 /* lock: why it failed */
 	struct migration_params params; /* as they are now; lock */
-	uint32_t caps;		 /* enum mig_cap bits, fixed at the start */
+	uint32_t caps;                  /* enum mig_cap bits, fixed at the start */
 	struct limiter limit;
 	struct channel *main;
 	uint64_t id;
@@ -60,8 +61,8 @@ extern struct session session;
 /* Change the status and tell clients. Any thread. */
 void session_status(enum migration_status s);
 enum migration_status session_get_status(void);
-/* The session's thread is at its end: the main thread joins it, then changes the status. err: for FAILED; NULL: none. With a
-   cancel asked for FAILED becomes CANCELLED. The thread must return right after. */
+/* The session's thread is at its end: the main thread joins it, then changes the status. err: for FAILED; NULL: none.
+   With a cancel asked for FAILED becomes CANCELLED. The thread must return right after. */
 void session_end(enum migration_status s, const struct err *err);
 bool session_cancelled(void);
 void session_wake(void); /* cancel_fd readable */
@@ -78,8 +79,8 @@ void session_stand_back(void);
 int session_thread(pthread_t *t, const char *name, void *(*fn)(void *), void *arg, struct err *e);
 
 /*
- * Have the main thread do something and wait for it: fn(call) runs there and ends, at once or later, with main_call_done().
- * -ECANCELED if vmm ends meanwhile. Migration threads only.
+ * Have the main thread do something and wait for it: fn(call) runs there and ends, at once or later, with
+ * main_call_done(). -ECANCELED if vmm ends meanwhile. Migration threads only.
  */
 struct main_call {
 	void (*fn)(struct main_call *c);
@@ -90,8 +91,8 @@ struct main_call {
 	bool done;
 };
 int main_call(void (*fn)(struct main_call *c), void *arg, struct err *e);
-/* In two steps, with something else in between; every start needs its wait. every_ms while it waits tick(tick_arg) is called on
-   the waiting thread (0: never). */
+/* In two steps, with something else in between; every start needs its wait. every_ms while it waits tick(tick_arg) is
+   called on the waiting thread (0: never). */
 struct main_call *main_call_start(void (*fn)(struct main_call *c), void *arg);
 int main_call_wait(struct main_call *c, unsigned every_ms, void (*tick)(void *), void *tick_arg, struct err *e);
 bool main_call_over(struct main_call *c); /* wait would not block */
@@ -105,7 +106,7 @@ enum address_kind { ADDRESS_TCP, ADDRESS_UNIX, ADDRESS_FD, ADDRESS_EXEC, ADDRESS
 struct address {
 	enum address_kind kind;
 	char host[256], port[32]; /* TCP; host "" is any */
-	char path[512];		  /* unix, file, exec: the command, fd: name or number */
+	char path[512];           /* unix, file, exec: the command, fd: name or number */
 };
 int address_parse(const char *uri, struct address *a, struct err *e);
 /* Blocking with the session's cancel; a connected descriptor. Session's thread. */
@@ -117,44 +118,44 @@ int address_take_fd(const struct address *a, bool incoming, struct err *e);
 /* Who is at the other end of an accepted or connected socket. */
 void address_peer(int fd, char *text, size_t size);
 bool address_allowed(int fd, char *text, size_t size); /* -migration-allow; text: the peer */
-bool address_is_remote(int fd); /* TCP beyond loopback */
-bool address_passes_fds(int fd); /* a unix socket */
+bool address_is_remote(int fd);                        /* TCP beyond loopback */
+bool address_passes_fds(int fd);                       /* a unix socket */
 /* A connection that is ours, connected or accepted: small answers go at once, a peer that vanished is noticed. */
 void address_tune(int fd);
 void address_warn_plain(int fd); /* TCP without TLS beyond loopback: one warning */
 
 /* switchover.c: the machine's part of a hand-over; functions for main_call(). */
 struct switchover {
-	enum run_state before;	/* what the guest did when it was stopped */
+	enum run_state before; /* what the guest did when it was stopped */
 	bool stopped, quiesced, released;
-	bool same_host; /* the page cache is shared: nothing to flush */
+	bool same_host;         /* the page cache is shared: nothing to flush */
 	struct state_buf state; /* saved device state */
 	uint64_t stop_us, state_us;
 	unsigned flushes;
 	int flush_error;
-	char run_state[32];	/* destination: what the source says the guest was doing */
+	char run_state[32]; /* destination: what the source says the guest was doing */
 	const uint8_t *data;
 	size_t len;
 	bool activate;
 	struct main_call *call;
 };
-void switchover_stop(struct main_call *c);	/* vCPUs stand; arg: struct switchover */
-void switchover_save(struct main_call *c);	/* quiesce, flush, release locks, save */
-void switchover_take_back(struct main_call *c); /* locks again, run as before */
-void switchover_done(struct main_call *c);	/* the guest has left: postmigrate */
-void switchover_unknown(struct main_call *c);	/* it may have left: paused, disks released */
-void switchover_load(struct main_call *c);	/* destination: data/len into the machine, take locks */
-void switchover_run(struct main_call *c);	/* destination: run it or leave it as run_state says */
+void switchover_stop(struct main_call *c);           /* vCPUs stand; arg: struct switchover */
+void switchover_save(struct main_call *c);           /* quiesce, flush, release locks, save */
+void switchover_take_back(struct main_call *c);      /* locks again, run as before */
+void switchover_done(struct main_call *c);           /* the guest has left: postmigrate */
+void switchover_unknown(struct main_call *c);        /* it may have left: paused, disks released */
+void switchover_load(struct main_call *c);           /* destination: data/len into the machine, take locks */
+void switchover_run(struct main_call *c);            /* destination: run it or leave it as run_state says */
 void switchover_arrived_paused(struct main_call *c); /* destination: state is here, but nobody said go */
 const char *switchover_state_to_send(const struct switchover *s);
 
 /* source.c: thread function; destination_listen.c. */
-void *source_thread(void *arg);	     /* struct source_start */
-int destination_listen(const char *uri, struct err *e); /* main thread */
-void destination_stop(void);				/* main thread, at exit */
+void *source_thread(void *arg);                               /* struct source_start */
+int destination_listen(const char *uri, struct err *e);       /* main thread */
+void destination_stop(void);                                  /* main thread, at exit */
 int destination_listen_again(const char *uri, struct err *e); /* main thread: another address for a recovery */
-bool destination_talks(void);				/* connections are being served */
-bool destination_waits(void);				/* a guest is to come or is coming */
+bool destination_talks(void);                                 /* connections are being served */
+bool destination_waits(void);                                 /* a guest is to come or is coming */
 
 struct source_start {
 	struct address address;
@@ -165,8 +166,8 @@ struct source_start {
 	size_t drives_len;
 };
 /* handshake.c */
-int describe_drives(uint8_t **out, size_t *len, struct err *e);	      /* main thread */
-int check_drives(const uint8_t *data, size_t len, struct err *e);     /* main thread */
+int describe_drives(uint8_t **out, size_t *len, struct err *e);   /* main thread */
+int check_drives(const uint8_t *data, size_t len, struct err *e); /* main thread */
 int describe_layout(uint8_t **out, size_t *len, struct err *e);
 int check_layout(const uint8_t *data, size_t len, struct err *e);
 

@@ -7,7 +7,8 @@
  *   DEVICE    last pages, device state, SWITCH; the destination loads and says READY
  *   GO        from here on only the destination may run; it says RUNNING
  *
- * Until GO any failure takes the guest back. After GO without RUNNING nobody knows: the guest stays paused here and says so.
+ * Until GO any failure takes the guest back. After GO without RUNNING nobody knows: the guest stays paused here and
+ * says so.
  */
 #include "source.h"
 
@@ -20,7 +21,7 @@
 #include "vmm/bytes.h"
 #include "vmm/log.h"
 
-#define REASON_MS  300	/* after a failed send: how long to wait for the destination's reason */
+#define REASON_MS  300   /* after a failed send: how long to wait for the destination's reason */
 #define RUNNING_MS 10000 /* after GO: how long RUNNING may take */
 #define STATE_PART (16u << 20)
 
@@ -37,7 +38,8 @@ static void find_reason(struct source *s, struct err *e)
 		return;
 	s->main->stall_ms = REASON_MS;
 	for (int i = 0; i < 8; i++) {
-		if (channel_wait(s->main, REASON_MS, &ignored) <= 0 || channel_get_header(s->main, &rec, raw, &ignored) ||
+		if (channel_wait(s->main, REASON_MS, &ignored) <= 0 ||
+		    channel_get_header(s->main, &rec, raw, &ignored) ||
 		    channel_get_payload(s->main, &rec, raw, 4096, &text, &ignored))
 			return;
 		if (rec.type == WIRE_ABORT || rec.type == WIRE_REFUSE)
@@ -71,13 +73,13 @@ static int expect(struct source *s, enum wire_type type, void *out, size_t len, 
 		else if (rec.type == WIRE_ABORT)
 			r = err_set(e, EREMOTEIO, "the destination gave up: %.900s", (char *)payload);
 		else if (rec.type == type && rec.length != len)
-			r = err_set(e, EBADMSG, "the destination's answer '%s' has %u bytes instead of %zu", wire_type_name(rec.type),
-				    rec.length, len);
+			r = err_set(e, EBADMSG, "the destination's answer '%s' has %u bytes instead of %zu",
+				    wire_type_name(rec.type), rec.length, len);
 		else if (rec.type == type && len)
 			memcpy(out, payload, len);
 		else if (rec.type != type && rec.type != WIRE_ROUND_DONE)
-			r = err_set(e, EBADMSG, "the destination answered '%s' instead of '%s'", wire_type_name(rec.type),
-				    wire_type_name((uint16_t)type));
+			r = err_set(e, EBADMSG, "the destination answered '%s' instead of '%s'",
+				    wire_type_name(rec.type), wire_type_name((uint16_t)type));
 		free(payload);
 		if (r || rec.type == type)
 			return r;
@@ -110,8 +112,10 @@ static uint32_t wanted_features(void)
 
 static int introduce(struct source *s, struct err *e)
 {
-	struct wire_preamble p = { .kind = WIRE_MAIN, .flags = s->main->one_way ? WIRE_ONE_WAY : 0, .session = session.id,
-				   .features = wanted_features() };
+	struct wire_preamble p = {.kind = WIRE_MAIN,
+				  .flags = s->main->one_way ? WIRE_ONE_WAY : 0,
+				  .session = session.id,
+				  .features = wanted_features()};
 	int r = channel_send_preamble(s->main, &p, e);
 
 	session.features = p.features & WIRE_F_ZSTD;
@@ -125,15 +129,17 @@ static int introduce(struct source *s, struct err *e)
 		return err_set(e, EBADMSG, "%s: the answer is for another migration", s->main->peer);
 	session.features = p.features & wanted_features();
 	if (same_host() && !(session.features & WIRE_F_MEMORY))
-		return err_set(e, ENOTSUP, "%s cannot take memory over (mode=cpr-transfer needs a vmm of this version behind unix:PATH)",
-			       s->main->peer);
+		return err_set(
+			e, ENOTSUP,
+			"%s cannot take memory over (mode=cpr-transfer needs a vmm of this version behind unix:PATH)",
+			s->main->peer);
 	return 0;
 }
 
 static int describe(struct source *s, struct err *e)
 {
 	struct source_start *st = s->start;
-	uint8_t raw[4] = { 0 }, answer[4];
+	uint8_t raw[4] = {0}, answer[4];
 	uint8_t *layout = NULL;
 	size_t len;
 	int r = channel_put(s->main, WIRE_DESCRIPTION, 0, st->description, (uint32_t)st->description_len, e);
@@ -194,8 +200,10 @@ static int open_channels(struct source *s, struct err *e)
 	unsigned n = session.features & WIRE_F_CHANNELS ? session.params.multifd_channels : 0;
 
 	for (unsigned i = 0; i < n; i++) {
-		struct wire_preamble p = { .kind = WIRE_PAGES, .channel = (uint16_t)(i + 1), .session = session.id,
-					   .features = session.features };
+		struct wire_preamble p = {.kind = WIRE_PAGES,
+					  .channel = (uint16_t)(i + 1),
+					  .session = session.id,
+					  .features = session.features};
 		int r;
 
 		s->extra[i] = source_connect(&s->start->address, -1, e);
@@ -328,8 +336,10 @@ static int timed_out(struct source *s, bool *force, struct err *e)
 		*force = true;
 		return 0;
 	}
-	return err_set(e, ETIMEDOUT, "not finished after %llu s (x-timeout): the guest writes %.0f MB/s, the connection carries %.0f MB/s",
-		       (unsigned long long)s->timeout_s, s->converge.dirty_bytes_per_s / 1e6, s->converge.bytes_per_s / 1e6);
+	return err_set(
+		e, ETIMEDOUT,
+		"not finished after %llu s (x-timeout): the guest writes %.0f MB/s, the connection carries %.0f MB/s",
+		(unsigned long long)s->timeout_s, s->converge.dirty_bytes_per_s / 1e6, s->converge.bytes_per_s / 1e6);
 }
 
 static void tell_stall(struct source *s)
@@ -337,8 +347,10 @@ static void tell_stall(struct source *s)
 	if (s->stall_told)
 		return;
 	s->stall_told = true;
-	log_warn("migration", "it does not converge: the guest writes %.0f MB/s, the connection carries %.0f MB/s, and %llu ms of pause are "
-			      "allowed; raise downtime-limit or max-bandwidth, or use auto-converge or postcopy-ram",
+	log_warn("migration",
+		 "it does not converge: the guest writes %.0f MB/s, the connection carries %.0f MB/s, and %llu ms of "
+		 "pause are "
+		 "allowed; raise downtime-limit or max-bandwidth, or use auto-converge or postcopy-ram",
 		 s->converge.dirty_bytes_per_s / 1e6, s->converge.bytes_per_s / 1e6,
 		 (unsigned long long)s->converge.downtime_limit_ms);
 }
@@ -365,8 +377,8 @@ static int rounds(struct source *s, struct err *e)
 		synced = now;
 		read_settings(s);
 		v = converge_decide(&s->converge, &cr);
-		log_debug("migration", "round %u: %.1f MB in %.1f ms, %llu pages written meanwhile", s->round, (double)cr.sent_bytes / 1e6,
-			  (double)cr.sent_ns / 1e6, (unsigned long long)pending);
+		log_debug("migration", "round %u: %.1f MB in %.1f ms, %llu pages written meanwhile", s->round,
+			  (double)cr.sent_bytes / 1e6, (double)cr.sent_ns / 1e6, (unsigned long long)pending);
 		if (v == CONVERGE_STALLED)
 			tell_stall(s);
 		source_throttle(s->converge.throttle);
@@ -404,7 +416,7 @@ static int send_last_pages(struct source *s, struct err *e)
 
 	ram_send_sync(false);
 	if (s->postcopy)
-		cr = (struct converge_round){ 0 };
+		cr = (struct converge_round){0};
 	r = s->postcopy ? 0 : one_round(s, true, &cr, e);
 	pthread_mutex_lock(&session.lock);
 	session.info.final_pages_us = (mono_ns() - t0) / 1000;
@@ -438,11 +450,12 @@ static int send_state(struct source *s, struct err *e)
 	int r = 0;
 
 	for (size_t at = 0; !r && at < b->len; at += STATE_PART)
-		r = channel_put(s->main, WIRE_STATE, 0, b->data + at, (uint32_t)MIN(b->len - at, (size_t)STATE_PART), e);
+		r = channel_put(s->main, WIRE_STATE, 0, b->data + at, (uint32_t)MIN(b->len - at, (size_t)STATE_PART),
+				e);
 	s->postcopied = s->postcopy;
 	if (!r)
-		r = channel_put(s->main, WIRE_SWITCH, s->postcopy ? WIRE_SWITCH_POSTCOPY : 0, switchover_state_to_send(s->sw),
-				(uint32_t)strlen(switchover_state_to_send(s->sw)), e);
+		r = channel_put(s->main, WIRE_SWITCH, s->postcopy ? WIRE_SWITCH_POSTCOPY : 0,
+				switchover_state_to_send(s->sw), (uint32_t)strlen(switchover_state_to_send(s->sw)), e);
 	if (r)
 		find_reason(s, e);
 	return r;
@@ -477,7 +490,7 @@ static void count_downtime(uint64_t load_ns, uint64_t resume_ns)
 
 static int hand_over(struct source *s, struct err *e)
 {
-	uint8_t times[16] = { 0 };
+	uint8_t times[16] = {0};
 	int r = 0;
 
 	if (!s->main->one_way) {
@@ -555,8 +568,11 @@ static void give_up(struct source *s, struct err *e)
 		channel_shutdown(s->extra[i]);
 	if (s->gone) {
 		main_call(switchover_unknown, NULL, &back);
-		err_set(e, why.code, "%.500s; this happened after the guest was handed over, so it may run at the destination. It stays paused "
-				     "here: continue it (cont) only if it does not run there", why.msg);
+		err_set(e, why.code,
+			"%.500s; this happened after the guest was handed over, so it may run at the destination. It "
+			"stays paused "
+			"here: continue it (cont) only if it does not run there",
+			why.msg);
 	} else if (main_call(switchover_take_back, s->sw, &back)) {
 		err_set(e, why.code, "%.400s; %.500s", why.msg, back.msg);
 	}
@@ -602,7 +618,7 @@ static void finish(struct source *s)
 
 void *source_thread(void *arg)
 {
-	struct source s = { .start = arg, .sw = xzalloc(sizeof(*s.sw)) };
+	struct source s = {.start = arg, .sw = xzalloc(sizeof(*s.sw))};
 	struct err e = ERR_INIT;
 	int r;
 
@@ -619,7 +635,8 @@ void *source_thread(void *arg)
 	source_throttle(0);
 	if (!r)
 		r = switch_over(&s, &e);
-	/* Once GO was said the destination may have begun to run: then the rest of its memory is here and nowhere else. */
+	/* Once GO was said the destination may have begun to run: then the rest of its memory is here and nowhere else.
+	 */
 	if (s.postcopy && (!r || (s.gone && !session_closing())))
 		r = source_postcopy(&s, r, &e);
 	if (!r)

@@ -1,7 +1,8 @@
 /*
  * The state codec: see vmm/state.h. Section layout, little-endian:
  *
- *   u32 magic "vmst" | u16 version | u8 id length | u8 table length | u32 payload length | u32 checksum | id | table | payload
+ *   u32 magic "vmst" | u16 version | u8 id length | u8 table length | u32 payload length | u32 checksum | id | table |
+ * payload
  *
  * The checksum is CRC-32 (IEEE 802.3) over everything but itself. The payload holds the fields in table order.
  */
@@ -15,17 +16,17 @@
 #include <string.h>
 #include "vmm/bytes.h"
 
-#define SECTION_MAGIC	0x74736d76u /* "vmst" */
-#define HEADER_SIZE	16
+#define SECTION_MAGIC   0x74736d76u /* "vmst" */
+#define HEADER_SIZE     16
 #define CHECKSUM_OFFSET 12
-#define TIMER_IDLE	INT64_MAX
+#define TIMER_IDLE      INT64_MAX
 
 /* ---- buffer ---- */
 
 void state_buf_free(struct state_buf *b)
 {
 	free(b->data);
-	*b = (struct state_buf){ 0 };
+	*b = (struct state_buf){0};
 }
 
 static uint8_t *grow(struct state_buf *b, size_t n)
@@ -131,7 +132,8 @@ int state_save(struct state_buf *out, const char *id, const struct state_table *
 	if (r)
 		return r;
 	if (id_len > 63 || table_len > 63)
-		return err_set(e, ENAMETOOLONG, "state section name '%s' is longer than 63 bytes", id_len > 63 ? id : t->name);
+		return err_set(e, ENAMETOOLONG, "state section name '%s' is longer than 63 bytes",
+			       id_len > 63 ? id : t->name);
 	names = id_len + table_len;
 	head = grow(out, HEADER_SIZE + names);
 	memcpy(head + HEADER_SIZE, id, id_len);
@@ -167,9 +169,8 @@ int state_section_parse(const uint8_t *data, size_t len, struct state_section *s
 		return err_set(e, EBADMSG, "state section is cut off: %zu of %zu bytes", len, total);
 	if (get_le32(data + CHECKSUM_OFFSET) != section_checksum(data, total))
 		return err_set(e, EBADMSG, "state section has a wrong checksum: the data were damaged");
-	*s = (struct state_section){ .version = get_le16(data + 4),
-				     .payload = data + HEADER_SIZE + id_len + table_len,
-				     .len = payload };
+	*s = (struct state_section){
+		.version = get_le16(data + 4), .payload = data + HEADER_SIZE + id_len + table_len, .len = payload};
 	memcpy(s->id, data + HEADER_SIZE, id_len);
 	memcpy(s->table, data + HEADER_SIZE + id_len, table_len);
 	for (size_t i = 0; i < id_len + table_len; i++)
@@ -209,7 +210,8 @@ static int load_uint(struct reader *r, const struct state_field *f, uint8_t *v)
 		return missing(r, f);
 	value = get_le(p, (unsigned)f->size);
 	if (value < f->min || (f->max && value > f->max))
-		return err_set(r->e, ERANGE, "state of '%s': field '%s' is %" PRIu64 ", allowed is %" PRIu64 "..%" PRIu64, r->s->id,
+		return err_set(r->e, ERANGE,
+			       "state of '%s': field '%s' is %" PRIu64 ", allowed is %" PRIu64 "..%" PRIu64, r->s->id,
 			       f->name, value, f->min, f->max);
 	memcpy(v, p, f->size);
 	return 0;
@@ -224,8 +226,8 @@ static int load_vbytes(struct reader *r, const struct state_field *f, uint8_t *o
 		return missing(r, f);
 	used = get_le32(p);
 	if (used > f->size)
-		return err_set(r->e, ERANGE, "state of '%s': field '%s' has %u bytes, at most %zu fit", r->s->id, f->name, used,
-			       f->size);
+		return err_set(r->e, ERANGE, "state of '%s': field '%s' has %u bytes, at most %zu fit", r->s->id,
+			       f->name, used, f->size);
 	p = take(r, used);
 	if (!p)
 		return missing(r, f);
@@ -247,8 +249,10 @@ static int load_timer(struct reader *r, const struct state_field *f, struct time
 		return 0;
 	}
 	/* Guest time at load continues where it was saved: anything beyond a century is damage. */
-	if (delta > (int64_t)(100ull * 366 * 86400 * NS_PER_SEC) || delta < -(int64_t)(100ull * 366 * 86400 * NS_PER_SEC))
-		return err_set(r->e, ERANGE, "state of '%s': timer '%s' is due in %" PRId64 " ns", r->s->id, f->name, delta);
+	if (delta > (int64_t)(100ull * 366 * 86400 * NS_PER_SEC) ||
+	    delta < -(int64_t)(100ull * 366 * 86400 * NS_PER_SEC))
+		return err_set(r->e, ERANGE, "state of '%s': timer '%s' is due in %" PRId64 " ns", r->s->id, f->name,
+			       delta);
 	t->deadline = clock_ns(t->kind) + (uint64_t)delta;
 	if (delta < 0 && t->deadline > clock_ns(t->kind))
 		t->deadline = 0;
@@ -269,7 +273,8 @@ static int load_field(struct reader *r, const struct state_field *f, uint8_t *ob
 		if (!p)
 			return missing(r, f);
 		if (*p > 1)
-			return err_set(r->e, ERANGE, "state of '%s': field '%s' is %u, allowed is 0..1", r->s->id, f->name, *p);
+			return err_set(r->e, ERANGE, "state of '%s': field '%s' is %u, allowed is 0..1", r->s->id,
+				       f->name, *p);
 		*(bool *)v = *p;
 		return 0;
 	case STATE_BYTES:
@@ -307,14 +312,15 @@ static int load_fields(struct reader *r, const struct state_table *t, uint8_t *o
 
 int state_load(const struct state_section *s, const struct state_table *t, void *obj, struct err *e)
 {
-	struct reader r = { .s = s, .e = e };
+	struct reader r = {.s = s, .e = e};
 	int ret;
 
 	if (strcmp(s->table, t->name))
-		return err_set(e, EBADMSG, "state of '%s' is of kind '%s', this device's is '%s'", s->id, s->table, t->name);
+		return err_set(e, EBADMSG, "state of '%s' is of kind '%s', this device's is '%s'", s->id, s->table,
+			       t->name);
 	if (s->version < t->oldest || s->version > t->version)
-		return err_set(e, ENOTSUP, "state of '%s' has version %u, this vmm loads %u..%u", s->id, s->version, t->oldest,
-			       t->version);
+		return err_set(e, ENOTSUP, "state of '%s' has version %u, this vmm loads %u..%u", s->id, s->version,
+			       t->oldest, t->version);
 	ret = load_fields(&r, t, obj, s->version);
 	if (ret)
 		return ret;
@@ -326,7 +332,7 @@ int state_load(const struct state_section *s, const struct state_table *t, void 
 /* ---- schema and JSON ---- */
 
 static const char *const type_names[] = {
-	[STATE_UINT] = "uint",	   [STATE_BOOL] = "bool",     [STATE_BYTES] = "bytes",
+	[STATE_UINT] = "uint",     [STATE_BOOL] = "bool",     [STATE_BYTES] = "bytes",
 	[STATE_VBYTES] = "vbytes", [STATE_STRUCT] = "struct", [STATE_TIMER] = "timer",
 };
 

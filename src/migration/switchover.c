@@ -1,7 +1,7 @@
 /*
- * What the machine does in a hand-over, on the main thread: stop and save at the source, load and run at the destination, and
- * take the guest back when it fails. The disks' locks are the fence: the source releases them before the destination is asked
- * to load, the destination takes them before it says READY, and whoever has them may run.
+ * What the machine does in a hand-over, on the main thread: stop and save at the source, load and run at the
+ * destination, and take the guest back when it fails. The disks' locks are the fence: the source releases them before
+ * the destination is asked to load, the destination takes them before it says READY, and whoever has them may run.
  */
 #include "session.h"
 
@@ -28,7 +28,7 @@ static void retry_fire(void *opaque)
 {
 	struct retry *r = opaque;
 	struct main_call *call = r->call;
-	void (*fn)(struct main_call *c) = r->fn;
+	void (*fn)(struct main_call * c) = r->fn;
 
 	timer_cancel(&r->timer);
 	free(r);
@@ -110,7 +110,7 @@ static void quiesced(void *opaque)
 			continue;
 		f = xzalloc(sizeof(*f));
 		f->s = s;
-		f->req = (struct block_req){ .op = BLOCK_FLUSH, .done = flush_done };
+		f->req = (struct block_req){.op = BLOCK_FLUSH, .done = flush_done};
 		s->flushes++;
 		block_submit(b, &f->req);
 	}
@@ -144,8 +144,10 @@ void switchover_take_back(struct main_call *c)
 		take_back_until = 0;
 		machine_migration_return(session.board, RUN_PAUSED, NULL);
 		main_call_done(c, err_set(&c->err, EBUSY,
-					  "the guest stays paused here: its disks are in use elsewhere (%s). If it does not run at the "
-					  "destination, end that vmm and continue here", e.msg));
+					  "the guest stays paused here: its disks are in use elsewhere (%s). If it "
+					  "does not run at the "
+					  "destination, end that vmm and continue here",
+					  e.msg));
 		return;
 	}
 	take_back_until = 0;
@@ -182,7 +184,8 @@ void switchover_load(struct main_call *c)
 	int r;
 
 	if (!run_state_find(s->run_state, &state)) {
-		main_call_done(c, err_set(&c->err, EBADMSG, "the stream is damaged: the guest's run state is '%s'", s->run_state));
+		main_call_done(c, err_set(&c->err, EBADMSG, "the stream is damaged: the guest's run state is '%s'",
+					  s->run_state));
 		return;
 	}
 	r = machine_load_state(session.board, s->data, s->len, &c->err);
@@ -199,8 +202,9 @@ static enum run_state arriving_state(const char *name)
 {
 	enum run_state s = RUN_PAUSED;
 
-	if (run_state_find(name, &s) && (s == RUN_SHUTDOWN || s == RUN_SUSPENDED || s == RUN_INTERNAL_ERROR || s == RUN_IO_ERROR ||
-					 s == RUN_GUEST_PANICKED || s == RUN_WATCHDOG || s == RUN_PRELAUNCH))
+	if (run_state_find(name, &s) &&
+	    (s == RUN_SHUTDOWN || s == RUN_SUSPENDED || s == RUN_INTERNAL_ERROR || s == RUN_IO_ERROR ||
+	     s == RUN_GUEST_PANICKED || s == RUN_WATCHDOG || s == RUN_PRELAUNCH))
 		return s;
 	return RUN_PAUSED;
 }

@@ -1,9 +1,9 @@
 /*
- * Auto-converge: vCPUs sleep a part of their time, so that they write less than the line carries. A thread sends each vCPU to
- * sleep once per period; between two naps it runs undisturbed for RUN_MS.
+ * Auto-converge: vCPUs sleep a part of their time, so that they write less than the line carries. A thread sends each
+ * vCPU to sleep once per period; between two naps it runs undisturbed for RUN_MS.
  *
- * Where KVM tells which vCPU wrote what (dirty rings) each sleeps in proportion to what it wrote in the last round, the busiest
- * the whole time: one that writes little is left alone. Without rings all sleep alike.
+ * Where KVM tells which vCPU wrote what (dirty rings) each sleeps in proportion to what it wrote in the last round, the
+ * busiest the whole time: one that writes little is left alone. Without rings all sleep alike.
  */
 #include "source.h"
 
@@ -11,19 +11,19 @@
 #include "vmm/clock.h"
 #include "vmm/log.h"
 
-#define RUN_MS	     10
-#define MEASURABLE   256 /* pages of the busiest in a round; a round with fewer tells nothing new */
-#define NEGLIGIBLE   10 /* percent of the busiest one's pages: not worth a nap */
+#define RUN_MS     10
+#define MEASURABLE 256 /* pages of the busiest in a round; a round with fewer tells nothing new */
+#define NEGLIGIBLE 10  /* percent of the busiest one's pages: not worth a nap */
 
 static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
 	pthread_t thread;
 	bool runs;
-	unsigned percent; /* lock; of the vCPU that writes most */
+	unsigned percent;               /* lock; of the vCPU that writes most */
 	uint64_t pages[THROTTLED_CPUS]; /* written up to the last round; session's thread */
-	uint8_t share[THROTTLED_CPUS];	/* lock; of percent, in percent */
-} throttle = { .lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER };
+	uint8_t share[THROTTLED_CPUS];  /* lock; of percent, in percent */
+} throttle = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
 
 static uint64_t nap_of(unsigned percent)
 {

@@ -31,7 +31,7 @@ bool tls_wanted(void)
 
 static int wait_socket(struct channel *c, short events, uint64_t until, struct err *e)
 {
-	struct pollfd p[2] = { { .fd = c->fd, .events = events }, { .fd = c->cancel_fd, .events = POLLIN } };
+	struct pollfd p[2] = {{.fd = c->fd, .events = events}, {.fd = c->cancel_fd, .events = POLLIN}};
 	uint64_t now = mono_ns();
 	int r = now < until ? poll(p, 2, (int)((until - now) / 1000000) + 1) : 0;
 
@@ -50,8 +50,8 @@ static int start(struct channel *c, bool server, const char *hostname, struct er
 	int r;
 
 	if (tls_object_is_server(creds) != server)
-		return err_set(e, EINVAL, "tls-creds '%s' is for a %s, this side is the %s", creds->id, server ? "client" : "server",
-			       server ? "server" : "client");
+		return err_set(e, EINVAL, "tls-creds '%s' is for a %s, this side is the %s", creds->id,
+			       server ? "client" : "server", server ? "server" : "client");
 	s = m->stream_new(tls_object_creds(creds), c->fd, hostname, e);
 	if (!s)
 		return -EINVAL;

@@ -10,7 +10,8 @@ struct channel;
 int tls_use(const char *id, struct err *e);
 /* Every channel has to be encrypted. Any thread. */
 bool tls_wanted(void);
-/* Handshake on c, which encrypts from then on. hostname: what the server's certificate must say unless tls-hostname does. */
+/* Handshake on c, which encrypts from then on. hostname: what the server's certificate must say unless tls-hostname
+ * does. */
 int tls_client(struct channel *c, const char *hostname, struct err *e);
 int tls_server(struct channel *c, struct err *e);
 

@@ -1,6 +1,6 @@
 /*
- * TLS with GnuTLS: the module vmm-tls.so, see vmm/tls.h. TLS 1.3 unless the priority string says otherwise. A server demands and
- * verifies the client's certificate (verify-peer), a client always verifies the server's.
+ * TLS with GnuTLS: the module vmm-tls.so, see vmm/tls.h. TLS 1.3 unless the priority string says otherwise. A server
+ * demands and verifies the client's certificate (verify-peer), a client always verifies the server's.
  */
 #include "vmm/tls.h"
 
@@ -42,7 +42,8 @@ static int load_x509(struct tls_creds *t, const struct tls_creds_config *c, stru
 
 	if (r >= 0 && (r = gnutls_certificate_set_x509_trust_file(t->x509, ca, GNUTLS_X509_FMT_PEM)) < 0)
 		err_set(e, EINVAL, "Unable to load CA certificate '%s': %s", ca, gnutls_strerror(r));
-	if (r >= 0 && !access(crl, R_OK) && (r = gnutls_certificate_set_x509_crl_file(t->x509, crl, GNUTLS_X509_FMT_PEM)) < 0)
+	if (r >= 0 && !access(crl, R_OK) &&
+	    (r = gnutls_certificate_set_x509_crl_file(t->x509, crl, GNUTLS_X509_FMT_PEM)) < 0)
 		err_set(e, EINVAL, "Unable to load CRL '%s': %s", crl, gnutls_strerror(r));
 	/* a client may come without a certificate; whether the server takes that is the server's decision */
 	if (r >= 0 && (c->server || !access(cert, R_OK)) &&
@@ -71,8 +72,10 @@ static int client_key(struct tls_creds *t, const struct tls_creds_config *c, con
 		line[strcspn(line, "\r\n")] = 0;
 		if (strncmp(line, c->username, n) || line[n] != ':')
 			continue;
-		key = (gnutls_datum_t){ (unsigned char *)line + n + 1, (unsigned)strlen(line + n + 1) };
-		r = gnutls_psk_set_client_credentials(t->psk_client, c->username, &key, GNUTLS_PSK_KEY_HEX) < 0 ? -EINVAL : 0;
+		key = (gnutls_datum_t){(unsigned char *)line + n + 1, (unsigned)strlen(line + n + 1)};
+		r = gnutls_psk_set_client_credentials(t->psk_client, c->username, &key, GNUTLS_PSK_KEY_HEX) < 0
+			    ? -EINVAL
+			    : 0;
 	}
 	fclose(f);
 	explicit_bzero(line, sizeof(line));
@@ -148,7 +151,8 @@ static void stream_free(struct tls_stream *s)
 static struct tls_stream *stream_new(struct tls_creds *t, int fd, const char *hostname, struct err *e)
 {
 	struct tls_stream *s = xzalloc(sizeof(*s));
-	int r = gnutls_init(&s->session, (t->server ? GNUTLS_SERVER : GNUTLS_CLIENT) | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL);
+	int r = gnutls_init(&s->session,
+			    (t->server ? GNUTLS_SERVER : GNUTLS_CLIENT) | GNUTLS_NONBLOCK | GNUTLS_NO_SIGNAL);
 
 	if (r < 0) {
 		free(s);
@@ -158,11 +162,13 @@ static struct tls_stream *stream_new(struct tls_creds *t, int fd, const char *ho
 	snprintf(s->hostname, sizeof(s->hostname), "%s", hostname);
 	r = gnutls_priority_set_direct(s->session, t->priority, NULL);
 	if (r >= 0 && t->psk)
-		r = gnutls_credentials_set(s->session, GNUTLS_CRD_PSK, t->server ? (void *)t->psk_server : (void *)t->psk_client);
+		r = gnutls_credentials_set(s->session, GNUTLS_CRD_PSK,
+					   t->server ? (void *)t->psk_server : (void *)t->psk_client);
 	else if (r >= 0)
 		r = gnutls_credentials_set(s->session, GNUTLS_CRD_CERTIFICATE, t->x509);
 	if (r >= 0 && !t->psk && t->server)
-		gnutls_certificate_server_set_request(s->session, t->verify_peer ? GNUTLS_CERT_REQUIRE : GNUTLS_CERT_IGNORE);
+		gnutls_certificate_server_set_request(s->session,
+						      t->verify_peer ? GNUTLS_CERT_REQUIRE : GNUTLS_CERT_IGNORE);
 	if (r >= 0 && !t->psk && (!t->server || t->verify_peer))
 		gnutls_session_set_verify_cert(s->session, !t->server && *s->hostname ? s->hostname : NULL, 0);
 	if (r < 0) {
@@ -177,7 +183,7 @@ static struct tls_stream *stream_new(struct tls_creds *t, int fd, const char *ho
 static int handshake(struct tls_stream *s, struct err *e)
 {
 	int r = gnutls_handshake(s->session);
-	gnutls_datum_t text = { 0 };
+	gnutls_datum_t text = {0};
 
 	if (r == GNUTLS_E_SUCCESS)
 		return TLS_DONE;
@@ -185,14 +191,15 @@ static int handshake(struct tls_stream *s, struct err *e)
 		return gnutls_record_get_direction(s->session) ? TLS_WANTS_WRITE : TLS_WANTS_READ;
 	gnutls_alert_send_appropriate(s->session, r); /* so that the other side can say why */
 	if (r == GNUTLS_E_CERTIFICATE_VERIFICATION_ERROR &&
-	    gnutls_certificate_verification_status_print(gnutls_session_get_verify_cert_status(s->session), GNUTLS_CRT_X509, &text,
-							 0) >= 0) {
+	    gnutls_certificate_verification_status_print(gnutls_session_get_verify_cert_status(s->session),
+							 GNUTLS_CRT_X509, &text, 0) >= 0) {
 		err_set(e, EPERM, "TLS: the other side's certificate is not accepted: %s", (char *)text.data);
 		gnutls_free(text.data);
 		return -EPERM;
 	}
 	if (r == GNUTLS_E_FATAL_ALERT_RECEIVED)
-		return err_set(e, EPERM, "TLS: the other side refuses: %s", gnutls_alert_get_name(gnutls_alert_get(s->session)));
+		return err_set(e, EPERM, "TLS: the other side refuses: %s",
+			       gnutls_alert_get_name(gnutls_alert_get(s->session)));
 	return err_set(e, EPROTO, "TLS handshake failed: %s", gnutls_strerror(r));
 }
 
@@ -200,11 +207,12 @@ static ssize_t result(ssize_t r)
 {
 	if (r >= 0)
 		return r;
-	errno = r == GNUTLS_E_AGAIN		  ? EAGAIN
-		: r == GNUTLS_E_INTERRUPTED	  ? EINTR
-		: r == GNUTLS_E_PREMATURE_TERMINATION || r == GNUTLS_E_PUSH_ERROR || r == GNUTLS_E_PULL_ERROR ? ECONNRESET
-		: r == GNUTLS_E_FATAL_ALERT_RECEIVED  ? EPERM
-						      : EIO;
+	errno = r == GNUTLS_E_AGAIN         ? EAGAIN
+		: r == GNUTLS_E_INTERRUPTED ? EINTR
+		: r == GNUTLS_E_PREMATURE_TERMINATION || r == GNUTLS_E_PUSH_ERROR || r == GNUTLS_E_PULL_ERROR
+			? ECONNRESET
+		: r == GNUTLS_E_FATAL_ALERT_RECEIVED ? EPERM
+						     : EIO;
 	return -1;
 }
 

@@ -58,22 +58,25 @@ void wire_put_preamble(uint8_t out[WIRE_PREAMBLE], const struct wire_preamble *p
 int wire_get_preamble(const uint8_t in[WIRE_PREAMBLE], struct wire_preamble *p, struct err *e)
 {
 	if (memcmp(in, WIRE_MAGIC, 8))
-		return err_set(e, EBADMSG, "this is no migration stream of vmm: it does not start with the magic number");
+		return err_set(e, EBADMSG,
+			       "this is no migration stream of vmm: it does not start with the magic number");
 	if (get_le32(in + 28) != (uint32_t)wire_hash(in, 28))
 		return err_set(e, EBADMSG, "the stream's first 32 bytes were damaged on their way (wrong checksum)");
-	*p = (struct wire_preamble){ .version = get_le16(in + 8),
-				     .oldest = get_le16(in + 10),
-				     .kind = in[12],
-				     .flags = in[13],
-				     .channel = get_le16(in + 14),
-				     .session = get_le64(in + 16),
-				     .features = get_le32(in + 24) };
+	*p = (struct wire_preamble){.version = get_le16(in + 8),
+				    .oldest = get_le16(in + 10),
+				    .kind = in[12],
+				    .flags = in[13],
+				    .channel = get_le16(in + 14),
+				    .session = get_le64(in + 16),
+				    .features = get_le32(in + 24)};
 	if (p->oldest > WIRE_VERSION)
-		return err_set(e, EPROTONOSUPPORT, "the stream has version %u and needs a vmm that reads at least %u; this one reads %u..%u",
-			       p->version, p->oldest, WIRE_OLDEST, WIRE_VERSION);
+		return err_set(
+			e, EPROTONOSUPPORT,
+			"the stream has version %u and needs a vmm that reads at least %u; this one reads %u..%u",
+			p->version, p->oldest, WIRE_OLDEST, WIRE_VERSION);
 	if (p->version < WIRE_OLDEST)
-		return err_set(e, EPROTONOSUPPORT, "the stream has version %u, this vmm reads %u..%u", p->version, WIRE_OLDEST,
-			       WIRE_VERSION);
+		return err_set(e, EPROTONOSUPPORT, "the stream has version %u, this vmm reads %u..%u", p->version,
+			       WIRE_OLDEST, WIRE_VERSION);
 	p->version = MIN(p->version, (uint16_t)WIRE_VERSION);
 	return 0;
 }
@@ -151,18 +154,21 @@ void wire_put_header(uint8_t out[WIRE_HEADER], uint16_t type, uint16_t flags, ui
 
 int wire_get_header(const uint8_t in[WIRE_HEADER], uint32_t sequence, struct wire_record *r, struct err *e)
 {
-	*r = (struct wire_record){ .type = get_le16(in),
-				   .flags = get_le16(in + 2),
-				   .length = get_le32(in + 4),
-				   .hashed = get_le32(in + 8),
-				   .sequence = get_le32(in + 12),
-				   .hash = get_le64(in + SEED_BYTES) };
+	*r = (struct wire_record){.type = get_le16(in),
+				  .flags = get_le16(in + 2),
+				  .length = get_le32(in + 4),
+				  .hashed = get_le32(in + 8),
+				  .sequence = get_le32(in + 12),
+				  .hash = get_le64(in + SEED_BYTES)};
 	if (r->length > WIRE_MAX_PAYLOAD || r->hashed > r->length)
-		return err_set(e, EBADMSG, "the stream is damaged: a record claims %u bytes, %u of them checked", r->length, r->hashed);
+		return err_set(e, EBADMSG, "the stream is damaged: a record claims %u bytes, %u of them checked",
+			       r->length, r->hashed);
 	if (r->sequence != sequence)
-		return err_set(e, EBADMSG, "the stream is damaged: record %u follows where %u is due", r->sequence, sequence);
+		return err_set(e, EBADMSG, "the stream is damaged: record %u follows where %u is due", r->sequence,
+			       sequence);
 	if (r->hashed != r->length && r->type != WIRE_BATCH)
-		return err_set(e, EBADMSG, "the stream is damaged: a record '%s' is checked only in part", wire_type_name(r->type));
+		return err_set(e, EBADMSG, "the stream is damaged: a record '%s' is checked only in part",
+			       wire_type_name(r->type));
 	return 0;
 }
 
@@ -190,17 +196,20 @@ int wire_get_batch(const uint8_t *head, const struct wire_record *r, struct wire
 {
 	if (r->hashed < WIRE_BATCH_HEAD)
 		return err_set(e, EBADMSG, "the stream is damaged: a page batch of %u bytes", r->hashed);
-	*b = (struct wire_batch){ .block = get_le16(head),
-				  .data_pages = get_le32(head + 4),
-				  .zero_pages = get_le32(head + 8),
-				  .data_bytes = get_le32(head + 12),
-				  .run_bytes = get_le32(head + 16) };
+	*b = (struct wire_batch){.block = get_le16(head),
+				 .data_pages = get_le32(head + 4),
+				 .zero_pages = get_le32(head + 8),
+				 .data_bytes = get_le32(head + 12),
+				 .run_bytes = get_le32(head + 16)};
 	if (b->data_pages > WIRE_BATCH_PAGES || b->run_bytes > WIRE_MAX_PAYLOAD ||
 	    (uint64_t)WIRE_BATCH_HEAD + b->run_bytes + b->data_pages * 8ull != r->hashed ||
 	    (uint64_t)r->hashed + b->data_bytes != r->length ||
-	    (r->flags & WIRE_BATCH_ZSTD ? b->data_bytes > b->data_pages * WIRE_PAGE + 4096 : b->data_bytes != b->data_pages * WIRE_PAGE))
-		return err_set(e, EBADMSG, "the stream is damaged: a page batch's numbers do not fit together (%u + %u pages, %u bytes)",
-			       b->data_pages, b->zero_pages, r->length);
+	    (r->flags & WIRE_BATCH_ZSTD ? b->data_bytes > b->data_pages * WIRE_PAGE + 4096
+					: b->data_bytes != b->data_pages * WIRE_PAGE))
+		return err_set(
+			e, EBADMSG,
+			"the stream is damaged: a page batch's numbers do not fit together (%u + %u pages, %u bytes)",
+			b->data_pages, b->zero_pages, r->length);
 	return 0;
 }
 
@@ -268,8 +277,10 @@ int wire_runs_next(struct wire_run_reader *r, uint64_t *first, uint64_t *count, 
 
 	if (r->p == r->end)
 		return 0;
-	if (get_leb(r, &skip) || get_leb(r, count) || !*count || skip > r->limit - r->next || *count > r->limit - r->next - skip)
-		return err_set(e, EBADMSG, "the stream is damaged: it names pages behind the end of the memory block (%llu pages)",
+	if (get_leb(r, &skip) || get_leb(r, count) || !*count || skip > r->limit - r->next ||
+	    *count > r->limit - r->next - skip)
+		return err_set(e, EBADMSG,
+			       "the stream is damaged: it names pages behind the end of the memory block (%llu pages)",
 			       (unsigned long long)r->limit);
 	*first = r->next + skip;
 	r->next = *first + *count;

@@ -11,8 +11,8 @@
 #ifndef XXH3_BUILD
 #define XXH3_BUILD generic
 #endif
-#define JOIN(a, b)   a##b
-#define NAME(prefix) JOIN_NAME(prefix, XXH3_BUILD)
+#define JOIN(a, b)      a##b
+#define NAME(prefix)    JOIN_NAME(prefix, XXH3_BUILD)
 #define JOIN_NAME(a, b) JOIN(a, b)
 
 uint64_t NAME(xxh3_)(const void *data, size_t len, uint64_t seed)

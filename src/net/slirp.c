@@ -311,8 +311,8 @@ static void slirp_module_close(struct user_stack *s)
 	slirp_thread_call(end_stack, s);
 	slirp_thread_release();
 	if (s->lost_to_guest || s->lost_from_guest)
-		log_debug("net", "slirp: frames lost: %llu to the guest, %llu from it", (unsigned long long)s->lost_to_guest,
-			  (unsigned long long)s->lost_from_guest);
+		log_debug("net", "slirp: frames lost: %llu to the guest, %llu from it",
+			  (unsigned long long)s->lost_to_guest, (unsigned long long)s->lost_from_guest);
 	while (s->n_guestfwd)
 		guestfwd_close(s->guestfwd[--s->n_guestfwd]);
 	ring_destroy(&s->to_guest);

@@ -27,7 +27,7 @@
 struct datagram {
 	uint8_t key[11]; /* addresses, identification, protocol */
 	uint64_t began_ns;
-	size_t total, present, extent;                   /* bytes of payload; total 0: the last has not come */
+	size_t total, present, extent;           /* bytes of payload; total 0: the last has not come */
 	size_t header_len;                       /* 0: the first has not come */
 	uint8_t header[ETHER + IP_HEADER_MAX];   /* of the first */
 	uint8_t blocks[PAYLOAD_MAX / 8 / 8 + 1]; /* a bit each */

@@ -3,8 +3,8 @@
  * between the device's file and the NIC's buffers, several queues for a NIC that has them, unfinished frames
  * (checksums, segmentation) behind a virtio_net_hdr where the NIC asks for them.
  *
- * The tap is ours (ifname=, script=; bridge: br=), a helper's that adds it to a bridge (helper=, br=), or somebody's who passes it
- * (fd=, fds=).
+ * The tap is ours (ifname=, script=; bridge: br=), a helper's that adds it to a bridge (helper=, br=), or somebody's
+ * who passes it (fd=, fds=).
  *
  * Left out: vhost. vhost=on is taken where the kernel has it, because libvirt asks for it by default, and has no
  * effect: packets go through this process. vhostforce=on is refused.
@@ -552,7 +552,8 @@ static void tap_describe(struct netdev *d, char *buf, size_t size)
 	struct tap_netdev *t = TAP(d);
 
 	if (t->fd_name || t->fd_names)
-		snprintf(buf, size, "fd%s=%s,ifname=%s", t->fd_names ? "s" : "", t->fd_names ? t->fd_names : t->fd_name, t->name);
+		snprintf(buf, size, "fd%s=%s,ifname=%s", t->fd_names ? "s" : "", t->fd_names ? t->fd_names : t->fd_name,
+			 t->name);
 	else if (t->helper || d->ops == &netdev_bridge_ops)
 		snprintf(buf, size, "%s%s%sbr=%s,ifname=%s", t->helper ? "helper=" : "", t->helper ? t->helper : "",
 			 t->helper ? "," : "", t->br ? t->br : "br0", t->name);

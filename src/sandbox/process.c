@@ -65,7 +65,7 @@ void process_ready(void)
 
 static int write_pidfile(const char *path, struct err *e)
 {
-	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
 	char text[32];
 	int n, fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
 
@@ -111,7 +111,7 @@ static int find_user(const char *text, struct identity *id, struct err *e)
 	char *end;
 
 	if (pw) {
-		*id = (struct identity){ pw->pw_uid, pw->pw_gid, text };
+		*id = (struct identity){pw->pw_uid, pw->pw_gid, text};
 		return 0;
 	}
 	uid = strtoul(text, &end, 10);
@@ -120,7 +120,7 @@ static int find_user(const char *text, struct identity *id, struct err *e)
 	gid = strtoul(end + 1, &end, 10);
 	if (*end || uid > UINT32_MAX - 1 || gid > UINT32_MAX - 1)
 		return err_set(e, EINVAL, "-runas %s: not of the form UID:GID", text);
-	*id = (struct identity){ (uid_t)uid, (gid_t)gid, NULL };
+	*id = (struct identity){(uid_t)uid, (gid_t)gid, NULL};
 	return 0;
 }
 

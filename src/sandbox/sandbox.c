@@ -23,12 +23,12 @@ static const struct {
 	const uint64_t *insn;
 	size_t n;
 } roles[SANDBOX_N_ROLES] = {
-	[SANDBOX_MAIN] = { "main", profile_main, ARRAY_SIZE(profile_main) },
-	[SANDBOX_VCPU] = { "vcpu", profile_vcpu, ARRAY_SIZE(profile_vcpu) },
-	[SANDBOX_IO] = { "io", profile_io, ARRAY_SIZE(profile_io) },
-	[SANDBOX_VNC] = { "vnc", profile_vnc, ARRAY_SIZE(profile_vnc) },
-	[SANDBOX_MIGRATION] = { "migration", profile_migration, ARRAY_SIZE(profile_migration) },
-	[SANDBOX_SLIRP] = { "slirp", profile_slirp, ARRAY_SIZE(profile_slirp) },
+	[SANDBOX_MAIN] = {"main", profile_main, ARRAY_SIZE(profile_main)},
+	[SANDBOX_VCPU] = {"vcpu", profile_vcpu, ARRAY_SIZE(profile_vcpu)},
+	[SANDBOX_IO] = {"io", profile_io, ARRAY_SIZE(profile_io)},
+	[SANDBOX_VNC] = {"vnc", profile_vnc, ARRAY_SIZE(profile_vnc)},
+	[SANDBOX_MIGRATION] = {"migration", profile_migration, ARRAY_SIZE(profile_migration)},
+	[SANDBOX_SLIRP] = {"slirp", profile_slirp, ARRAY_SIZE(profile_slirp)},
 };
 
 static bool enabled, no_new_privs;
@@ -39,7 +39,8 @@ const char *sandbox_role_name(enum sandbox_role role)
 	return roles[role].name;
 }
 
-/* Async-signal-safe: the process may be in any state. rt_sigaction is not on any list, so this handler cannot be replaced. */
+/* Async-signal-safe: the process may be in any state. rt_sigaction is not on any list, so this handler cannot be
+ * replaced. */
 static void on_violation(int sig, siginfo_t *si, void *context)
 {
 	char text[160];
@@ -71,8 +72,8 @@ static void on_violation(int sig, siginfo_t *si, void *context)
 
 int sandbox_enter(enum sandbox_role role, struct err *e)
 {
-	struct sock_fprog prog = { .len = (unsigned short)roles[role].n,
-				   .filter = (struct sock_filter *)(uintptr_t)roles[role].insn };
+	struct sock_fprog prog = {.len = (unsigned short)roles[role].n,
+				  .filter = (struct sock_filter *)(uintptr_t)roles[role].insn};
 
 	if (!enabled)
 		sandbox_enable();
@@ -81,14 +82,16 @@ int sandbox_enter(enum sandbox_role role, struct err *e)
 		return err_errno(e, errno, "cannot give up gaining new privileges");
 	no_new_privs = true;
 	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &prog))
-		return err_errno(e, errno, "cannot enter the sandbox (a kernel with CONFIG_SECCOMP_FILTER is needed, or -sandbox off)");
+		return err_errno(
+			e, errno,
+			"cannot enter the sandbox (a kernel with CONFIG_SECCOMP_FILTER is needed, or -sandbox off)");
 	thread_role = roles[role].name;
 	return 0;
 }
 
 void sandbox_enable(void)
 {
-	struct sigaction sa = { .sa_sigaction = on_violation, .sa_flags = SA_SIGINFO | SA_NODEFER };
+	struct sigaction sa = {.sa_sigaction = on_violation, .sa_flags = SA_SIGINFO | SA_NODEFER};
 
 	sigaction(SIGSYS, &sa, NULL);
 	enabled = true;

@@ -119,7 +119,8 @@ static int child_takes_over(const char *p)
 	struct block *b;
 	char byte = 'x';
 
-	block_inactivate_all(); /* as inherited by fork(), the descriptors' locks are the parent's: look at our own only */
+	block_inactivate_all(); /* as inherited by fork(), the descriptors' locks are the parent's: look at our own only
+				 */
 	b = try_drive(&e, "file=%s,format=raw,id=child", p);
 	if (!b || block_pwrite(b, 0, &byte, 1) != -EPERM)
 		return 1;

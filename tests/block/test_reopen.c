@@ -36,7 +36,11 @@ static const char *file_node(const char *p, const char *more)
 
 START_TEST(data_survives_every_way)
 {
-	static const char *const ways[] = {"", ",cache.direct=on", ",cache.direct=on,aio=native", ",aio=threads", ",cache.no-flush=on",
+	static const char *const ways[] = {"",
+					   ",cache.direct=on",
+					   ",cache.direct=on,aio=native",
+					   ",aio=threads",
+					   ",cache.no-flush=on",
 					   ",discard=unmap,detect-zeroes=unmap"};
 	const char *p = image("disk", 1 << 20);
 	struct block *b = node(file_node(p, ""));

@@ -72,7 +72,8 @@ START_TEST(bytes_by_direction)
 	struct block *b;
 
 	start();
-	b = drive("file=%s,format=raw,id=d,throttling.bps-write=655360", image("a", 1 << 20)); /* ten of 64 KiB a second */
+	b = drive("file=%s,format=raw,id=d,throttling.bps-write=655360",
+		  image("a", 1 << 20)); /* ten of 64 KiB a second */
 	submit(b, BLOCK_WRITE, 0, 10, 65536);
 	expect_done(2);
 	submit(b, BLOCK_READ, 10, 20, 65536); /* reads have no limit */

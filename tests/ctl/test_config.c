@@ -160,15 +160,19 @@ END_TEST
 
 START_TEST(native_nics)
 {
-	const char *line = command(false, "name = web\n[nic]\n[nic]\nmodel = virtio\nbridge = br0\n[nic]\nmac = 52:54:00:00:00:01\n"
-					  "forward = tcp:127.0.0.1:2222-:22 udp::53-:53\n[nic]\nnetdev = socket,listen=:1234\nhelper=/x\n");
+	const char *line = command(
+		false,
+		"name = web\n[nic]\n[nic]\nmodel = virtio\nbridge = br0\n[nic]\nmac = 52:54:00:00:00:01\n"
+		"forward = tcp:127.0.0.1:2222-:22 udp::53-:53\n[nic]\nnetdev = socket,listen=:1234\nhelper=/x\n");
 
 	assert_has(line, "MISTAKE");
 	assert_has(line, "helper= is for a card with bridge=");
-	line = command(false, "name = web\n[nic]\n[nic]\nmodel = virtio\nbridge = br0\n[nic]\nmac = 52:54:00:00:00:01\n"
-			      "forward = tcp:127.0.0.1:2222-:22 udp::53-:53\n[nic]\nnetdev = \"socket,listen=:1234\"\n");
+	line = command(false,
+		       "name = web\n[nic]\n[nic]\nmodel = virtio\nbridge = br0\n[nic]\nmac = 52:54:00:00:00:01\n"
+		       "forward = tcp:127.0.0.1:2222-:22 udp::53-:53\n[nic]\nnetdev = \"socket,listen=:1234\"\n");
 	assert_has(line, "-netdev user,id=nic0-net -device e1000,id=nic0,netdev=nic0-net,mac=52:54:00:");
-	assert_has(line, "-netdev bridge,br=br0,helper=/h,id=nic1-net -device virtio-net-pci,id=nic1,netdev=nic1-net,mac=52:54:00:");
+	assert_has(line, "-netdev bridge,br=br0,helper=/h,id=nic1-net -device "
+			 "virtio-net-pci,id=nic1,netdev=nic1-net,mac=52:54:00:");
 	assert_has(line, "-netdev user,hostfwd=tcp:127.0.0.1:2222-:22,hostfwd=udp::53-:53,id=nic2-net "
 			 "-device e1000,id=nic2,netdev=nic2-net,mac=52:54:00:00:00:01 ");
 	assert_has(line, "-netdev socket,listen=:1234,id=nic3-net ");
@@ -310,7 +314,9 @@ START_TEST(xm_example_file)
 	assert_has(line, "-action reboot=reset,shutdown=poweroff,panic=pause");
 	assert_has(line, "-device e1000,id=nic0,netdev=nic0-net,mac=00:16:3e:00:00:11 ");
 	assert_has(line, "-netdev bridge,br=xenbr0,helper=/h,id=nic0-net ");
-	ck_assert_uint_eq(notes.n, 3); /* the card's model, usb and usbdevice: what cannot be had is said, what does not matter is not */
+	ck_assert_uint_eq(
+		notes.n,
+		3); /* the card's model, usb and usbdevice: what cannot be had is said, what does not matter is not */
 	assert_has(notes.v[0], "f:11:9: vif: model=ne2k_pci: vmm has no such card");
 	assert_has(notes.v[1], "f:25:5: usb: ignored, vmm has no USB controller");
 }

@@ -65,8 +65,9 @@ unsigned bench_msis(struct board *b, uint32_t *data);
 const char *bench_event(struct board *b, const char *name);
 
 /*
- * Cables: a board with "-netdev bench,id=ID[,queues=N][,vnet_hdr=on]" and a NIC with netdev=ID. What the NIC sends comes out here, and
- * the other way round; with a vnet header, if the NIC set one, in front of each frame. What is under way survives bench_save_load().
+ * Cables: a board with "-netdev bench,id=ID[,queues=N][,vnet_hdr=on]" and a NIC with netdev=ID. What the NIC sends
+ * comes out here, and the other way round; with a vnet header, if the NIC set one, in front of each frame. What is
+ * under way survives bench_save_load().
  */
 void bench_cable_send(struct board *b, const char *id, unsigned queue, const void *frame, size_t len);
 /* The oldest frame that was sent: its length, 0: none. */

@@ -29,8 +29,8 @@ END_TEST
 START_TEST(each_class_keeps_the_contract)
 {
 	for (const struct device_class *const *c = device_registry; *c; c++) {
-		ck_assert_msg(((*c)->state != NULL) != ((*c)->stateless != NULL), "%s: a state table or a reason for none",
-			      (*c)->name);
+		ck_assert_msg(((*c)->state != NULL) != ((*c)->stateless != NULL),
+			      "%s: a state table or a reason for none", (*c)->name);
 		ck_assert_msg((*c)->summary && *(*c)->summary, "%s has no summary", (*c)->name);
 		ck_assert_msg((*c)->category, "%s has no category", (*c)->name);
 		ck_assert_ptr_eq(device_class_find((*c)->name), *c);
@@ -47,5 +47,5 @@ int main(void)
 	tcase_add_test(t, board_builds_resets_and_saves);
 	tcase_add_test(t, memory_is_ram_and_holes_float);
 	tcase_add_test(t, each_class_keeps_the_contract);
-	return bench_run("bench", (TCase *[]){ t, NULL });
+	return bench_run("bench", (TCase *[]){t, NULL});
 }

@@ -283,7 +283,8 @@ START_TEST(changed_while_running)
 	options = xasprintf("%s,id=third,socket-id=2,core-id=0,thread-id=0", machine_cpu_type(b));
 	add(b, options);
 	free(options);
-	ck_assert_msg(!block_change_medium(block_find("ide1-cd0"), scratch("a.img"), "raw", NULL, true, &e), "%s", e.msg);
+	ck_assert_msg(!block_change_medium(block_find("ide1-cd0"), scratch("a.img"), "raw", NULL, true, &e), "%s",
+		      e.msg);
 	fdt = describe(b, &len);
 	ck_assert_msg(!machine_save_state(b, &state, &e), "%s", e.msg);
 	bench_free(b);
@@ -365,7 +366,8 @@ START_TEST(networks_are_the_hosts_side)
 	ck_assert_str_eq(nic_name(nic), "net0");
 	ck_assert(!memcmp(nic->mac, mac, 6));
 	bench_free(b);
-	ck_assert_ptr_nonnull(strstr(bench_new_described_fails("-netdev bench,id=other", fdt, len), "nothing of this name"));
+	ck_assert_ptr_nonnull(
+		strstr(bench_new_described_fails("-netdev bench,id=other", fdt, len), "nothing of this name"));
 	ck_assert_ptr_nonnull(strstr(bench_new_described_fails("-nic bench", fdt, len), "only the host's side"));
 	free(fdt);
 	/* A program that the other side names is not run. */
@@ -383,7 +385,8 @@ START_TEST(networks_are_the_hosts_side)
 	fdt = describe(b, &len);
 	bench_free(b);
 	ck_assert_int_eq(dup2(pair[1], pair[0]), pair[0]);
-	ck_assert_ptr_nonnull(strstr(bench_new_described_fails(NULL, fdt, len), "names a descriptor for the netdev 'n'"));
+	ck_assert_ptr_nonnull(
+		strstr(bench_new_described_fails(NULL, fdt, len), "names a descriptor for the netdev 'n'"));
 	ck_assert(!close(pair[0]) && !close(pair[1]));
 	free(options);
 	free(fdt);

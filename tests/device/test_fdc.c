@@ -79,7 +79,8 @@ static const uint8_t *results(struct board *b, size_t n)
 	static uint8_t r[16];
 
 	for (size_t i = 0; i < n; i++) {
-		ck_assert_msg((bench_inb(b, MSR) & 0xd0) == 0xd0, "MSR is %#x at result byte %zu", bench_inb(b, MSR), i);
+		ck_assert_msg((bench_inb(b, MSR) & 0xd0) == 0xd0, "MSR is %#x at result byte %zu", bench_inb(b, MSR),
+			      i);
 		r[i] = bench_inb(b, FIFO);
 	}
 	ck_assert_msg((bench_inb(b, MSR) & 0xd0) == 0x80, "MSR is %#x after the result", bench_inb(b, MSR));
@@ -551,9 +552,8 @@ START_TEST(formats)
 	static const struct {
 		unsigned sectors, cylinders, heads, rate, cmos;
 	} formats[] = {
-		{8, 40, 1, 2, 2},  {9, 40, 1, 1, 2},  {8, 40, 2, 2, 2},	 {9, 40, 2, 1, 2},
-		{9, 80, 2, 2, 4}, {15, 80, 2, 0, 2}, {18, 80, 2, 0, 4}, {21, 80, 2, 0, 4},
-		{36, 80, 2, 3, 5},
+		{8, 40, 1, 2, 2},  {9, 40, 1, 1, 2},  {8, 40, 2, 2, 2},  {9, 40, 2, 1, 2},  {9, 80, 2, 2, 4},
+		{15, 80, 2, 0, 2}, {18, 80, 2, 0, 4}, {21, 80, 2, 0, 4}, {36, 80, 2, 3, 5},
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(formats); i++) {

@@ -277,7 +277,8 @@ START_TEST(boot_order_finds_ide_drives)
 	ck_assert_int_eq(ftruncate(fd, MIB), 0);
 	close(fd);
 	snprintf(options, sizeof(options),
-		 "-m 16 -drive if=none,id=a,file=%s,format=raw,readonly=on -drive if=none,id=b,file=%s,format=raw,readonly=on "
+		 "-m 16 -drive if=none,id=a,file=%s,format=raw,readonly=on -drive "
+		 "if=none,id=b,file=%s,format=raw,readonly=on "
 		 "-device ide-cd,bus=ide.1,unit=1,drive=a,bootindex=3,id=cd -device ide-cd,drive=b,bootindex=1",
 		 path, path);
 	struct board *b = bench_new(options);

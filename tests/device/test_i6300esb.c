@@ -1,14 +1,15 @@
-/* The 6300ESB's watchdog: two stages, the unlock sequence, the lock, what a time-out does, and that it is remembered. */
+/* The 6300ESB's watchdog: two stages, the unlock sequence, the lock, what a time-out does, and that it is remembered.
+ */
 #include "bench.h"
 
 #include <stdio.h>
 #include <string.h>
 #include "vmm/bytes.h"
 
-#define ESB   (5u << 3)
-#define BASE  0xe0000000ull
-#define DEV   "-m 16 -device i6300esb,addr=5"
-#define TICK  992970ull /* ns of a preload of 1 at 1 kHz: 2^15 PCI clocks */
+#define ESB  (5u << 3)
+#define BASE 0xe0000000ull
+#define DEV  "-m 16 -device i6300esb,addr=5"
+#define TICK 992970ull /* ns of a preload of 1 at 1 kHz: 2^15 PCI clocks */
 enum { PRELOAD1 = 0, PRELOAD2 = 4, STATUS = 8, RELOAD = 12 };
 enum { CONFIG = 0x60, LOCK = 0x68 };
 

@@ -1,4 +1,5 @@
-/* The 8259 pair and the IOAPIC as drivers use them: vectors, priorities, edges and levels, masks, spurious interrupts. */
+/* The 8259 pair and the IOAPIC as drivers use them: vectors, priorities, edges and levels, masks, spurious interrupts.
+ */
 #include "bench.h"
 #include "src/machine/board.h"
 
@@ -334,7 +335,8 @@ START_TEST(ioapic_registers)
 	for (unsigned pin = 0; pin < 24; pin++)
 		ck_assert_uint_eq(io_read(b, 0x10 + 2 * pin), 0x00010000);
 	io_write(b, 0x10, 0xffffffff);
-	ck_assert_msg(io_read(b, 0x10) == 0x0001afff, "read-only and reserved bits were written: %#x", io_read(b, 0x10));
+	ck_assert_msg(io_read(b, 0x10) == 0x0001afff, "read-only and reserved bits were written: %#x",
+		      io_read(b, 0x10));
 	io_write(b, 0x11, 0xffffffff);
 	ck_assert_uint_eq(io_read(b, 0x11), 0xff000000);
 	ck_assert_uint_eq(io_read(b, 0x40), 0); /* past the table */

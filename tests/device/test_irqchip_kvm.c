@@ -1,6 +1,6 @@
 /*
- * kernel-irqchip=on and =split share one state format: what a guest programmed into our chips arrives in KVM's and comes
- * back. Real KVM, but no guest code runs.
+ * kernel-irqchip=on and =split share one state format: what a guest programmed into our chips arrives in KVM's and
+ * comes back. Real KVM, but no guest code runs.
  */
 #include <check.h>
 #include <stdlib.h>

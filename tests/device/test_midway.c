@@ -1,6 +1,6 @@
 /*
- * Saved in mid-operation: whatever a device was doing, it does it on in the board its state is loaded into. Each case runs once
- * without a save and then again with one at every step; what the guest sees has to be the same.
+ * Saved in mid-operation: whatever a device was doing, it does it on in the board its state is loaded into. Each case
+ * runs once without a save and then again with one at every step; what the guest sees has to be the same.
  */
 #include "ide_test.h"
 #include "vmm/bytes.h"
@@ -33,7 +33,8 @@ static void run(const char *options, void (*start)(int arg), void (*step)(int ar
 	bench_free(b);
 }
 
-static void same_at_every_step(const char *options, void (*start)(int arg), void (*step)(int arg, int n), int arg, int steps)
+static void same_at_every_step(const char *options, void (*start)(int arg), void (*step)(int arg, int n), int arg,
+			       int steps)
 {
 	unsigned len;
 
@@ -44,7 +45,8 @@ static void same_at_every_step(const char *options, void (*start)(int arg), void
 		run(options, start, step, arg, steps, save);
 		ck_assert_uint_eq(n_trace, len);
 		for (unsigned i = 0; i < len; i++)
-			ck_assert_msg(got[i] == want[i], "saved before step %d, value %u: 0x%x instead of 0x%x", save, i, got[i], want[i]);
+			ck_assert_msg(got[i] == want[i], "saved before step %d, value %u: 0x%x instead of 0x%x", save,
+				      i, got[i], want[i]);
 	}
 }
 
@@ -146,7 +148,8 @@ static void fw_cfg_step(int key, int n)
 
 START_TEST(fw_cfg_in_mid_read)
 {
-	same_at_every_step("-m 16 -fw_cfg opt/a,string=abcdefghijklmnopqrstuvwxyz", fw_cfg_start, fw_cfg_step, 0x19, 12);
+	same_at_every_step("-m 16 -fw_cfg opt/a,string=abcdefghijklmnopqrstuvwxyz", fw_cfg_start, fw_cfg_step, 0x19,
+			   12);
 }
 END_TEST
 
@@ -250,7 +253,8 @@ START_TEST(pio_in_mid_sector)
 }
 END_TEST
 
-/* ATAPI, READ(10) of two blocks: the packet half sent, then a block's data half read. On the second channel, as -cdrom puts it. */
+/* ATAPI, READ(10) of two blocks: the packet half sent, then a block's data half read. On the second channel, as -cdrom
+ * puts it. */
 static void atapi_start(int unused)
 {
 	(void)unused;
@@ -293,7 +297,8 @@ static void atapi_step(int unused, int n)
 
 START_TEST(atapi_in_mid_packet)
 {
-	snprintf(disk_options, sizeof(disk_options), "-m 16 -drive file=%s,format=raw,media=cdrom,index=2", make_image(600, 600));
+	snprintf(disk_options, sizeof(disk_options), "-m 16 -drive file=%s,format=raw,media=cdrom,index=2",
+		 make_image(600, 600));
 	same_at_every_step(disk_options, atapi_start, atapi_step, 0, 15);
 	ck_assert_uint_ne(got[6] & DRQ, 0); /* there was data, not an error */
 	remove_image();
@@ -358,7 +363,8 @@ static void fdc_start(int unused)
 
 static void fdc_step(int unused, int n)
 {
-	static const uint8_t read_id_and_status[] = {0x04, 0x00, 0xff, 0x10, 0xff, 0x0f, 0x00, 0x05, 0xfe, 0x08, 0xff, 0xff};
+	static const uint8_t read_id_and_status[] = {0x04, 0x00, 0xff, 0x10, 0xff, 0x0f,
+						     0x00, 0x05, 0xfe, 0x08, 0xff, 0xff};
 
 	(void)unused;
 	bench_wait(b, fdc_ready, b);

@@ -95,7 +95,7 @@ END_TEST
 START_TEST(guest_sets_the_clock)
 {
 	struct board *b = bench_new("-m 16");
-	static const uint8_t regs[][2] = {{YEAR, 0x30}, {MONTH, 0x12}, {MDAY, 0x31},   {HOUR, 0x23},
+	static const uint8_t regs[][2] = {{YEAR, 0x30}, {MONTH, 0x12}, {MDAY, 0x31},    {HOUR, 0x23},
 					  {MIN_, 0x59}, {SEC, 0x58},   {CENTURY, 0x20}, {WDAY, 0x03}};
 	const char *event;
 
@@ -277,7 +277,8 @@ START_TEST(periodic_interrupts)
 }
 END_TEST
 
-/* A guest that could not take its ticks for a while gets them later, faster, with driftfix=slew; without, they are lost. */
+/* A guest that could not take its ticks for a while gets them later, faster, with driftfix=slew; without, they are
+ * lost. */
 START_TEST(slew_delivers_lost_ticks)
 {
 	for (int slew = 0; slew < 2; slew++) {
@@ -361,8 +362,7 @@ START_TEST(cmos_describes_the_machine)
 	ck_assert_uint_eq(rtc_get16(b, 0x15), 640);
 	ck_assert_uint_eq(rtc_get16(b, 0x17), 65535);
 	ck_assert_uint_eq(rtc_get16(b, 0x34) * 65536ull + 16 * MIB, board_ram_below_4g(b));
-	ck_assert_uint_eq((rtc_get16(b, 0x5b) | (uint64_t)rtc_get(b, 0x5d) << 16) * 65536ull,
-			  board_ram_above_4g(b));
+	ck_assert_uint_eq((rtc_get16(b, 0x5b) | (uint64_t)rtc_get(b, 0x5d) << 16) * 65536ull, board_ram_above_4g(b));
 	ck_assert_uint_eq(rtc_get(b, 0x5f), 2);
 	ck_assert_uint_eq(rtc_get(b, 0x3d), 0x13);
 	ck_assert_uint_eq(rtc_get(b, 0x38), 0x20);

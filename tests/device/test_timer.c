@@ -409,7 +409,8 @@ END_TEST
 
 START_TEST(lost_tick_policy_parses_under_both_names)
 {
-	struct board *b = bench_new("-m 16 -global kvm-pit.lost_tick_policy=delay -global isa-pit.lost_tick_policy=discard");
+	struct board *b =
+		bench_new("-m 16 -global kvm-pit.lost_tick_policy=delay -global isa-pit.lost_tick_policy=discard");
 
 	bench_free(b);
 	ck_assert_ptr_nonnull(strstr(bench_new_fails("-m 16 -global kvm-pit.lost_tick_policy=merge"), "merge"));

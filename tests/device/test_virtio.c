@@ -1,6 +1,6 @@
 /*
- * The virtio core, seen through virtio-rng: both interfaces, negotiation, rings good and bad, interrupts, reset, save and load,
- * and the random source's own rules.
+ * The virtio core, seen through virtio-rng: both interfaces, negotiation, rings good and bad, interrupts, reset, save
+ * and load, and the random source's own rules.
  */
 #include "virtio_driver.h"
 
@@ -61,7 +61,7 @@ START_TEST(a_transitional_function)
 	ck_assert_uint_eq(bench_pci_readl(b, SLOT << 3, 0), 0x10051af4);
 	ck_assert_uint_eq(bench_pci_readb(b, SLOT << 3, 8), 0);
 	ck_assert_uint_eq(bench_pci_readl(b, SLOT << 3, 0x2c), 0x00041af4);
-	ck_assert_uint_eq(bench_pci_readb(b, SLOT << 3, 0x10) & 1, 1); /* I/O */
+	ck_assert_uint_eq(bench_pci_readb(b, SLOT << 3, 0x10) & 1, 1);     /* I/O */
 	ck_assert_uint_eq(bench_pci_readb(b, SLOT << 3, 0x20) & 0xf, 0xc); /* 64-bit prefetchable */
 	for (uint8_t type = 1; type <= 5; type++) {
 		unsigned cap = find_cap(b, type);
@@ -104,15 +104,19 @@ END_TEST
 
 START_TEST(options_that_contradict)
 {
-	ck_assert_ptr_nonnull(strstr(bench_new_fails(RNG ",disable-legacy=on,disable-modern=on"), "neither modern nor legacy"));
+	ck_assert_ptr_nonnull(
+		strstr(bench_new_fails(RNG ",disable-legacy=on,disable-modern=on"), "neither modern nor legacy"));
 	ck_assert_ptr_nonnull(strstr(bench_new_fails(RNG ",vectors=100"), "at most 65"));
-	ck_assert_ptr_nonnull(strstr(bench_new_fails(RNG ",period=0"), "'period' parameter expects a positive integer"));
+	ck_assert_ptr_nonnull(
+		strstr(bench_new_fails(RNG ",period=0"), "'period' parameter expects a positive integer"));
 	ck_assert_ptr_nonnull(strstr(bench_new_fails(RNG ",max-bytes=0"), "'max-bytes' parameter must be positive"));
 	ck_assert_ptr_nonnull(strstr(bench_new_fails(RNG ",rng=none"), "'none' not found"));
 	ck_assert_ptr_nonnull(strstr(bench_new_fails("-object rng-builtin"), "Parameter 'id' is missing"));
 	ck_assert_ptr_nonnull(strstr(bench_new_fails("-object rng-bultin,id=a"), "did you mean 'rng-builtin'"));
-	ck_assert_ptr_nonnull(strstr(bench_new_fails("-object rng-random,id=a,filename=/nonexistent"), "Could not open"));
-	ck_assert_ptr_nonnull(strstr(bench_new_fails("-object rng-builtin,id=a -object rng-builtin,id=a"), "duplicate"));
+	ck_assert_ptr_nonnull(
+		strstr(bench_new_fails("-object rng-random,id=a,filename=/nonexistent"), "Could not open"));
+	ck_assert_ptr_nonnull(
+		strstr(bench_new_fails("-object rng-builtin,id=a -object rng-builtin,id=a"), "duplicate"));
 }
 END_TEST
 
@@ -418,7 +422,8 @@ START_TEST(bar_4_through_configuration_space)
 	bench_pci_writel(b, SLOT << 3, cap + 12, 2);
 	ck_assert_uint_eq(bench_pci_readw(b, SLOT << 3, cap + 16), 1); /* one queue */
 	/* Nonsense reaches nothing. */
-	static const uint32_t bad[][3] = {{4, 0x4000, 4}, {4, 0xffffffff, 4}, {4, 17, 2}, {4, 0, 3}, {1, 0, 4}, {0, 18, 1}};
+	static const uint32_t bad[][3] = {{4, 0x4000, 4}, {4, 0xffffffff, 4}, {4, 17, 2},
+					  {4, 0, 3},      {1, 0, 4},          {0, 18, 1}};
 	for (unsigned i = 0; i < ARRAY_SIZE(bad); i++) {
 		bench_pci_writeb(b, SLOT << 3, cap + 4, (uint8_t)bad[i][0]);
 		bench_pci_writel(b, SLOT << 3, cap + 8, bad[i][1]);
@@ -537,9 +542,10 @@ static void indirect_huge(struct vd *d)
 }
 
 static void (*const bad_rings[])(struct vd *d) = {
-	bad_head,        bad_next,           loop_of_one,     loop_of_two,   loop_of_empty_ones,   index_ran_away,
-	out_behind_in,   more_than_4_gib,    no_room,         indirect_odd_length, indirect_empty, indirect_with_next,
-	indirect_nested, indirect_loop,      indirect_outside_ram, indirect_wraps, indirect_huge,
+	bad_head,       bad_next,           loop_of_one,     loop_of_two,   loop_of_empty_ones,
+	index_ran_away, out_behind_in,      more_than_4_gib, no_room,       indirect_odd_length,
+	indirect_empty, indirect_with_next, indirect_nested, indirect_loop, indirect_outside_ram,
+	indirect_wraps, indirect_huge,
 };
 
 START_TEST(bad_rings_stop_the_device_until_reset)
@@ -681,7 +687,8 @@ START_TEST(bytes_of_a_file)
 	struct vd d;
 
 	ck_assert_int_eq(write(fd, "not so random", 13), 13);
-	snprintf(options, sizeof(options), "-m 16 -object rng-random,id=f,filename=%s -device virtio-rng-pci,addr=5,rng=f", path);
+	snprintf(options, sizeof(options),
+		 "-m 16 -object rng-random,id=f,filename=%s -device virtio-rng-pci,addr=5,rng=f", path);
 	b = bench_new(options);
 	vd_start(&d, b, SLOT, VD_MODERN, 0, 1);
 	ck_assert_uint_eq(ask(&d, VQ_BUFFERS, 8), 8);

@@ -1,4 +1,5 @@
-/* virtio-balloon: memory really goes back to the host, nonsense does not; the operator's side; statistics; reporting. */
+/* virtio-balloon: memory really goes back to the host, nonsense does not; the operator's side; statistics; reporting.
+ */
 #include "virtio_driver.h"
 
 #include <stdio.h>
@@ -63,7 +64,8 @@ static void give(struct vd *d, unsigned queue, const uint32_t *pfns, unsigned n)
 START_TEST(inflated_pages_go_back_to_the_host)
 {
 	struct board *b = bench_new(BALLOON);
-	uint32_t base = FULL >> 12, up[] = {base, base + 1, base + 2}, mixed[] = {base + 9, base + 8, base + 7, base + 12};
+	uint32_t base = FULL >> 12, up[] = {base, base + 1, base + 2},
+		 mixed[] = {base + 9, base + 8, base + 7, base + 12};
 	struct vd d;
 
 	vd_start(&d, b, SLOT, kinds[_i], 0, 3);
@@ -184,7 +186,8 @@ START_TEST(one_balloon_only)
 	uint64_t bytes;
 	struct board *b;
 
-	ck_assert_ptr_nonnull(strstr(bench_new_fails(BALLOON " -device virtio-balloon-pci"), "Only one balloon device"));
+	ck_assert_ptr_nonnull(
+		strstr(bench_new_fails(BALLOON " -device virtio-balloon-pci"), "Only one balloon device"));
 	ck_assert_ptr_nonnull(strstr(bench_new_fails(BALLOON ",free-page-hint=on"), "hints are not offered"));
 	b = bench_new("-m 16");
 	ck_assert_int_eq(machine_balloon_get(b, &bytes, &e), -ENODEV);
@@ -286,7 +289,8 @@ START_TEST(free_pages_are_reported)
 	vd_start(&d, b, SLOT, VD_MODERN, F_STATS | F_REPORTING | F_OOM, 4);
 	ck_assert_uint_eq(d.features & (F_REPORTING | F_OOM), F_REPORTING | F_OOM);
 	fill(b, 16);
-	struct vd_seg report[] = {{FULL, 4 * 4096, true}, {FULL + 8 * 4096, 4096, true}, {FULL + 10 * 4096 + 1, 4096, true}};
+	struct vd_seg report[] = {
+		{FULL, 4 * 4096, true}, {FULL + 8 * 4096, 4096, true}, {FULL + 10 * 4096 + 1, 4096, true}};
 	vd_add(&d, REPORTING, report, 3);
 	vd_ring(&d, REPORTING);
 	ck_assert_int_ge(vd_used(&d, REPORTING, NULL), 0);

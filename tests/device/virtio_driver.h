@@ -1,6 +1,6 @@
 /*
- * A virtio driver for the device bench: sets up a function through either interface, offers buffers, rings, and sees what
- * came back, all through registers and guest RAM as a guest would.
+ * A virtio driver for the device bench: sets up a function through either interface, offers buffers, rings, and sees
+ * what came back, all through registers and guest RAM as a guest would.
  *
  * Guest memory: queue n has its rings at VQ_BASE + n * VQ_STRIDE; tests put buffers above VQ_BUFFERS (needs -m 16).
  */
@@ -67,7 +67,7 @@ uint16_t vd_add(struct vd *d, unsigned n, const struct vd_seg *seg, unsigned n_s
 /* Write one descriptor as given. */
 void vd_desc(struct vd *d, unsigned n, uint16_t i, uint64_t addr, uint32_t len, uint16_t flags, uint16_t next);
 void vd_offer(struct vd *d, unsigned n, uint16_t head); /* into the available ring */
-void vd_ring(struct vd *d, unsigned n);                  /* doorbell; then lets the device work */
+void vd_ring(struct vd *d, unsigned n);                 /* doorbell; then lets the device work */
 /* Next used entry: its head and length, or -1. */
 int vd_used(struct vd *d, unsigned n, uint32_t *len);
 

@@ -1,6 +1,6 @@
 /*
- * Core files of a hostile guest: its page tables and registers are the input. A mapping outside of RAM, one out of order,
- * or a walk that does not end is a finding.
+ * Core files of a hostile guest: its page tables and registers are the input. A mapping outside of RAM, one out of
+ * order, or a walk that does not end is a finding.
  */
 #include "fuzz.h"
 
@@ -81,11 +81,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct err e = ERR_INIT;
 	struct work w = {0};
 	struct cpu_regs regs;
-	struct dump d = {.ram = {{.gpa = 0, .size = LOW, .host = ram}, {.gpa = 1ull << 32, .size = HIGH, .host = ram + LOW}},
-			 .n_ram = 2,
-			 .paging = true,
-			 .cpus = &regs,
-			 .n_cpus = 1};
+	struct dump d = {
+		.ram = {{.gpa = 0, .size = LOW, .host = ram}, {.gpa = 1ull << 32, .size = HIGH, .host = ram + LOW}},
+		.n_ram = 2,
+		.paging = true,
+		.cpus = &regs,
+		.n_cpus = 1};
 
 	if (null < 0)
 		null = open("/dev/null", O_WRONLY | O_CLOEXEC);

@@ -1,6 +1,6 @@
 /*
- * Hostile saved guests. Records are hashed, so random bytes would end at the first checksum: the input becomes the layout and the
- * index of a file whose hashes are right.
+ * Hostile saved guests. Records are hashed, so random bytes would end at the first checksum: the input becomes the
+ * layout and the index of a file whose hashes are right.
  */
 #include "fuzz.h"
 
@@ -29,8 +29,9 @@ static void use(struct image *im)
 
 	for (uint32_t i = 0; i < im->leaves && i < 4; i++)
 		if (!image_leaf(im, i, hash, &e) && im->n_blocks && i < im->block[0].leaves)
-			image_get(im, 0, (uint64_t)i * LEAF_PAGES, MIN((uint64_t)LEAF_PAGES, im->block[0].pages - (uint64_t)i * LEAF_PAGES),
-				  hash, false, buf, &e);
+			image_get(im, 0, (uint64_t)i * LEAF_PAGES,
+				  MIN((uint64_t)LEAF_PAGES, im->block[0].pages - (uint64_t)i * LEAF_PAGES), hash, false,
+				  buf, &e);
 	if (!image_state(im, &state, &e))
 		free(state);
 }

@@ -1,8 +1,9 @@
 /*
- * Incoming migration fuzzer: the input is what a peer sends, over a real socket to the real destination threads. The first byte says
- * how much of a right beginning is put before it (bit 0: preamble; bit 1: description, layout, drives and begin, so that the
- * machine is accepted) and whether the rest are raw bytes (bit 2) or records {u8 type, u8 flags, u16 length, payload} that get a right
- * header and checksum here, so that what is behind the checksums is reached. Bit 3: batches are built from {block, page, count, kind}.
+ * Incoming migration fuzzer: the input is what a peer sends, over a real socket to the real destination threads. The
+ * first byte says how much of a right beginning is put before it (bit 0: preamble; bit 1: description, layout, drives
+ * and begin, so that the machine is accepted) and whether the rest are raw bytes (bit 2) or records {u8 type, u8 flags,
+ * u16 length, payload} that get a right header and checksum here, so that what is behind the checksums is reached. Bit
+ * 3: batches are built from {block, page, count, kind}.
  */
 #include "fuzz.h"
 
@@ -72,9 +73,9 @@ static void put_handshake(void)
 static void put_batch(const uint8_t *p)
 {
 	static uint8_t page[WIRE_PAGE];
-	struct wire_runs runs = { 0 };
+	struct wire_runs runs = {0};
 	uint32_t n = 1 + p[3] % 8;
-	struct wire_batch wb = { .block = p[0] & 7 };
+	struct wire_batch wb = {.block = p[0] & 7};
 	uint8_t head[WIRE_HEADER + WIRE_BATCH_HEAD + 32 + 8 * 8], *at;
 	uint32_t hashed;
 
@@ -99,7 +100,7 @@ static void put_batch(const uint8_t *p)
 
 static void build(void)
 {
-	char *argv[] = { "vmm", "-accel", "qtest", "-m", "8", "-nodefaults", "-display", "none", "-S" };
+	char *argv[] = {"vmm", "-accel", "qtest", "-m", "8", "-nodefaults", "-display", "none", "-S"};
 	struct err e = ERR_INIT;
 
 	log_set_level(LOG_ERROR);
@@ -132,7 +133,8 @@ static void deliver(void)
 	if (destination_listen_again(uri, &e))
 		abort();
 	while (open || destination_talks()) {
-		struct pollfd p = { .fd = open ? pair[0] : -1, .events = (short)(POLLIN | (sent < stream.len ? POLLOUT : 0)) };
+		struct pollfd p = {.fd = open ? pair[0] : -1,
+				   .events = (short)(POLLIN | (sent < stream.len ? POLLOUT : 0))};
 		ssize_t n;
 
 		loop_step(loop_main(), 0);
@@ -157,7 +159,7 @@ static void deliver(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	struct wire_preamble p = { .kind = WIRE_MAIN, .session = 1 };
+	struct wire_preamble p = {.kind = WIRE_MAIN, .session = 1};
 	uint8_t raw[WIRE_PREAMBLE], how;
 
 	if (!board)

@@ -39,11 +39,21 @@ static void start(void)
 static bool forbidden(const char *name)
 {
 	/* What writes files, opens sockets or takes as long as it likes. */
-	static const char *const names[] = {"quit",	       "screendump",   "blockdev-change-medium",
-					    "blockdev-add",    "block_resize", "blockdev-create",
-					    "memsave",	       "pmemsave",     "dump-guest-memory",
-					    "x-gdbserver",     "migrate",      "migrate-incoming",
-					    "migrate-recover", "chardev-add",  "chardev-change"};
+	static const char *const names[] = {"quit",
+					    "screendump",
+					    "blockdev-change-medium",
+					    "blockdev-add",
+					    "block_resize",
+					    "blockdev-create",
+					    "memsave",
+					    "pmemsave",
+					    "dump-guest-memory",
+					    "x-gdbserver",
+					    "migrate",
+					    "migrate-incoming",
+					    "migrate-recover",
+					    "chardev-add",
+					    "chardev-change"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(names); i++)
 		if (!strcmp(name, names[i]))
@@ -99,7 +109,8 @@ static void on_value(void *opaque, json_t *v)
 
 	if (!name)
 		name = json_string_value(json_object_get(v, "exec-oob"));
-	if (name && (forbidden(name) || forbidden_line(name, json_object_get(v, "arguments")) || forbidden_object(name, json_object_get(v, "arguments"))))
+	if (name && (forbidden(name) || forbidden_line(name, json_object_get(v, "arguments")) ||
+		     forbidden_object(name, json_object_get(v, "arguments"))))
 		return;
 	response = qmp_dispatch(board, NULL, &client, v);
 	if (response) /* else it comes later */

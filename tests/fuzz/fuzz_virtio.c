@@ -1,6 +1,7 @@
 /*
- * Rings from hell: each virtio device is set up as a driver would do it, then the input writes descriptors, indices and control
- * messages into the rings, rings the doorbells, resets, saves. The device fuzzer hardly ever gets a queue to run; this one always does.
+ * Rings from hell: each virtio device is set up as a driver would do it, then the input writes descriptors, indices and
+ * control messages into the rings, rings the doorbells, resets, saves. The device fuzzer hardly ever gets a queue to
+ * run; this one always does.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -86,11 +87,19 @@ static void drive(unsigned dev, uint32_t features)
 static void build(void)
 {
 	char netdev[80];
-	char *argv[] = {"vmm", "-accel", "qtest", "-m", "8", "-nodefaults", "-display", "none", "-chardev", "ringbuf,id=c0",
-			"-chardev", "ringbuf,id=c1", "-device", "virtio-rng-pci,addr=4,max-bytes=100000,period=10", "-device",
-			"virtio-balloon-pci,addr=5,free-page-reporting=on", "-device", "virtio-serial-pci,addr=6", "-device",
-			"virtconsole,chardev=c0", "-device", "virtserialport,chardev=c1,name=n", "-netdev", netdev, "-device",
-			"virtio-net-pci,addr=7,netdev=n,mq=on"};
+	char *argv[] = {"vmm",      "-accel",
+			"qtest",    "-m",
+			"8",        "-nodefaults",
+			"-display", "none",
+			"-chardev", "ringbuf,id=c0",
+			"-chardev", "ringbuf,id=c1",
+			"-device",  "virtio-rng-pci,addr=4,max-bytes=100000,period=10",
+			"-device",  "virtio-balloon-pci,addr=5,free-page-reporting=on",
+			"-device",  "virtio-serial-pci,addr=6",
+			"-device",  "virtconsole,chardev=c0",
+			"-device",  "virtserialport,chardev=c1,name=n",
+			"-netdev",  netdev,
+			"-device",  "virtio-net-pci,addr=7,netdev=n,mq=on"};
 	struct err e = ERR_INIT;
 
 	if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, cable))
@@ -158,7 +167,8 @@ static void descriptor(struct input *in, unsigned dev, unsigned q)
 	put_le32(raw + 8, (uint32_t)take(in, how & 2 ? 4 : 1));
 	put_le16(raw + 12, (uint16_t)take(in, 1) & 7);
 	put_le16(raw + 14, (uint16_t)take(in, how & 4 ? 2 : 1) % (how & 4 ? 65536 : 8));
-	map_mem_write(board, how & 8 ? BUFFERS + (take(in, 1) << 4) : ring(dev, q) + 16 * (take(in, 1) & 7), raw, sizeof(raw));
+	map_mem_write(board, how & 8 ? BUFFERS + (take(in, 1) << 4) : ring(dev, q) + 16 * (take(in, 1) & 7), raw,
+		      sizeof(raw));
 }
 
 static void one_step(struct input *in)
@@ -189,7 +199,8 @@ static void one_step(struct input *in)
 		idle();
 		break;
 	case 13: /* any register, also the status */
-		write_mem(bar(dev) + (take(in, 1) & 63) + (op & 16 ? 0x2000 : 0), take(in, 4), 1u << (op >> 6 & 1 ? 2 : 0));
+		write_mem(bar(dev) + (take(in, 1) & 63) + (op & 16 ? 0x2000 : 0), take(in, 4),
+			  1u << (op >> 6 & 1 ? 2 : 0));
 		break;
 	case 14:
 		drive(dev, (uint32_t)take(in, 4) | (op & 16 ? 0x30000000 : 0));

@@ -1,9 +1,9 @@
 /*
- * What travels stays readable. golden/NAME.schema holds every state table as text: a change that nobody meant fails here. A table
- * that must change gets a higher version, new fields a `since`, and VMM_GOLDEN=write rewrites its file (before 0.1.0 is released
- * no stream of ours is out there: rewriting is all there is to do, also for a new table). fixtures/ holds the
- * description and the state of a machine for every released version: they load for ever (or until their version is dropped,
- * and CHANGELOG.md says so).
+ * What travels stays readable. golden/NAME.schema holds every state table as text: a change that nobody meant fails
+ * here. A table that must change gets a higher version, new fields a `since`, and VMM_GOLDEN=write rewrites its file
+ * (before 0.1.0 is released no stream of ours is out there: rewriting is all there is to do, also for a new table).
+ * fixtures/ holds the description and the state of a machine for every released version: they load for ever (or until
+ * their version is dropped, and CHANGELOG.md says so).
  */
 #include <check.h>
 #include <errno.h>
@@ -61,7 +61,8 @@ static void check_schema(const struct state_table *t)
 	golden = (char *)read_file(path, &len);
 	ck_assert_msg(golden != NULL, "%s is missing: a new state table; VMM_GOLDEN=write makes it", path);
 	ck_assert_msg(!strcmp(now, golden),
-		      "the state table '%s' has changed. Streams and files of the last version must still load: raise its version, mark "
+		      "the state table '%s' has changed. Streams and files of the last version must still load: raise "
+		      "its version, mark "
 		      "new fields with since, then VMM_GOLDEN=write. It was:\n%sand is:\n%s",
 		      t->name, golden, now);
 	free(now);
@@ -133,7 +134,8 @@ END_TEST
 
 static struct board *make_machine(void)
 {
-	struct board *b = bench_new("-m 4 -serial null -parallel null -vga std -device pvpanic -device ide-cd,bus=ide.1,unit=0");
+	struct board *b =
+		bench_new("-m 4 -serial null -parallel null -vga std -device pvpanic -device ide-cd,bus=ide.1,unit=0");
 
 	bench_outb(b, 0x43, 0x34); /* PIT: a divisor */
 	bench_outb(b, 0x40, 0x9c);
@@ -141,7 +143,7 @@ static struct board *make_machine(void)
 	bench_outb(b, 0x70, 0x40); /* a CMOS byte */
 	bench_outb(b, 0x71, 0xa7);
 	bench_outb(b, 0x3ff, 0x5e); /* UART scratch */
-	bench_outb(b, 0x21, 0xb8); /* PIC mask */
+	bench_outb(b, 0x21, 0xb8);  /* PIC mask */
 	bench_pci_writel(b, 1 << 3 | 1, 0x20, 0xc001);
 	bench_outw(b, 0x510, 0x19);
 	bench_inb(b, 0x511);
@@ -157,7 +159,7 @@ static void check_machine(struct board *b)
 	ck_assert_uint_eq(bench_inb(b, 0x21), 0xb8);
 	ck_assert_uint_eq(bench_pci_readl(b, 1 << 3 | 1, 0x20), 0xc001);
 	ck_assert_uint_eq(bench_inb(b, 0x511), 0); /* the directory's count: its second byte */
-	bench_outb(b, 0x43, 0xe2); /* read-back: status of channel 0 */
+	bench_outb(b, 0x43, 0xe2);                 /* read-back: status of channel 0 */
 	ck_assert_uint_eq(bench_inb(b, 0x40) & 0x3f, 0x34);
 }
 

@@ -21,11 +21,11 @@ void start_cpu(void (*fn)(void *), void *arg);
 extern void (*irq_handler[64])(unsigned vector);
 
 /* Where the boot loader says things are. */
-extern const char *boot_cmdline;        /* never NULL */
-extern uint64_t boot_module;            /* physical address of the first module (initrd), or 0 */
-extern uint64_t boot_module_size;       /* bytes */
-extern uint64_t boot_rsdp;              /* physical address of the ACPI RSDP, or 0 (multiboot) */
-extern bool boot_pvh;                   /* PVH, else multiboot */
+extern const char *boot_cmdline;  /* never NULL */
+extern uint64_t boot_module;      /* physical address of the first module (initrd), or 0 */
+extern uint64_t boot_module_size; /* bytes */
+extern uint64_t boot_rsdp;        /* physical address of the ACPI RSDP, or 0 (multiboot) */
+extern bool boot_pvh;             /* PVH, else multiboot */
 
 /* RAM range n of the boot loader's map; false behind the last. */
 bool ram_range(unsigned n, uint64_t *start, uint64_t *size);
@@ -44,7 +44,7 @@ void put_char(char c);
 void put_string(const char *s);
 void put_hex(uint64_t value);
 void put_dec(uint64_t value);
-int get_char(void);                     /* -1: nothing received */
+int get_char(void); /* -1: nothing received */
 
 /* End the guest through isa-debug-exit at 0xf4 (exit status code << 1 | 1), or halt without one. */
 void payload_exit(int code) __attribute__((noreturn));
@@ -52,54 +52,54 @@ void payload_exit(int code) __attribute__((noreturn));
 /* PCI configuration space, mechanism 1; bdf = bus << 8 | device << 3 | function. */
 uint32_t pci_read32(unsigned bdf, unsigned offset);
 void pci_write32(unsigned bdf, unsigned offset, uint32_t value);
-int pci_find(uint16_t vendor, uint16_t device, unsigned nth);   /* bdf or -1, bus 0 only */
+int pci_find(uint16_t vendor, uint16_t device, unsigned nth); /* bdf or -1, bus 0 only */
 
 static inline void outb(uint16_t port, uint8_t value)
 {
-    __asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port) : "memory");
+	__asm__ volatile("outb %0, %1" : : "a"(value), "Nd"(port) : "memory");
 }
 
 static inline void outw(uint16_t port, uint16_t value)
 {
-    __asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port) : "memory");
+	__asm__ volatile("outw %0, %1" : : "a"(value), "Nd"(port) : "memory");
 }
 
 static inline void outl(uint16_t port, uint32_t value)
 {
-    __asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port) : "memory");
+	__asm__ volatile("outl %0, %1" : : "a"(value), "Nd"(port) : "memory");
 }
 
 static inline uint8_t inb(uint16_t port)
 {
-    uint8_t value;
-    __asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port) : "memory");
-    return value;
+	uint8_t value;
+	__asm__ volatile("inb %1, %0" : "=a"(value) : "Nd"(port) : "memory");
+	return value;
 }
 
 static inline uint16_t inw(uint16_t port)
 {
-    uint16_t value;
-    __asm__ volatile("inw %1, %0" : "=a"(value) : "Nd"(port) : "memory");
-    return value;
+	uint16_t value;
+	__asm__ volatile("inw %1, %0" : "=a"(value) : "Nd"(port) : "memory");
+	return value;
 }
 
 static inline uint32_t inl(uint16_t port)
 {
-    uint32_t value;
-    __asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"(port) : "memory");
-    return value;
+	uint32_t value;
+	__asm__ volatile("inl %1, %0" : "=a"(value) : "Nd"(port) : "memory");
+	return value;
 }
 
 static inline uint64_t rdtsc(void)
 {
-    uint32_t low, high;
-    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high) : : "memory");
-    return (uint64_t)high << 32 | low;
+	uint32_t low, high;
+	__asm__ volatile("rdtsc" : "=a"(low), "=d"(high) : : "memory");
+	return (uint64_t)high << 32 | low;
 }
 
 static inline void barrier(void)
 {
-    __asm__ volatile("" : : : "memory");
+	__asm__ volatile("" : : : "memory");
 }
 
 #endif

@@ -19,10 +19,10 @@ static bool run(struct world *w, unsigned max)
 	while (w->rounds++ < max) {
 		double t = pending / w->line + 0.0002, speed = w->rate * (100 - w->c.throttle) / 100;
 		double dirty = MIN(speed * t, w->set);
-		struct converge_round r = { .sent_bytes = (uint64_t)pending,
-					    .sent_ns = (uint64_t)(t * 1e9),
-					    .pending_bytes = (uint64_t)dirty,
-					    .dirty_ns = (uint64_t)(t * 1e9) };
+		struct converge_round r = {.sent_bytes = (uint64_t)pending,
+					   .sent_ns = (uint64_t)(t * 1e9),
+					   .pending_bytes = (uint64_t)dirty,
+					   .dirty_ns = (uint64_t)(t * 1e9)};
 
 		w->seconds += t;
 		switch (converge_decide(&w->c, &r)) {
@@ -45,8 +45,12 @@ static bool run(struct world *w, unsigned max)
 
 static struct world world(double line, double rate, double ram, double set)
 {
-	return (struct world){ .line = line, .rate = rate, .ram = ram, .set = set,
-			       .c = { .downtime_limit_ms = 300, .trigger = 50, .initial = 20, .increment = 10, .max = 99 } };
+	return (struct world){
+		.line = line,
+		.rate = rate,
+		.ram = ram,
+		.set = set,
+		.c = {.downtime_limit_ms = 300, .trigger = 50, .initial = 20, .increment = 10, .max = 99}};
 }
 
 START_TEST(idle)

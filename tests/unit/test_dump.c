@@ -124,7 +124,7 @@ START_TEST(test_32_bit)
 {
 	put_le32(ram + 0x1000 + 4 * 768, 0x2003);
 	put_le32(ram + 0x2000 + 4 * 1023, 0x8003);
-	put_le32(ram + 0x1000 + 4 * 1, 0x0083);	    /* 4 MiB, of which 3 MiB are RAM */
+	put_le32(ram + 0x1000 + 4 * 1, 0x0083);         /* 4 MiB, of which 3 MiB are RAM */
 	put_le32(ram + 0x1000 + 4 * 2, 1 << 13 | 0x83); /* PSE-36: at 4 GiB */
 	regs.cr4 = CPU_CR4_PSE;
 	walk(3);
@@ -217,7 +217,7 @@ START_TEST(test_core_physical)
 	note = written + header(0)->p_offset;
 	ck_assert_str_eq((const char *)note + 12, "CORE");
 	ck_assert_uint_eq(get_le32(note + 8), NT_PRSTATUS);
-	ck_assert_uint_eq(get_le32(note + 20 + 32), 1);		    /* pid */
+	ck_assert_uint_eq(get_le32(note + 20 + 32), 1);                /* pid */
 	ck_assert_uint_eq(get_le64(note + 20 + 112 + 16 * 8), 0x1111); /* rip */
 	ck_assert_uint_eq(get_le64(note + 356 + 20 + 112 + 19 * 8), 0x3333);
 	ck_assert_str_eq((const char *)note + 2 * 356 + 12, "QEMU");
@@ -457,7 +457,7 @@ START_TEST(test_kdump)
 	ck_assert_uint_eq(get_le32(flat + 424), fake.flag);
 	ck_assert_uint_eq(get_le32(flat + 428), PAGE);
 	ck_assert_uint_eq(get_le32(flat + 440), high + 256); /* max_mapnr */
-	ck_assert_uint_eq(get_le32(flat + 460), 2);	     /* CPUs */
+	ck_assert_uint_eq(get_le32(flat + 460), 2);          /* CPUs */
 	ck_assert_uint_eq(get_le32(flat + PAGE + 8), 1);     /* dump level */
 	ck_assert_uint_eq(get_le64(flat + PAGE + 96), high + 256);
 	note = flat + get_le64(flat + PAGE + 48);
@@ -469,7 +469,8 @@ START_TEST(test_kdump)
 
 	for (unsigned i = 0; i < 2; i++) {
 		ck_assert(has_page(i, 0) && has_page(i, 767) && !has_page(i, 768));
-		ck_assert(!has_page(i, high - 1) && has_page(i, high) && has_page(i, high + 255) && !has_page(i, high + 256));
+		ck_assert(!has_page(i, high - 1) && has_page(i, high) && has_page(i, high + 255) &&
+			  !has_page(i, high + 256));
 	}
 	/* Pages of zeroes: one for all. */
 	ck_assert_uint_eq(get_le64(descriptor(0)), get_le64(descriptor(7)));

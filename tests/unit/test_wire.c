@@ -10,8 +10,12 @@
 
 START_TEST(preamble)
 {
-	struct wire_preamble p = { .kind = WIRE_PAGES, .flags = WIRE_ONE_WAY, .channel = 3, .session = 0x1234567890abcdef,
-				   .features = WIRE_F_ZSTD }, q;
+	struct wire_preamble p = {.kind = WIRE_PAGES,
+				  .flags = WIRE_ONE_WAY,
+				  .channel = 3,
+				  .session = 0x1234567890abcdef,
+				  .features = WIRE_F_ZSTD},
+			     q;
 	uint8_t raw[WIRE_PREAMBLE], bad[WIRE_PREAMBLE];
 	struct err e = ERR_INIT;
 
@@ -42,7 +46,8 @@ END_TEST
 /* Streams go between processors with and without AVX2. */
 START_TEST(hashes)
 {
-	static const size_t lengths[] = {0, 1, 3, 4, 8, 9, 16, 17, 128, 129, 240, 241, 1024, 1025, WIRE_PAGE, WIRE_PAGE + 1, 3 * WIRE_PAGE};
+	static const size_t lengths[] = {
+		0, 1, 3, 4, 8, 9, 16, 17, 128, 129, 240, 241, 1024, 1025, WIRE_PAGE, WIRE_PAGE + 1, 3 * WIRE_PAGE};
 	uint8_t *data = calloc(3, WIRE_PAGE);
 
 	/* xxHash's own test vector for XXH3-64 of nothing */
@@ -54,7 +59,8 @@ START_TEST(hashes)
 	for (size_t i = 0; i < sizeof(lengths) / sizeof(*lengths); i++)
 		for (uint64_t seed = 0; seed < 3; seed++)
 			if (__builtin_cpu_supports("avx2"))
-				ck_assert_uint_eq(xxh3_avx2(data, lengths[i], seed), xxh3_generic(data, lengths[i], seed));
+				ck_assert_uint_eq(xxh3_avx2(data, lengths[i], seed),
+						  xxh3_generic(data, lengths[i], seed));
 	ck_assert_uint_eq(wire_hash(data, WIRE_PAGE), xxh3_generic(data, WIRE_PAGE, 0));
 	free(data);
 }
@@ -94,9 +100,15 @@ END_TEST
 START_TEST(batch)
 {
 	uint8_t head[WIRE_BATCH_HEAD];
-	struct wire_batch b = { .block = 1, .data_pages = 2, .zero_pages = 5, .data_bytes = 2 * WIRE_PAGE, .run_bytes = 4 }, out;
-	struct wire_record r = { .type = WIRE_BATCH, .hashed = WIRE_BATCH_HEAD + 4 + 16,
-				 .length = WIRE_BATCH_HEAD + 4 + 16 + 2 * WIRE_PAGE };
+	struct wire_batch b = {.block = 1,
+			       .data_pages = 2,
+			       .zero_pages = 5,
+			       .data_bytes = 2 * WIRE_PAGE,
+			       .run_bytes = 4},
+			  out;
+	struct wire_record r = {.type = WIRE_BATCH,
+				.hashed = WIRE_BATCH_HEAD + 4 + 16,
+				.length = WIRE_BATCH_HEAD + 4 + 16 + 2 * WIRE_PAGE};
 	struct err e = ERR_INIT;
 
 	wire_put_batch(head, &b);
@@ -116,8 +128,8 @@ END_TEST
 START_TEST(runs)
 {
 	enum { PAGES = 5000 };
-	unsigned long map[(PAGES + 63) / 64] = { 0 }, got[(PAGES + 63) / 64] = { 0 };
-	struct wire_runs w = { 0 };
+	unsigned long map[(PAGES + 63) / 64] = {0}, got[(PAGES + 63) / 64] = {0};
+	struct wire_runs w = {0};
 	struct wire_run_reader rd;
 	struct err e = ERR_INIT;
 	uint64_t first, count;
@@ -133,25 +145,25 @@ START_TEST(runs)
 	map[0] |= 1;
 	map[(PAGES - 1) / 64] |= 1ul << (PAGES - 1) % 64;
 	wire_runs_add_bitmap(&w, map, PAGES);
-	rd = (struct wire_run_reader){ .p = w.data, .end = w.data + w.len, .limit = PAGES };
+	rd = (struct wire_run_reader){.p = w.data, .end = w.data + w.len, .limit = PAGES};
 	while ((r = wire_runs_next(&rd, &first, &count, &e)) > 0)
 		for (uint64_t n = first; n < first + count; n++)
 			got[n / 64] |= 1ul << n % 64;
 	ck_assert_int_eq(r, 0);
 	ck_assert_mem_eq(map, got, sizeof(map));
 	/* the same runs in a smaller block */
-	rd = (struct wire_run_reader){ .p = w.data, .end = w.data + w.len, .limit = PAGES - 1 };
+	rd = (struct wire_run_reader){.p = w.data, .end = w.data + w.len, .limit = PAGES - 1};
 	while ((r = wire_runs_next(&rd, &first, &count, &e)) > 0)
 		ck_assert_uint_le(first + count, PAGES - 1);
 	ck_assert_int_lt(r, 0);
 	/* cut in the middle of a number, and numbers beyond 63 bits */
-	rd = (struct wire_run_reader){ .p = (const uint8_t *)"\x80", .end = (const uint8_t *)"\x80" + 1, .limit = PAGES };
+	rd = (struct wire_run_reader){.p = (const uint8_t *)"\x80", .end = (const uint8_t *)"\x80" + 1, .limit = PAGES};
 	ck_assert_int_lt(wire_runs_next(&rd, &first, &count, &e), 0);
-	static const uint8_t huge[] = { 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0x01 };
-	rd = (struct wire_run_reader){ .p = huge, .end = huge + sizeof(huge), .limit = PAGES };
+	static const uint8_t huge[] = {0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01, 0x01};
+	rd = (struct wire_run_reader){.p = huge, .end = huge + sizeof(huge), .limit = PAGES};
 	ck_assert_int_lt(wire_runs_next(&rd, &first, &count, &e), 0);
-	static const uint8_t nothing[] = { 0, 0 };
-	rd = (struct wire_run_reader){ .p = nothing, .end = nothing + 2, .limit = PAGES };
+	static const uint8_t nothing[] = {0, 0};
+	rd = (struct wire_run_reader){.p = nothing, .end = nothing + 2, .limit = PAGES};
 	ck_assert_int_lt(wire_runs_next(&rd, &first, &count, &e), 0);
 	free(w.data);
 }

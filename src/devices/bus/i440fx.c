@@ -50,7 +50,7 @@ enum {
 
 #define PAM_REGISTERS (PAM6 - PAM0 + 1)
 #define PAM_SEGMENTS  13
-#define REGION_SMRAM PAM_SEGMENTS
+#define REGION_SMRAM  PAM_SEGMENTS
 
 struct i440fx {
 	struct device dev;

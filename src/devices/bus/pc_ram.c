@@ -1,19 +1,19 @@
 /*
- * Guest RAM of the PC board as two regions of one block: from 0 up to the PCI hole, and the rest from 4 GiB. The host bridge
- * overlays the windows of VGA memory, option ROMs and BIOS (priority above ours).
+ * Guest RAM of the PC board as two regions of one block: from 0 up to the PCI hole, and the rest from 4 GiB. The host
+ * bridge overlays the windows of VGA memory, option ROMs and BIOS (priority above ours).
  */
 #include "vmm/device.h"
 
 enum { RAM_LOW, RAM_HIGH };
 
 static const struct region_desc pc_ram_regions[] = {
-	[RAM_LOW] = { .name = "low", .space = SPACE_MMIO, .kind = REGION_RAM, .bar = REGION_NOT_BAR, .priority = -10 },
-	[RAM_HIGH] = { .name = "high",
-		       .space = SPACE_MMIO,
-		       .kind = REGION_RAM,
-		       .base = 4 * GIB,
-		       .bar = REGION_NOT_BAR,
-		       .priority = -10 },
+	[RAM_LOW] = {.name = "low", .space = SPACE_MMIO, .kind = REGION_RAM, .bar = REGION_NOT_BAR, .priority = -10},
+	[RAM_HIGH] = {.name = "high",
+		      .space = SPACE_MMIO,
+		      .kind = REGION_RAM,
+		      .base = 4 * GIB,
+		      .bar = REGION_NOT_BAR,
+		      .priority = -10},
 };
 
 static int pc_ram_create(struct device *dev, struct err *e)

@@ -259,9 +259,9 @@ static const char *rom_file(const struct device *dev)
 }
 
 /*
- * Firmware runs an image only on the function whose IDs it names (6.3.1.2). Debian's iPXE for virtio names the modern one's, and serves
- * transitional functions as well: an image of the function's vendor is made to name this function. Byte 6 takes up the difference, so
- * that the image still sums to zero.
+ * Firmware runs an image only on the function whose IDs it names (6.3.1.2). Debian's iPXE for virtio names the modern
+ * one's, and serves transitional functions as well: an image of the function's vendor is made to name this function.
+ * Byte 6 takes up the difference, so that the image still sums to zero.
  */
 static void rom_name_function(const struct pci_function *f, uint8_t *rom, size_t len)
 {
@@ -271,7 +271,8 @@ static void rom_name_function(const struct pci_function *f, uint8_t *rom, size_t
 
 	if (at + 0x18 > len || get_le16(rom) != 0xaa55 || memcmp(pcir, "PCIR", 4) || pcir[0x14] != 0)
 		return;
-	if (get_le16(pcir + 4) != get_le16(f->config + PCI_VENDOR) || get_le16(pcir + 6) == get_le16(f->config + PCI_VENDOR + 2))
+	if (get_le16(pcir + 4) != get_le16(f->config + PCI_VENDOR) ||
+	    get_le16(pcir + 6) == get_le16(f->config + PCI_VENDOR + 2))
 		return;
 	change = pcir[6] + pcir[7] - f->config[PCI_VENDOR + 2] - f->config[PCI_VENDOR + 3];
 	memcpy(pcir + 6, f->config + PCI_VENDOR + 2, 2);

@@ -529,7 +529,7 @@ static const struct region_ops mmio_ops = {.read = mmio_read, .write = mmio_writ
 #define VGA_WINDOW(nm, first, n)                                                                                       \
 	{                                                                                                              \
 		.name = (nm), .space = SPACE_MMIO, .base = (first), .size = (n), .bar = REGION_NOT_BAR, .priority = 1, \
-		.coalesced = (n), .ops = &window_ops                                                                                     \
+		.coalesced = (n), .ops = &window_ops                                                                   \
 	}
 
 static const struct region_desc vga_regions[] = {

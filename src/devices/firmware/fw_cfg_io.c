@@ -52,7 +52,7 @@ struct fw_file {
 	char name[FILE_NAME];
 	uint8_t *data; /* owned unless writable >= 0 */
 	uint32_t len;
-	int writable; /* index into fw_cfg.writable, or -1 */
+	int writable;     /* index into fw_cfg.writable, or -1 */
 	uint8_t *initial; /* of a writable file: what it is after a reset */
 	void (*written)(void *opaque, const uint8_t *data, size_t len);
 	void *opaque;

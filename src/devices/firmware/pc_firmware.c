@@ -1,11 +1,12 @@
 /*
- * The firmware ROM: mapped read-only so that its last byte is at 4 GiB - 1, where the CPU's reset vector is. The host bridge shows
- * its top 128 KiB below 1 MiB as well (PAM). Flash programming is left out: writes are ignored, as by a write-protected part.
+ * The firmware ROM: mapped read-only so that its last byte is at 4 GiB - 1, where the CPU's reset vector is. The host
+ * bridge shows its top 128 KiB below 1 MiB as well (PAM). Flash programming is left out: writes are ignored, as by a
+ * write-protected part.
  */
 #include "vmm/device.h"
 
 static const struct region_desc pc_firmware_regions[] = {
-	{ .name = "rom", .space = SPACE_MMIO, .kind = REGION_ROM, .bar = REGION_NOT_BAR, .priority = 0 },
+	{.name = "rom", .space = SPACE_MMIO, .kind = REGION_ROM, .bar = REGION_NOT_BAR, .priority = 0},
 };
 
 static int pc_firmware_create(struct device *dev, struct err *e)

@@ -22,9 +22,8 @@ struct vmcoreinfo vmcoreinfo_get(struct board *board)
 
 	if (fw_cfg_read_file(board, VMCOREINFO_FILE, file, sizeof(file)) != sizeof(file))
 		return (struct vmcoreinfo){.format = VMCOREINFO_NONE};
-	return (struct vmcoreinfo){.format = get_le16(file + GUEST_FORMAT),
-				   .size = get_le32(file + SIZE),
-				   .addr = get_le64(file + ADDR)};
+	return (struct vmcoreinfo){
+		.format = get_le16(file + GUEST_FORMAT), .size = get_le32(file + SIZE), .addr = get_le64(file + ADDR)};
 }
 
 static int vmcoreinfo_create(struct device *dev, struct err *e)

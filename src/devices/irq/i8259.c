@@ -42,7 +42,7 @@ struct i8259 {
 	struct device dev;
 	struct pic_state pic[2];
 	uint16_t inputs; /* levels of the 16 lines as last driven: wires, so neither reset nor saved */
-	bool intr;	 /* the INTR output as last driven */
+	bool intr;       /* the INTR output as last driven */
 	bool in_kernel;
 };
 

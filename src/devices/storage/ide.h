@@ -154,22 +154,22 @@ struct ide_channel {
 enum { ON_ERROR_AUTO = 4 };
 extern const char *const ide_on_error_names[];
 /* What both kinds of drives are made of. */
-#define IDE_IDENTITY_PROPS(model_name)                                                                                 \
-	PROP(struct ide_drive, serial, PROP_STR,                                                                       \
-	     .help = "Serial number, at most 20 characters; default: the drive's or VM0000n"),                         \
-		PROP_NAMED(struct ide_drive, "ver", version, PROP_STR, .def_str = "1.0",                               \
-			   .help = "Firmware revision, at most 8 characters"),                                         \
-		PROP(struct ide_drive, model, PROP_STR, .def_str = model_name,                                         \
+#define IDE_IDENTITY_PROPS(model_name)                                                         \
+	PROP(struct ide_drive, serial, PROP_STR,                                               \
+	     .help = "Serial number, at most 20 characters; default: the drive's or VM0000n"), \
+		PROP_NAMED(struct ide_drive, "ver", version, PROP_STR, .def_str = "1.0",       \
+			   .help = "Firmware revision, at most 8 characters"),                 \
+		PROP(struct ide_drive, model, PROP_STR, .def_str = model_name,                 \
 		     .help = "Model name, at most 40 characters")
-#define IDE_BOOTINDEX_PROP                                                                                             \
+#define IDE_BOOTINDEX_PROP \
 	PROP(struct ide_drive, bootindex, PROP_I32, .def = (uint64_t)-1, .help = "Boot order, lowest first; -1: none")
-#define IDE_COMMON_STATE                                                                                               \
-	{                                                                                                              \
-		.name = "common", .type = STATE_STRUCT, .since = 1, .count = 1, .size = sizeof(struct ide_drive),      \
-		.sub = &ide_drive_common_state                                                                         \
+#define IDE_COMMON_STATE                                                                                          \
+	{                                                                                                         \
+		.name = "common", .type = STATE_STRUCT, .since = 1, .count = 1, .size = sizeof(struct ide_drive), \
+		.sub = &ide_drive_common_state                                                                    \
 	}
-#define IDE_DRIVE_CLASS                                                                                                \
-	.bus = BUS_IDE, .category = "Storage", .size = sizeof(struct ide_drive), .user_creatable = true,               \
+#define IDE_DRIVE_CLASS                                                                                  \
+	.bus = BUS_IDE, .category = "Storage", .size = sizeof(struct ide_drive), .user_creatable = true, \
 	.quiesce = ide_drive_quiesce, .resume = ide_drive_resume
 #define IDE_ON_ERROR_PROPS                                                                                    \
 	PROP(struct ide_drive, rerror, PROP_ENUM, .def = ON_ERROR_AUTO, .values = ide_on_error_names,         \

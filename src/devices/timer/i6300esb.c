@@ -1,11 +1,13 @@
 /*
- * Watchdog timer of the Intel 6300ESB I/O controller hub, PCI 8086:25ab. Two stages: the first ends in an interrupt status, the
- * second in what the operator chose for a hung guest (-watchdog-action). A driver reloads the counter in time; registers and
- * counters are written behind an unlock sequence, and the enable bit can be locked until the next reset.
+ * Watchdog timer of the Intel 6300ESB I/O controller hub, PCI 8086:25ab. Two stages: the first ends in an interrupt
+ * status, the second in what the operator chose for a hung guest (-watchdog-action). A driver reloads the counter in
+ * time; registers and counters are written behind an unlock sequence, and the enable bit can be locked until the next
+ * reset.
  *
- * Source: Intel 6300ESB I/O Controller Hub Datasheet (300641-004US), chapter 16 "Watchdog Timer"; what existing drivers rely on
- * beyond it: QEMU 7.2. Left out: the interrupt of stage 1 (it goes to the hub's second IOAPIC or to SMI, and this board has neither;
- * the status bit is set) and the WDT_TOUT# pin, which would toggle in free-running mode: there the counter starts over.
+ * Source: Intel 6300ESB I/O Controller Hub Datasheet (300641-004US), chapter 16 "Watchdog Timer"; what existing drivers
+ * rely on beyond it: QEMU 7.2. Left out: the interrupt of stage 1 (it goes to the hub's second IOAPIC or to SMI, and
+ * this board has neither; the status bit is set) and the WDT_TOUT# pin, which would toggle in free-running mode: there
+ * the counter starts over.
  */
 #include "vmm/pci.h"
 
@@ -93,7 +95,7 @@ static void expired(void *opaque)
 	if (again) {
 		start_stage(s, 1);
 	} else { /* off until it is enabled anew, so that a guest that lives on is not shot twice */
-		s->dev.pci->config[CONFIG_LOCK] &= (uint8_t)~(LOCK_ENABLE | LOCK_LOCKED);
+		s->dev.pci->config[CONFIG_LOCK] &= (uint8_t) ~(LOCK_ENABLE | LOCK_LOCKED);
 		follow_lock(s);
 	}
 }

@@ -1,6 +1,6 @@
 /*
- * The virtio core's life: status and feature negotiation (VIRTIO 1.2 sections 2.1, 2.2, 3.1), reset, running the queues on the
- * main loop, pause and state. See virtio.h.
+ * The virtio core's life: status and feature negotiation (VIRTIO 1.2 sections 2.1, 2.2, 3.1), reset, running the queues
+ * on the main loop, pause and state. See virtio.h.
  */
 #include "virtio.h"
 
@@ -144,7 +144,8 @@ uint8_t virtio_read_status(const struct virtio *v)
 	return v->status ? v->status : v->reset_from;
 }
 
-/* 3.1.1 step 5: a driver that accepts what was not offered, or speaks the new interface without VERSION_1, is not taken. */
+/* 3.1.1 step 5: a driver that accepts what was not offered, or speaks the new interface without VERSION_1, is not
+ * taken. */
 static bool features_acceptable(struct virtio *v)
 {
 	uint64_t refused = v->driver_features & ~v->offered;
@@ -256,10 +257,12 @@ int virtio_post_load(struct virtio *v, struct err *e)
 	uint64_t strange = v->driver_features & ~v->offered;
 
 	if (strange && (!v->modern || v->status & VIRTIO_FEATURES_OK))
-		return err_set(e, ENOTSUP, "device '%s': the guest uses features 0x%llx that this device does not offer",
-			       v->dev.id, (unsigned long long)strange);
+		return err_set(e, ENOTSUP,
+			       "device '%s': the guest uses features 0x%llx that this device does not offer", v->dev.id,
+			       (unsigned long long)strange);
 	if (v->config_vector != VIRTIO_NO_VECTOR && v->config_vector >= v->dev.pci->msix_vectors)
-		return err_set(e, ERANGE, "device '%s': configuration vector %u does not exist", v->dev.id, v->config_vector);
+		return err_set(e, ERANGE, "device '%s': configuration vector %u does not exist", v->dev.id,
+			       v->config_vector);
 	for (unsigned i = 0; i < v->n_vq; i++)
 		if (v->vq[i].vector != VIRTIO_NO_VECTOR && v->vq[i].vector >= v->dev.pci->msix_vectors)
 			return err_set(e, ERANGE, "device '%s': vector %u of queue %u does not exist", v->dev.id,

@@ -1,10 +1,11 @@
 /*
- * virtio-balloon: VIRTIO 1.2 section 5.5. The guest gives pages to the balloon (inflate) and takes them back (deflate); what lies in
- * the balloon costs the host nothing: its memory is given back with a hole in the RAM file, and returns as zeroes at the next touch.
+ * virtio-balloon: VIRTIO 1.2 section 5.5. The guest gives pages to the balloon (inflate) and takes them back (deflate);
+ * what lies in the balloon costs the host nothing: its memory is given back with a hole in the RAM file, and returns as
+ * zeroes at the next touch.
  *
- * Queues: inflate, deflate, statistics and, with free-page-reporting=on, reporting. Linux numbers the queues that exist without gaps,
- * so reporting is queue 3. Left out: free page hints (VIRTIO_BALLOON_F_FREE_PAGE_HINT; nothing here would use them) and
- * MUST_TELL_HOST (a page may be used again without asking, as it simply comes back).
+ * Queues: inflate, deflate, statistics and, with free-page-reporting=on, reporting. Linux numbers the queues that exist
+ * without gaps, so reporting is queue 3. Left out: free page hints (VIRTIO_BALLOON_F_FREE_PAGE_HINT; nothing here would
+ * use them) and MUST_TELL_HOST (a page may be used again without asking, as it simply comes back).
  *
  * The operator's target outlives a reset of the guest; what is in the balloon does not.
  */
@@ -23,7 +24,7 @@ enum { CONFIG_TARGET = 0, CONFIG_ACTUAL = 4, CONFIG_HINT_ID = 8, CONFIG_POISON =
 
 /* Statistics (5.5.6.3): a tag and a value each, 10 bytes */
 static const char *const stat_names[] = {
-	"stat-swap-in",     "stat-swap-out",         "stat-major-faults", "stat-minor-faults",  "stat-free-memory",
+	"stat-swap-in",      "stat-swap-out",         "stat-major-faults", "stat-minor-faults", "stat-free-memory",
 	"stat-total-memory", "stat-available-memory", "stat-disk-caches",  "stat-htlb-pgalloc", "stat-htlb-pgfail",
 };
 #define N_STATS   ARRAY_SIZE(stat_names)
@@ -123,8 +124,8 @@ static void run_deflate(struct virtq *vq)
 	virtq_notify(vq);
 }
 
-/* 5.5.6.7: the buffers are the free pages themselves. A page has to come back as it was left or, when the driver fills free pages
-   with something else than zeroes, with that: then nothing can be given back. */
+/* 5.5.6.7: the buffers are the free pages themselves. A page has to come back as it was left or, when the driver fills
+   free pages with something else than zeroes, with that: then nothing can be given back. */
 static void run_reporting(struct virtq *vq)
 {
 	struct balloon *s = balloon_of(vq->v);
@@ -324,7 +325,8 @@ static int set_poll(struct device *dev, const char *json, struct err *e)
 	long long value = strtoll(json, &end, 10);
 
 	if (*end || end == json)
-		return err_set(e, EINVAL, "Invalid parameter type for 'guest-stats-polling-interval', expected: integer");
+		return err_set(e, EINVAL,
+			       "Invalid parameter type for 'guest-stats-polling-interval', expected: integer");
 	if (value < 0)
 		return err_set(e, EINVAL, "timer value must be greater than zero");
 	if (value > UINT32_MAX)

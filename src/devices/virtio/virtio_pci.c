@@ -1,10 +1,12 @@
 /*
- * virtio over PCI: VIRTIO 1.2 section 4.1. BAR 0 (I/O) is the legacy interface (4.1.4.10), BAR 1 holds MSI-X, BAR 4 the modern
- * structures, a page each:
+ * virtio over PCI: VIRTIO 1.2 section 4.1. BAR 0 (I/O) is the legacy interface (4.1.4.10), BAR 1 holds MSI-X, BAR 4 the
+ * modern structures, a page each:
  *
- *   0x0000 common configuration    0x1000 ISR status    0x2000 device configuration    0x3000 notifications, 4 bytes per queue
+ *   0x0000 common configuration    0x1000 ISR status    0x2000 device configuration    0x3000 notifications, 4 bytes
+ * per queue
  *
- * Offsets in BAR 4, the BAR numbers and the notification multiplier are those of QEMU; a driver finds them in the capabilities.
+ * Offsets in BAR 4, the BAR numbers and the notification multiplier are those of QEMU; a driver finds them in the
+ * capabilities.
  */
 #include "virtio.h"
 
@@ -184,8 +186,8 @@ static uint64_t legacy_read(struct device *dev, struct region *r, uint64_t offse
 	}
 }
 
-/* 2.7.2 (legacy): the three areas follow each other, the used ring on the next page. A page frame of 0 resets the device, as
-   drivers before virtio 0.9 give a queue back. */
+/* 2.7.2 (legacy): the three areas follow each other, the used ring on the next page. A page frame of 0 resets the
+   device, as drivers before virtio 0.9 give a queue back. */
 static void legacy_set_pfn(struct virtio *v, uint32_t pfn)
 {
 	struct virtq *vq = selected(v);
@@ -326,7 +328,8 @@ static uint64_t common_read(struct device *dev, struct region *r, uint64_t offse
 
 static void set_half(uint64_t *value, bool high, uint32_t half_value)
 {
-	*value = high ? (*value & UINT32_MAX) | (uint64_t)half_value << 32 : (*value & ~(uint64_t)UINT32_MAX) | half_value;
+	*value = high ? (*value & UINT32_MAX) | (uint64_t)half_value << 32
+		      : (*value & ~(uint64_t)UINT32_MAX) | half_value;
 }
 
 /* 4.1.4.3.2: the driver writes these before it enables the queue, and enables it once. */
@@ -340,7 +343,8 @@ static void queue_write(struct virtq *vq, uint64_t offset, uint32_t value)
 		return;
 	}
 	if (vq->ready) {
-		log_guest(&v->dev.guest_log, "virtio", "%s: queue %u is changed while it is enabled", v->dev.id, vq->index);
+		log_guest(&v->dev.guest_log, "virtio", "%s: queue %u is changed while it is enabled", v->dev.id,
+			  vq->index);
 		return;
 	}
 	switch (offset) {
@@ -348,8 +352,8 @@ static void queue_write(struct virtq *vq, uint64_t offset, uint32_t value)
 		if (value && value <= vq->max && !(value & (value - 1)))
 			vq->size = (uint16_t)value;
 		else
-			log_guest(&v->dev.guest_log, "virtio", "%s: queue %u cannot have %u entries", v->dev.id, vq->index,
-				  value);
+			log_guest(&v->dev.guest_log, "virtio", "%s: queue %u cannot have %u entries", v->dev.id,
+				  vq->index, value);
 		break;
 	case COMMON_QUEUE_ENABLE:
 		vq->ready = value == 1;
@@ -434,9 +438,10 @@ static const struct region_ops isr_ops = {.read = isr_read};
 static const struct region_ops device_ops = {.read = device_read, .write = device_write};
 static const struct region_ops notify_ops = {.write = notify_write};
 
-#define MODERN(nm, n, o)                                                                                              \
-	{                                                                                                             \
-		.name = nm, .space = SPACE_MMIO, .bar = MODERN_BAR, .base = (n)*PAGE_BYTES, .size = PAGE_BYTES, .ops = &(o) \
+#define MODERN(nm, n, o)                                                                                        \
+	{                                                                                                       \
+		.name = nm, .space = SPACE_MMIO, .bar = MODERN_BAR, .base = (n)*PAGE_BYTES, .size = PAGE_BYTES, \
+		.ops = &(o)                                                                                     \
 	}
 const struct region_desc virtio_pci_regions[VIRTIO_REGIONS] = {
 	[REGION_LEGACY] = {.name = "virtio-legacy", .space = SPACE_PIO, .bar = 0, .ops = &legacy_ops},
@@ -549,15 +554,17 @@ int virtio_pci_create(struct virtio *v, struct err *e)
 	bool legacy = v->disable_legacy != 1;
 
 	if (!legacy && v->disable_modern)
-		return err_set(e, EINVAL, "device cannot work as neither modern nor legacy mode is enabled: set disable-legacy "
-					  "or disable-modern to off");
+		return err_set(e, EINVAL,
+			       "device cannot work as neither modern nor legacy mode is enabled: set disable-legacy "
+			       "or disable-modern to off");
 	if (v->vectors == UINT32_MAX)
 		v->vectors = v->n_vq + 1;
 	if (v->vectors > v->dev.class->pci->msix_vectors)
 		return err_set(e, EINVAL, "vectors=%u: this device can use at most %u", v->vectors,
 			       v->dev.class->pci->msix_vectors);
 	f->msix_vectors = (uint8_t)v->vectors;
-	f->absent_bars = (uint8_t)((legacy ? 0 : BIT(0)) | (v->vectors ? 0 : BIT(1)) | (v->disable_modern ? BIT(4) : 0));
+	f->absent_bars =
+		(uint8_t)((legacy ? 0 : BIT(0)) | (v->vectors ? 0 : BIT(1)) | (v->disable_modern ? BIT(4) : 0));
 	f->config_written = config_written;
 	f->config_read = config_read;
 	v->dev.regions[REGION_LEGACY].size = LEGACY_CONFIG_MSIX + v->ops->config_size;

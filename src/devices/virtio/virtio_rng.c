@@ -1,6 +1,6 @@
 /*
- * virtio-rng: VIRTIO 1.2 section 5.4. One queue; every buffer comes back with random bytes from a host source, as soon as there
- * are any and the rate allows it.
+ * virtio-rng: VIRTIO 1.2 section 5.4. One queue; every buffer comes back with random bytes from a host source, as soon
+ * as there are any and the rate allows it.
  *
  * max-bytes and period limit the rate as in QEMU: at most max-bytes in each period milliseconds of guest time.
  */
@@ -31,8 +31,8 @@ static struct virtio_rng *rng_of(struct virtio *v)
 	return container_of(v, struct virtio_rng, v);
 }
 
-/* Bytes for one chain: 0 if the source has none now. A device may fill less than all of a buffer (5.4.6.1); nobody may keep the
-   main loop busy with gigabytes. */
+/* Bytes for one chain: 0 if the source has none now. A device may fill less than all of a buffer (5.4.6.1); nobody may
+   keep the main loop busy with gigabytes. */
 static uint32_t fill(struct virtio_rng *s, struct virtq_elem *el)
 {
 	uint8_t buf[4096];

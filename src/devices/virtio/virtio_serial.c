@@ -1,10 +1,11 @@
 /*
- * virtio-serial, the console device: VIRTIO 1.2 section 5.3. A bus of up to 31 ports, each a pair of queues, and a pair of control
- * queues through which driver and device tell each other which ports there are and who has them open. The ports are devices of
- * their own (virtconsole, virtserialport: virtio_serial_port.c), plugged and unplugged while the guest runs.
+ * virtio-serial, the console device: VIRTIO 1.2 section 5.3. A bus of up to 31 ports, each a pair of queues, and a pair
+ * of control queues through which driver and device tell each other which ports there are and who has them open. The
+ * ports are devices of their own (virtconsole, virtserialport: virtio_serial_port.c), plugged and unplugged while the
+ * guest runs.
  *
- * A driver that does not know VIRTIO_CONSOLE_F_MULTIPORT sees port 0 only, which is a console's. Left out: the console's size
- * (VIRTIO_CONSOLE_F_SIZE; no back end knows one).
+ * A driver that does not know VIRTIO_CONSOLE_F_MULTIPORT sees port 0 only, which is a console's. Left out: the
+ * console's size (VIRTIO_CONSOLE_F_SIZE; no back end knows one).
  */
 #include "virtio_serial.h"
 
@@ -88,7 +89,8 @@ static size_t message(struct vser *s, unsigned nr, enum vser_event ev, uint8_t *
 /* Each port's messages in the order in which they make sense. False: the driver has no buffer for more. */
 static bool send_port(struct vser *s, unsigned nr)
 {
-	static const uint8_t order[] = {VSER_PORT_REMOVE, VSER_PORT_ADD, VSER_CONSOLE_PORT, VSER_PORT_NAME, VSER_PORT_OPEN};
+	static const uint8_t order[] = {VSER_PORT_REMOVE, VSER_PORT_ADD, VSER_CONSOLE_PORT, VSER_PORT_NAME,
+					VSER_PORT_OPEN};
 	struct virtq *vq = &s->vq[Q_CONTROL_RX];
 
 	for (size_t i = 0; i < ARRAY_SIZE(order); i++) {
@@ -147,8 +149,8 @@ static void control(struct vser *s, uint32_t nr, uint16_t event, uint16_t value)
 	}
 	p = nr < s->max_ports ? s->port[nr] : NULL;
 	if (!p || (event == VSER_PORT_READY && !value)) {
-		log_guest(&s->v.dev.guest_log, "virtio", "%s: the driver says %u about port %u, which %s", s->v.dev.id, event,
-			  nr, p ? "it cannot use" : "does not exist");
+		log_guest(&s->v.dev.guest_log, "virtio", "%s: the driver says %u about port %u, which %s", s->v.dev.id,
+			  event, nr, p ? "it cannot use" : "does not exist");
 		return;
 	}
 	if (event == VSER_PORT_READY)
@@ -279,8 +281,8 @@ static const struct state_table table = {
 	.name = "virtio-serial", .version = 1, .oldest = 1, .fields = fields, .post_load = post_load};
 
 static const struct prop props[] = {
-	PROP_NAMED(struct vser, "max_ports", max_ports, PROP_U32, .def = VSER_MAX_PORTS, .min = 1, .max = VSER_MAX_PORTS,
-		   .help = "ports it can have"),
+	PROP_NAMED(struct vser, "max_ports", max_ports, PROP_U32, .def = VSER_MAX_PORTS, .min = 1,
+		   .max = VSER_MAX_PORTS, .help = "ports it can have"),
 	PROP_NAMED(struct vser, "emergency-write", emergency_write, PROP_BOOL, .def = 1,
 		   .help = "offer a register that writes to the console"),
 	VIRTIO_PROPS(struct vser, 2),

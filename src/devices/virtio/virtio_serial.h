@@ -1,4 +1,5 @@
-/* The virtio-serial bus and its ports: what virtio_serial.c and virtio_serial_port.c share. One lock for all of it: the bus's. */
+/* The virtio-serial bus and its ports: what virtio_serial.c and virtio_serial_port.c share. One lock for all of it: the
+ * bus's. */
 #ifndef VMM_DEVICES_VIRTIO_SERIAL_H
 #define VMM_DEVICES_VIRTIO_SERIAL_H
 
@@ -27,12 +28,12 @@ struct vser {
 	struct virtq vq[2 * (VSER_MAX_PORTS + 1)];
 	uint32_t max_ports;
 	bool emergency_write;
-	uint32_t taken;                        /* bit n: port n; main thread, create and destroy */
+	uint32_t taken;                         /* bit n: port n; main thread, create and destroy */
 	struct vser_port *port[VSER_MAX_PORTS]; /* those the guest may see */
 
 	/* state */
-	bool driver_ready;              /* it takes control messages */
-	uint8_t todo[VSER_MAX_PORTS];   /* control messages not sent yet, BIT(enum vser_event) */
+	bool driver_ready;            /* it takes control messages */
+	uint8_t todo[VSER_MAX_PORTS]; /* control messages not sent yet, BIT(enum vser_event) */
 };
 
 struct vser_port {
@@ -42,7 +43,7 @@ struct vser_port {
 	uint32_t nr;
 	char *chardev_id, *name;
 	struct chardev *chr;
-	bool host_open; /* the chardev's peer is there */
+	bool host_open;             /* the chardev's peer is there */
 	struct virtq_elem *rx, *tx; /* under way; at most one each */
 
 	/* state */

@@ -1,10 +1,11 @@
 /*
- * What the ports of a virtio-serial bus do: bytes between a chardev and a pair of queues, with flow control both ways. Towards the
- * guest the chardev is asked for no more than the driver has room for, and for nothing while nobody has the port open. From the guest
- * a chain stays under way until the chardev took all of it; a console that nobody reads loses output instead, so that a guest does
- * not hang in printk.
+ * What the ports of a virtio-serial bus do: bytes between a chardev and a pair of queues, with flow control both ways.
+ * Towards the guest the chardev is asked for no more than the driver has room for, and for nothing while nobody has the
+ * port open. From the guest a chain stays under way until the chardev took all of it; a console that nobody reads loses
+ * output instead, so that a guest does not hang in printk.
  *
- * A port is linked to its bus when it is settled first and unlinked when it quiesces on its way out: both with the bus's lock held.
+ * A port is linked to its bus when it is settled first and unlinked when it quiesces on its way out: both with the
+ * bus's lock held.
  */
 #include "virtio_serial_port.h"
 
@@ -246,8 +247,9 @@ static int choose_number(struct vser_port *p, struct vser *s, struct err *e)
 			return err_set(e, ENOSPC, "virtio-serial-bus: Maximum port limit for this device reached");
 	}
 	if (!p->nr && !p->console)
-		return err_set(e, EINVAL, "Port number 0 on virtio-serial devices reserved for virtconsole devices for backward "
-					  "compatibility.");
+		return err_set(e, EINVAL,
+			       "Port number 0 on virtio-serial devices reserved for virtconsole devices for backward "
+			       "compatibility.");
 	if (p->nr >= s->max_ports)
 		return err_set(e, EINVAL, "virtio-serial-bus: Out-of-range port id specified, max. allowed: %u",
 			       s->max_ports - 1);
@@ -284,7 +286,8 @@ static int create(struct device *dev, bool console, struct err *e)
 
 			if (d->parent == dev->parent && d != dev && d->class->bus == BUS_VIRTIO_SERIAL && other->name &&
 			    !strcmp(other->name, p->name))
-				return err_set(e, EEXIST, "virtio-serial-bus: A port already exists by name %s", p->name);
+				return err_set(e, EEXIST, "virtio-serial-bus: A port already exists by name %s",
+					       p->name);
 		}
 	r = choose_number(p, s, e);
 	if (r)
@@ -332,7 +335,8 @@ static const struct state_field fields[] = {
 const struct state_table vser_port_state = {.name = "virtio-serial-port", .version = 1, .oldest = 1, .fields = fields};
 
 const struct prop vser_port_props[] = {
-	PROP_NAMED(struct vser_port, "chardev", chardev_id, PROP_CHARDEV, .help = "where the bytes go to and come from"),
+	PROP_NAMED(struct vser_port, "chardev", chardev_id, PROP_CHARDEV,
+		   .help = "where the bytes go to and come from"),
 	PROP(struct vser_port, name, PROP_STR, .help = "what the guest finds it by, \"org.qemu.guest_agent.0\""),
 	PROP(struct vser_port, nr, PROP_U32, .def = VSER_NO_PORT, .help = "port number (default: the next free one)"),
 	PROP_END,

@@ -1,6 +1,6 @@
 /*
- * Split virtqueues: VIRTIO 1.2 section 2.7. The driver's three areas are read and written with dma_*() only; what came from
- * there is copied first and checked before use.
+ * Split virtqueues: VIRTIO 1.2 section 2.7. The driver's three areas are read and written with dma_*() only; what came
+ * from there is copied first and checked before use.
  *
  *   descriptors  { le64 addr; le32 len; le16 flags; le16 next; } [size]
  *   available    le16 flags; le16 idx; le16 ring[size]; le16 used_event;
@@ -102,8 +102,8 @@ void virtq_reset(struct virtq *vq)
 	vq->last_avail = vq->used_idx = vq->signalled_used = vq->seen_avail = 0;
 }
 
-/* It may be looked at: memory can be reached, and the driver has set it up. Before virtio 1.0 drivers fill and ring queues
-   before they say DRIVER_OK (Linux did until 4.0). */
+/* It may be looked at: memory can be reached, and the driver has set it up. Before virtio 1.0 drivers fill and ring
+   queues before they say DRIVER_OK (Linux did until 4.0). */
 static bool usable(const struct virtq *vq)
 {
 	const struct virtio *v = vq->v;
@@ -146,8 +146,8 @@ static uint16_t waiting(struct virtq *vq)
 	}
 	n = (uint16_t)(vq->seen_avail - vq->last_avail);
 	if (n > vq->size) {
-		virtio_fail(vq->v, "queue %u: available index %u is %u ahead of %u entries", vq->index, vq->seen_avail, n,
-			    vq->size);
+		virtio_fail(vq->v, "queue %u: available index %u is %u ahead of %u entries", vq->index, vq->seen_avail,
+			    n, vq->size);
 		return 0;
 	}
 	/* Entries and descriptors are read after the index that announces them. */
@@ -425,7 +425,8 @@ int virtq_map(const struct virtq_elem *el, enum dma_dir dir, size_t offset, size
 			continue;
 		}
 		part = MIN(seg[i].len - offset, len);
-		r = used < max ? dma_map(&el->vq->v->dev, seg[i].addr + offset, part, dir, iov + used, max - used) : -E2BIG;
+		r = used < max ? dma_map(&el->vq->v->dev, seg[i].addr + offset, part, dir, iov + used, max - used)
+			       : -E2BIG;
 		if (r < 0)
 			return r;
 		used += r;
@@ -443,17 +444,18 @@ static int post_load(void *obj, uint16_t version, struct err *e)
 	struct virtq *vq = obj;
 
 	if (!vq->size ? vq->max != 0 : (vq->size > vq->max || (vq->size & (vq->size - 1))))
-		return err_set(e, ERANGE, "a virtio queue of %u entries; this device's has at most %u", vq->size, vq->max);
+		return err_set(e, ERANGE, "a virtio queue of %u entries; this device's has at most %u", vq->size,
+			       vq->max);
 	vq->seen_avail = vq->last_avail;
 	vq->news = false;
 	return 0;
 }
 
 static const struct state_field fields[] = {
-	STATE_U(struct virtq, size),       STATE_U(struct virtq, vector),         STATE_B(struct virtq, ready),
-	STATE_U(struct virtq, desc),       STATE_U(struct virtq, avail),          STATE_U(struct virtq, used),
-	STATE_U(struct virtq, last_avail), STATE_U(struct virtq, used_idx),       STATE_U(struct virtq, signalled_used),
-	STATE_B(struct virtq, signalled),  STATE_B(struct virtq, quiet),          STATE_FIELDS_END,
+	STATE_U(struct virtq, size),       STATE_U(struct virtq, vector),   STATE_B(struct virtq, ready),
+	STATE_U(struct virtq, desc),       STATE_U(struct virtq, avail),    STATE_U(struct virtq, used),
+	STATE_U(struct virtq, last_avail), STATE_U(struct virtq, used_idx), STATE_U(struct virtq, signalled_used),
+	STATE_B(struct virtq, signalled),  STATE_B(struct virtq, quiet),    STATE_FIELDS_END,
 };
 
 const struct state_table virtq_state = {

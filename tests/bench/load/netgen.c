@@ -3,8 +3,8 @@
  *
  *   netgen INTERFACE SIZE [GSO]
  *
- * SIZE bytes each, Ethernet type 88B5h, to 02:00:00:00:00:02; with GSO they are TCP/IPv4 to be cut into GSO bytes each. Until it is killed.
- * Frames that the interface drops because its queue is full do not count: it waits a moment.
+ * SIZE bytes each, Ethernet type 88B5h, to 02:00:00:00:00:02; with GSO they are TCP/IPv4 to be cut into GSO bytes each.
+ * Until it is killed. Frames that the interface drops because its queue is full do not count: it waits a moment.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -62,7 +62,8 @@ int main(int argc, char **argv)
 
 	if (fd < 0 || argc < 3 || size < 60 || size > 65000 || !(a.sll_ifindex = (int)if_nametoindex(argv[1])) ||
 	    setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &on, sizeof(on)) ||
-	    setsockopt(fd, SOL_PACKET, PACKET_QDISC_BYPASS, &on, sizeof(on)) || bind(fd, (struct sockaddr *)&a, sizeof(a))) {
+	    setsockopt(fd, SOL_PACKET, PACKET_QDISC_BYPASS, &on, sizeof(on)) ||
+	    bind(fd, (struct sockaddr *)&a, sizeof(a))) {
 		fprintf(stderr, "netgen: %s\n", errno ? strerror(errno) : "INTERFACE SIZE [GSO]");
 		return 1;
 	}

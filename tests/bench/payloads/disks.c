@@ -157,7 +157,8 @@ static bool wait_status(const struct channel *ch, uint8_t want)
 	do {
 		status = inb(ch->command + REG_STATUS);
 		if (!(status & STATUS_BSY))
-			return (status & (STATUS_DRQ | STATUS_ERR | STATUS_DF)) == want || fail("status", evidence(ch, status));
+			return (status & (STATUS_DRQ | STATUS_ERR | STATUS_DF)) == want ||
+			       fail("status", evidence(ch, status));
 	} while (rdtsc() < end);
 	return fail("busy", evidence(ch, status));
 }

@@ -1,6 +1,7 @@
 /*
- * A guest that works and checks its work, in one process: files written, synced and read back from the disk, a numbered line
- * for each, timers and clocks. `work DIRECTORY CONSOLE STOP`: until the file STOP is there; "line end" is the last line.
+ * A guest that works and checks its work, in one process: files written, synced and read back from the disk, a numbered
+ * line for each, timers and clocks. `work DIRECTORY CONSOLE STOP`: until the file STOP is there; "line end" is the last
+ * line.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -27,7 +28,7 @@ static void say(const char *format, ...)
 	va_start(args, format);
 	len = vsnprintf(line, sizeof(line), format, args);
 	va_end(args);
-	for (int done = 0, r; done < len; done += r > 0 ? r : 0)
+	for (int done = 0, r; done<len; done += r> 0 ? r : 0)
 		if ((r = write(console, line + done, len - done)) < 0 && errno != EINTR)
 			exit(1);
 }
