@@ -24,7 +24,7 @@ struct map {
 	struct region **region; /* all enabled regions, both spaces */
 	size_t n_regions, cap_regions;
 	unsigned batch;
-	bool mem_stale;
+	bool mem_stale, slots_held;
 	uint16_t *pio_index; /* port -> slot in pio_region; 0 = nothing there */
 	struct region *pio_region[1024];
 	struct map_view *view; /* published */
@@ -36,6 +36,9 @@ void doorbells_follow(struct board *b,
    (device locks are taken there). Main thread, vCPUs paused. */
 void map_defer(struct board *b);
 void map_commit(struct board *b);
+/* KVM gets no new slots until the guest's state is loaded: what lies where at power-on is not what arrives, and each
+   change waits milliseconds for a grace period. The first commit after the release makes up for it. Main thread. */
+void map_hold_slots(struct board *b, bool hold);
 void map_freeze(struct board *b); /* before the devices are destroyed; vCPUs stopped */
 void map_free(struct board *b);
 void map_refresh_slots(struct board *b); /* board.dirty_log changed */

@@ -363,21 +363,24 @@ void machine_unquiesce(struct board *b)
 /* The synchronous core of a reset; vCPUs paused, devices quiesced. */
 static int reset_all(struct board *b, struct err *e)
 {
+	bool arrives = b->config->incoming && !b->started; /* the guest's own layout comes with its state */
 	int r;
 
 	for (struct device *d = b->devices; d; d = d->next)
 		device_reset_own(d);
 	irq_fabric_clear(b, false);
+	if (arrives)
+		map_hold_slots(b, true);
 	map_defer(b);
 	for (struct device *d = b->devices; d; d = d->next)
 		device_settle_own(d);
+	if (b->config->kernel && !b->firmware && b->pci_bus && !arrives)
+		chipset_setup(b);
 	map_commit(b);
 	if (b->kvm)
 		for (unsigned i = 0; i < kvm_vcpu_count(b->kvm); i++)
 			if (kvm_vcpu_get(b->kvm, i))
 				kvm_vcpu_reset(kvm_vcpu_get(b->kvm, i));
-	if (b->config->kernel && !b->firmware && b->pci_bus)
-		chipset_setup(b);
 	dirty_all(b);               /* firmware and kernel images go into RAM again */
 	r = boot_direct_load(b, e); /* -kernel without firmware: the image again, and the start state */
 	if (!r)

@@ -85,7 +85,7 @@ static void update_slots(struct board *b, const struct map_view *v)
 	size_t n = 0;
 	struct err e = ERR_INIT;
 
-	if (!b->kvm)
+	if (!b->kvm || b->map.slots_held)
 		return;
 	list = xcalloc(v->n + 1, sizeof(*list));
 	for (size_t i = 0; i < v->n; i++) {
@@ -299,6 +299,14 @@ void map_commit(struct board *b)
 	pthread_mutex_lock(&b->map.lock);
 	b->map.batch--;
 	rebuild(b);
+	pthread_mutex_unlock(&b->map.lock);
+}
+
+void map_hold_slots(struct board *b, bool hold)
+{
+	pthread_mutex_lock(&b->map.lock);
+	b->map.mem_stale |= b->map.slots_held && !hold;
+	b->map.slots_held = hold;
 	pthread_mutex_unlock(&b->map.lock);
 }
 

@@ -165,6 +165,7 @@ int machine_load_state(struct board *b, const uint8_t *data, size_t len, struct 
 		return r;
 	irq_fabric_clear(b, true);
 	map_defer(b);
+	map_hold_slots(b, false);
 	for (struct device *d = b->devices; d; d = d->next)
 		device_settle_own(d);
 	map_commit(b);
