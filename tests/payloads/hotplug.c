@@ -82,7 +82,7 @@ static uint32_t arch_id(void)
 	return inl(CPU_DATA);
 }
 
-static void start_cpu(unsigned n)
+static void wake_cpu(unsigned n)
 {
 	uint32_t id = arch_id();
 	ipi(id, 0x4500);                    /* INIT, assert */
@@ -112,7 +112,7 @@ static void cpu_events(void)
 		outl(CPU_SELECTOR, n);
 		if (status & CPU_INSERT) {
 			outb(CPU_STATUS, CPU_INSERT);
-			start_cpu(n);
+			wake_cpu(n);
 		} else if (status & CPU_REMOVE) {
 			outb(CPU_STATUS, CPU_REMOVE);
 			eject_cpu(n);
