@@ -6,9 +6,11 @@ the firmware or loader handed over, the root file system, the CD, both consoles,
 the way out through ACPI.
 """
 
+import ctypes
 import hashlib
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +22,7 @@ import vmmtest  # noqa: E402
 
 BOOT = 300      # seconds to user space on the slowest host
 COMMAND = 60    # for one shell command
+CLONE_NEWNET = 0x40000000
 TROUBLE = r"Call Trace|BUG:|Oops|nobody cared|lost interrupt|ata\d.*(exception|timeout|failed)" \
           r"|soft lockup|rcu.*stall|ACPI (BIOS )?Error|Kernel panic"
 
@@ -34,6 +37,18 @@ class LinuxCase(vmmtest.TestCase):
             self.kernel_dir = assets.kernel()
         except assets.Missing as error:
             self.skipTest(str(error))
+
+    def own_network(self, *commands):
+        """A network namespace for this thread and what it starts, until the test ends, set up with these commands of ip(8)."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        before = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self.addCleanup(os.close, before)
+        if libc.unshare(CLONE_NEWNET):
+            self.skipTest(f"no network namespace: {os.strerror(ctypes.get_errno())}")
+        self.addCleanup(libc.setns, before, CLONE_NEWNET)
+        for command in commands:
+            if subprocess.run(["ip", *command.split()], check=False).returncode:
+                self.skipTest(f"'ip {command}' does not work here")
 
     def disk(self):
         """-drive with a copy of the test disk."""
