@@ -27,6 +27,7 @@ import vmmtest      # noqa: E402
 
 MOVES = int(os.environ.get("VMM_TEST_MOVES", "20"))
 WAIT = 120
+STARVED = " rcupdate.rcu_cpu_stall_timeout=100"      # one of two processors on a crowded host
 MAC = "52:54:00:4d:0f:e5"
 HOST, GUEST = "10.9.0.1", "10.9.0.2"
 BRIDGE = ("link set lo up", "link add br0 type bridge stp_state 0 forward_delay 0", f"addr add {HOST}/24 dev br0",
@@ -148,7 +149,7 @@ class Moving(linux.LinuxCase):
         console = vmmtest.Console(os.path.join(self.work.name, f"hvc{number}"))
         self.addCleanup(console.close)
         guest = self.guest(
-            *more, "-kernel", assets.vmlinux(), "-append", assets.CMDLINE + " root=/dev/sda1 ro rootfstype=ext2",
+            *more, "-kernel", assets.vmlinux(), "-append", assets.CMDLINE + " root=/dev/sda1 ro rootfstype=ext2" + STARVED,
             "-drive", f"file={self.image},format=raw,if=ide,index=0,cache=none",
             "-device", "virtio-serial-pci", "-chardev", f"socket,id=hvc,path={console.path}", "-device", "virtconsole,chardev=hvc",
             *self.card(number), memory=96, cpus=self.cpus, irqchip=self.irqchip, cpu=vmmtest.cpu_model(self.cpus))
