@@ -72,6 +72,19 @@ static void went_wrong(int r, const struct err *e)
 	pthread_mutex_unlock(&rs.lock);
 }
 
+/* 0, or what went_wrong() first; readers and the fault thread may just be finding it. */
+static int what_went_wrong(struct err *e)
+{
+	int r;
+
+	pthread_mutex_lock(&rs.lock);
+	r = rs.result;
+	if (r && e)
+		*e = rs.err;
+	pthread_mutex_unlock(&rs.lock);
+	return r;
+}
+
 /* ---- opening ---- */
 
 int restore_open(const char *uri_path, int *fd, struct err *e)
@@ -235,6 +248,7 @@ static int read_all(struct err *e)
 {
 	pthread_t t[MAX_READERS];
 	unsigned n = 0;
+	int r;
 
 	rs.next_leaf = 0;
 	while (n < rs.readers && !session_thread(&t[n], "migrate/load", reader, NULL, e))
@@ -243,9 +257,8 @@ static int read_all(struct err *e)
 		pthread_join(t[i], NULL);
 	if (!n)
 		return -e->code;
-	if (rs.result)
-		*e = rs.err;
-	return rs.result ? rs.result : stopped() ? err_set(e, ECANCELED, "vmm ends") : 0;
+	r = what_went_wrong(e);
+	return r ? r : stopped() ? err_set(e, ECANCELED, "vmm ends") : 0;
 }
 
 /* ---- pages on demand ---- */
@@ -520,7 +533,7 @@ static void *restore_thread(void *arg)
 		end_lazy();
 	free(rs.state);
 	rs.state = NULL;
-	if (stopped() && !rs.result)
+	if (stopped() && !what_went_wrong(NULL))
 		return NULL; /* vmm ends */
 	if (r) {
 		log_error("migration", "%s", e.msg);
