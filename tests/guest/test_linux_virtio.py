@@ -7,6 +7,7 @@ at last the watchdog.
 """
 
 import os
+import re
 import socket
 import sys
 
@@ -20,6 +21,7 @@ MIB = 1 << 20
 RAM = 128
 BOOT = 300          # seconds to a shell on the slowest host
 WAIT = 60           # seconds for what takes one on an idle host
+REPORTED_ORDER = 6  # 256 KiB: the smallest blocks of free pages that are reported
 AGENT = "org.qemu.guest_agent.0"
 
 
@@ -29,11 +31,12 @@ class Virtio(test_linux.LinuxCase):
     def boot(self, irqchip, options):
         """A guest with every virtio device, each with these options."""
         self.agent_path = os.path.join(self.work.name, "agent.sock")
+        balloon = options.replace(",vectors=0", "") if vmmtest.is_qemu() else options   # QEMU's has no MSI-X
         return self.guest(
             "-kernel", assets.vmlinux(), "-initrd", assets.initramfs(),
             "-append", assets.CMDLINE + " i6300esb.heartbeat=4",
             "-device", f"virtio-rng-pci,id=rng{options}",
-            "-device", f"virtio-balloon-pci,id=balloon,free-page-reporting=on{options}",
+            "-device", f"virtio-balloon-pci,id=balloon,free-page-reporting=on{balloon}",
             "-device", f"virtio-serial-pci,id=serial{options}",
             "-chardev", "ringbuf,id=console,size=4096", "-device", "virtconsole,chardev=console",
             "-chardev", f"socket,id=agent,path={self.agent_path},server=on,wait=off",
@@ -80,12 +83,15 @@ class Virtio(test_linux.LinuxCase):
         """What the guest frees the host has again soon."""
         def resident():
             with open(f"/proc/{guest.pid}/status", encoding="ascii") as status:
-                return int(next(line for line in status if line.startswith("RssShmem")).split()[1]) * 1024
+                return sum(int(kib) for kib in re.findall(r"^Rss(?:Anon|Shmem):\s*(\d+) kB", status.read(), re.M)) * 1024
 
-        self.shell(guest, "mkdir -p /t && mount -t tmpfs t /t && dd if=/dev/zero of=/t/f bs=1M count=24 2>/dev/null")
+        # Linux reports blocks of 4 MiB, and none while it has fewer than 32 of them free, which in this guest is always.
+        self.shell(guest, f"echo {REPORTED_ORDER} >/sys/module/page_reporting/parameters/page_reporting_order")
+        self.shell(guest, "mkdir -p /t && mount -t tmpfs t /t && dd if=/dev/zero of=/t/f bs=64k count=512 2>/dev/null")
         full = resident()
         self.shell(guest, "rm /t/f; umount /t")
-        vmmtest.poll(lambda: resident() < full - 12 * MIB, WAIT, "the host to get freed memory back")
+        vmmtest.poll(lambda: resident() < full - 24 * MIB, WAIT, lambda: f"the host to get freed memory back: {full} bytes "
+                     f"were resident, {resident()} are")
 
     def console(self, guest):
         self.shell(guest, "echo to-the-''console >/dev/hvc0")
@@ -145,7 +151,8 @@ class Virtio(test_linux.LinuxCase):
             self.everything(guest)
             interrupts = self.shell(guest, "grep virtio /proc/interrupts")
             self.assertRegex(interrupts, r"\s[1-9]\d*\s+PCI-MSI\s.*virtio\d-input")
-            self.assertRegex(interrupts, r"\s[1-9]\d*\s+PCI-MSI\s.*virtio\d-inflate")
+            if not vmmtest.is_qemu():
+                self.assertRegex(interrupts, r"\s[1-9]\d*\s+PCI-MSI\s.*virtio\d-inflate")
             self.watchdog(guest)
 
     def test_legacy_intx(self):
