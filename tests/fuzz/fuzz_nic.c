@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
-#include "fuzz.h"
+#include "fuzz_board.h"
 #include "vmm/machine.h"
 #include "vmm/net.h"
 
@@ -127,44 +127,13 @@ static void build(void)
 			"-device",  "e1000,addr=4,netdev=n0,mac=52:54:00:00:00:01",
 			"-device",  "rtl8139,addr=5,netdev=n1,mac=52:54:00:00:00:01",
 			"-device",  "rtl8139,addr=6,netdev=n2,mac=52:54:00:00:00:01"};
-	struct err e = ERR_INIT;
 
 	for (unsigned i = 0; i < NICS; i++) {
 		if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, cable[i]))
 			abort();
 		snprintf(netdev[i], sizeof(netdev[i]), "dgram,id=n%u,local.type=fd,local.str=%d", i, cable[i][0]);
 	}
-	if (config_parse(&config, ARRAY_SIZE(argv), argv, &e) || loop_init_main(&e))
-		goto fail;
-	clock_use_manual(1000000000ull * NS_PER_SEC);
-	board = machine_new(&config, &e);
-	if (board && !machine_start(board, &e))
-		return;
-fail:
-	fprintf(stderr, "%s\n", e.msg);
-	abort();
-}
-
-static void set_flag(void *opaque)
-{
-	*(bool *)opaque = true;
-}
-
-static void save(void)
-{
-	struct state_buf buf = {0};
-	struct err e = ERR_INIT;
-	bool done = false;
-
-	machine_quiesce(board, set_flag, &done);
-	for (unsigned i = 0; !done && i < 1000; i++)
-		loop_step(loop_main(), 0);
-	if (!done || machine_save_state(board, &buf, &e) || machine_load_state(board, buf.data, buf.len, &e)) {
-		fprintf(stderr, "saving: %s\n", e.msg);
-		abort();
-	}
-	state_buf_free(&buf);
-	machine_unquiesce(board);
+	board = fuzz_board(&config, ARRAY_SIZE(argv), argv);
 }
 
 /* Mostly sane, so that packets get far. */
@@ -295,7 +264,7 @@ static void one_step(struct input *in)
 		net_set_link(nic == E1000 ? "n0" : nic == CPLUS ? "n1" : "n2", op & 64, NULL);
 		break;
 	case 15:
-		save();
+		fuzz_save_and_load(board);
 		break;
 	}
 }

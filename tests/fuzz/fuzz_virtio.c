@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include "fuzz.h"
+#include "fuzz_board.h"
 #include "vmm/bytes.h"
 #include "vmm/chardev.h"
 #include "vmm/machine.h"
@@ -100,20 +100,11 @@ static void build(void)
 			"-device",  "virtserialport,chardev=c1,name=n",
 			"-netdev",  netdev,
 			"-device",  "virtio-net-pci,addr=7,netdev=n,mq=on"};
-	struct err e = ERR_INIT;
 
 	if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, cable))
 		abort();
 	snprintf(netdev, sizeof(netdev), "dgram,id=n,local.type=fd,local.str=%d", cable[0]);
-	if (config_parse(&config, ARRAY_SIZE(argv), argv, &e) || loop_init_main(&e))
-		goto fail;
-	clock_use_manual(1000000000ull * NS_PER_SEC);
-	board = machine_new(&config, &e);
-	if (board && !machine_start(board, &e))
-		return;
-fail:
-	fprintf(stderr, "%s\n", e.msg);
-	abort();
+	board = fuzz_board(&config, ARRAY_SIZE(argv), argv);
 }
 
 /* A frame from the network, to the card's own address or to anybody's; what it sent meanwhile is taken away. */
@@ -133,28 +124,6 @@ static void network(struct input *in)
 	if (how & 32)
 		net_set_link("n", how & 64, NULL);
 	idle();
-}
-
-static void set_flag(void *opaque)
-{
-	*(bool *)opaque = true;
-}
-
-static void save(void)
-{
-	struct state_buf buf = {0};
-	struct err e = ERR_INIT;
-	bool done = false;
-
-	machine_quiesce(board, set_flag, &done);
-	for (unsigned i = 0; !done && i < 1000; i++)
-		loop_step(loop_main(), 0);
-	if (!done || machine_save_state(board, &buf, &e) || machine_load_state(board, buf.data, buf.len, &e)) {
-		fprintf(stderr, "saving: %s\n", e.msg);
-		abort();
-	}
-	state_buf_free(&buf);
-	machine_unquiesce(board);
 }
 
 /* One descriptor: mostly sane, so that chains get far. */
@@ -207,7 +176,7 @@ static void one_step(struct input *in)
 		break;
 	case 15:
 		if (op & 16)
-			save();
+			fuzz_save_and_load(board);
 		else if (dev == 3)
 			network(in);
 		else
