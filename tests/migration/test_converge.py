@@ -38,7 +38,7 @@ class Converge(unittest.TestCase):
     def test_2_stall_is_told(self):
         """Rounds that do not shrink are noticed and said once; a cancel ends it."""
         with mig.twin(self.source) as b:
-            a = self.begin(b, max_bandwidth=128 << 20, downtime_limit=50)
+            a = self.begin(b, max_bandwidth=64 << 20, downtime_limit=50)
             vmmtest.poll(lambda: "does not converge" in a.stderr(), 60, "the warning")
             self.assertEqual(a.info()["status"], "active")
             a.qmp.command("migrate_cancel")
