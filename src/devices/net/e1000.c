@@ -44,10 +44,10 @@ void e1000_update_irq(struct e1000 *s)
 
 	if (!(s->icr & s->ims)) {
 		timer_cancel(&s->itr_timer);
-		pci_set_intx(&s->dev, false);
+		pci_set_intx(&s->card.dev, false);
 		return;
 	}
-	if (s->dev.irq[0].level || timer_pending(&s->itr_timer))
+	if (s->card.dev.irq[0].level || timer_pending(&s->itr_timer))
 		return;
 	now = clock_ns(VCLOCK_VIRTUAL);
 	if (s->mitigation && s->itr && now < s->last_irq + s->itr * ITR_NS) {
@@ -55,7 +55,7 @@ void e1000_update_irq(struct e1000 *s)
 		return;
 	}
 	s->last_irq = now;
-	pci_set_intx(&s->dev, true);
+	pci_set_intx(&s->card.dev, true);
 }
 
 static void itr_expired(void *opaque)
@@ -125,13 +125,13 @@ static void fill_eeprom(struct e1000 *s)
 
 	memset(w, 0xff, sizeof(s->eeprom.words));
 	for (unsigned i = 0; i < 3; i++)
-		w[i] = get_le16(s->mac + 2 * i);
+		w[i] = get_le16(s->card.mac + 2 * i);
 	w[0x03] = 0x0000;
 	w[0x08] = 0x3000; /* board assembly number */
 	w[0x09] = 0x1000;
 	w[0x0a] = 0x4403; /* signature; IDs come from here; full duplex */
-	w[0x0b] = get_le16(s->dev.pci->config + 0x2e);
-	w[0x0c] = get_le16(s->dev.pci->config + 0x2c);
+	w[0x0b] = get_le16(s->card.dev.pci->config + 0x2e);
+	w[0x0c] = get_le16(s->card.dev.pci->config + 0x2c);
 	w[0x0d] = 0x100e;
 	w[0x0e] = 0x8086;
 	w[0x0f] = 0x3040; /* both directions of flow control are offered */
@@ -180,8 +180,8 @@ static void use_mac(struct e1000 *s)
 {
 	if (!(s->ra[1] & RAH_AV))
 		return;
-	put_le32(s->nic.mac, s->ra[0]);
-	put_le16(s->nic.mac + 4, (uint16_t)s->ra[1]);
+	put_le32(s->card.nic.mac, s->ra[0]);
+	put_le16(s->card.nic.mac + 4, (uint16_t)s->ra[1]);
 }
 
 /* CTRL.RST: all but PHY and EEPROM. */
@@ -220,7 +220,7 @@ static void write_ctrl(struct e1000 *s, unsigned i, uint32_t v)
 		use_mac(s);
 		e1000_update_irq(s);
 		e1000_rx_update(s);
-		nic_rx_filter_changed(&s->nic);
+		nic_rx_filter_changed(&s->card.nic);
 		return;
 	}
 	s->ctrl = v & ~(CTRL_RST | CTRL_PHY_RST);
@@ -279,7 +279,7 @@ static void write_rctl(struct e1000 *s, unsigned i, uint32_t v)
 {
 	s->rctl = v & 0x06dfb3feu; /* SDM 13.4.22: the bits that exist */
 	e1000_rx_update(s);
-	nic_rx_filter_changed(&s->nic);
+	nic_rx_filter_changed(&s->card.nic);
 }
 
 static void write_tctl(struct e1000 *s, unsigned i, uint32_t v)
@@ -341,19 +341,19 @@ static void write_ra(struct e1000 *s, unsigned i, uint32_t v)
 {
 	s->ra[i] = i & 1 ? v & 0x8003ffff : v;
 	use_mac(s);
-	nic_rx_filter_changed(&s->nic);
+	nic_rx_filter_changed(&s->card.nic);
 }
 
 static void write_mta(struct e1000 *s, unsigned i, uint32_t v)
 {
 	s->mta[i] = v;
-	nic_rx_filter_changed(&s->nic);
+	nic_rx_filter_changed(&s->card.nic);
 }
 
 static void write_vfta(struct e1000 *s, unsigned i, uint32_t v)
 {
 	s->vfta[i] = v;
-	nic_rx_filter_changed(&s->nic);
+	nic_rx_filter_changed(&s->card.nic);
 }
 
 /* Reading clears; of the 64-bit ones reading the high half clears both (SDM 13.7). */
@@ -561,22 +561,25 @@ static const struct region_desc regions[] = {
 
 /* ---- class ---- */
 
-/* The guest gave or took the right to use memory: rings may run. */
-static void config_written(struct device *dev, unsigned offset, unsigned size)
+static void update(struct pci_nic *card)
 {
-	struct e1000 *s = DEVICE(dev, struct e1000);
+	struct e1000 *s = container_of(card, struct e1000, card);
 
-	if (offset <= PCI_COMMAND_REG && offset + size > PCI_COMMAND_REG && pci_bus_master(dev)) {
-		e1000_rx_update(s);
-		e1000_tx_update(s);
-	}
+	e1000_rx_update(s);
+	e1000_tx_update(s);
 }
 
-static const struct nic_ops nic_ops = {
-	.readable = e1000_readable,
-	.writable = e1000_writable,
-	.link_changed = e1000_link_changed,
-	.rx_filter = e1000_rx_filter,
+static const struct pci_nic_ops ops = {
+	.nic =
+		{
+			.readable = e1000_readable,
+			.writable = e1000_writable,
+			.link_changed = e1000_link_changed,
+			.rx_filter = e1000_rx_filter,
+		},
+	.rx_run = e1000_rx_run,
+	.tx_run = e1000_tx_run,
+	.update = update,
 };
 
 static int create(struct device *dev, struct err *e)
@@ -586,29 +589,23 @@ static int create(struct device *dev, struct err *e)
 
 	if (!s->extra_mac_registers)
 		return err_set(e, ENOTSUP, "extra_mac_registers=off is not supported: the registers are always there");
-	dev->pci->config_written = config_written;
-	device_bh_init(dev, &s->tx_bh, e1000_tx_run);
-	device_bh_init(dev, &s->rx_bh, e1000_rx_run);
 	device_timer_init(dev, &s->itr_timer, VCLOCK_VIRTUAL, itr_expired);
 	device_timer_init(dev, &s->rx_delay, VCLOCK_VIRTUAL, e1000_rx_timer);
 	device_timer_init(dev, &s->rx_limit, VCLOCK_VIRTUAL, e1000_rx_timer);
 	device_timer_init(dev, &s->tx_delay, VCLOCK_VIRTUAL, e1000_tx_timer);
 	device_timer_init(dev, &s->tx_limit, VCLOCK_VIRTUAL, e1000_tx_timer);
 	device_timer_init(dev, &s->link_timer, VCLOCK_VIRTUAL, e1000_link_timer);
-	r = nic_attach(&s->nic, dev, s->netdev_id, 1, s->mac, &nic_ops, e);
-	if (r)
-		return r;
-	fill_eeprom(s);
-	return 0;
+	r = pci_nic_create(&s->card, &ops, e);
+	if (!r)
+		fill_eeprom(s);
+	return r;
 }
 
 static void destroy(struct device *dev)
 {
 	struct e1000 *s = DEVICE(dev, struct e1000);
 
-	nic_detach(&s->nic);
-	bh_cancel(&s->tx_bh);
-	bh_cancel(&s->rx_bh);
+	pci_nic_destroy(&s->card);
 	timer_cancel(&s->itr_timer);
 	timer_cancel(&s->rx_delay);
 	timer_cancel(&s->rx_limit);
@@ -638,27 +635,7 @@ static void settle(struct device *dev)
 	use_mac(s);
 	e1000_link_settle(s);
 	e1000_update_irq(s);
-	e1000_rx_update(s);
-	e1000_tx_update(s);
-}
-
-/* The bottom halves do nothing from now on, and no packets come in. */
-static void quiesce(struct device *dev)
-{
-	struct e1000 *s = DEVICE(dev, struct e1000);
-
-	s->paused = true;
-	nic_want_packets(&s->nic, 0, false);
-	device_quiesced(dev);
-}
-
-static void resume(struct device *dev)
-{
-	struct e1000 *s = DEVICE(dev, struct e1000);
-
-	s->paused = false;
-	e1000_rx_update(s);
-	e1000_tx_update(s);
+	update(&s->card);
 }
 
 static int post_load(void *obj, uint16_t version, struct err *e)
@@ -667,12 +644,7 @@ static int post_load(void *obj, uint16_t version, struct err *e)
 }
 
 static const struct prop props[] = {
-	PROP(struct e1000, mac, PROP_MAC,
-	     .help = "address in the EEPROM (default: the next free one from 52:54:00:12:34:56)"),
-	PROP_NAMED(struct e1000, "netdev", netdev_id, PROP_NETDEV,
-		   .help = "id of the network it is plugged into (default: none)"),
-	PROP(struct e1000, bootindex, PROP_I32, .def = (uint64_t)-1, .help = "Boot order, lowest first; -1: none"),
-	PROP(struct e1000, romfile, PROP_STR, .help = "expansion ROM image, for example efi-e1000.rom (default: none)"),
+	PCI_NIC_PROPS(struct e1000, "efi-e1000.rom"),
 	PROP(struct e1000, autonegotiation, PROP_BOOL, .def = true, .help = "the link takes a moment to come up"),
 	PROP(struct e1000, mitigation, PROP_BOOL, .def = true,
 	     .help = "interrupt rate and delay registers have an effect"),
@@ -754,21 +726,14 @@ DEVICE_CLASS(e1000) = {
 	.name = "e1000",
 	.alias = "e1000-82540em",
 	.summary = "Intel 82540EM gigabit Ethernet",
-	.bus = BUS_PCI,
-	.category = "Network",
 	.size = sizeof(struct e1000),
-	.user_creatable = true,
-	.hotpluggable = true,
+	PCI_NIC_CLASS(identity),
 	.props = props,
 	.regions = regions,
 	.n_regions = ARRAY_SIZE(regions),
-	.n_irqs = 1,
-	.pci = &identity,
 	.state = &table,
 	.create = create,
 	.destroy = destroy,
 	.reset = reset,
 	.settle = settle,
-	.quiesce = quiesce,
-	.resume = resume,
 };

@@ -8,8 +8,7 @@
 
 #include "src/devices/net/eeprom93xx.h"
 #include "src/devices/net/net_frame.h"
-#include "vmm/net.h"
-#include "vmm/pci.h"
+#include "src/devices/net/pci_nic.h"
 
 #define CTRL_FD      0x00000001u
 #define CTRL_SLU     0x00000040u
@@ -126,15 +125,8 @@ struct e1000_rx {
 };
 
 struct e1000 {
-	struct device dev;
-	char *netdev_id, *romfile;
-	uint8_t mac[6];
-	int32_t bootindex;
+	struct pci_nic card;
 	bool autonegotiation, mitigation, extra_mac_registers, init_vet;
-
-	struct nic nic;
-	struct bh tx_bh, rx_bh;
-	bool paused;
 
 	uint32_t ctrl, eecd, eerd, mdic, vet, icr, itr, ims;
 	uint32_t rctl, tctl, rxcsum;

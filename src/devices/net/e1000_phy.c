@@ -140,7 +140,7 @@ void e1000_link_timer(void *opaque)
 
 void e1000_link_changed(struct nic *n, bool up)
 {
-	struct e1000 *s = container_of(n, struct e1000, nic);
+	struct e1000 *s = container_of(n, struct e1000, card.nic);
 
 	s->cable = up;
 	bring_up(s);
@@ -148,7 +148,7 @@ void e1000_link_changed(struct nic *n, bool up)
 
 void e1000_link_settle(struct e1000 *s)
 {
-	s->cable = nic_link_up(&s->nic);
+	s->cable = nic_link_up(&s->card.nic);
 	timer_settle(&s->link_timer);
 	if (s->cable ? !s->link && !s->negotiating && phy_on(s) : s->link || s->negotiating)
 		bring_up(s); /* another cable than where the state was saved, or none since power-on */

@@ -49,7 +49,7 @@ static uint32_t descriptors_for(const struct e1000 *s, uint32_t len)
 
 static bool receiving(const struct e1000 *s)
 {
-	return s->rctl & RCTL_EN && s->link && !s->paused && !e1000_loopback(s);
+	return s->rctl & RCTL_EN && s->link && !s->card.paused && !e1000_loopback(s);
 }
 
 void e1000_rx_update(struct e1000 *s)
@@ -57,8 +57,8 @@ void e1000_rx_update(struct e1000 *s)
 	bool room = receiving(s) && e1000_ring_filled(&s->rx_ring);
 
 	if (s->rx.len && room)
-		bh_schedule(&s->rx_bh);
-	nic_want_packets(&s->nic, 0, room && !s->rx.len);
+		bh_schedule(&s->card.rx_bh);
+	nic_want_packets(&s->card.nic, 0, room && !s->rx.len);
 }
 
 /* ---- filters, SDM 13.5.1 to 13.5.4 ---- */
@@ -116,7 +116,7 @@ static bool accepts(struct e1000 *s, const uint8_t *frame)
 void e1000_rx_filter(struct nic *n, struct nic_rx_filter *f)
 {
 	static uint8_t unicast[16][6], multicast[16][6]; /* main thread */
-	struct e1000 *s = container_of(n, struct e1000, nic);
+	struct e1000 *s = container_of(n, struct e1000, card.nic);
 	uint32_t hashed = 0;
 
 	for (unsigned i = 0; i < ARRAY_SIZE(s->mta); i++)
@@ -264,20 +264,20 @@ static void put(struct e1000 *s, const uint8_t *data, uint32_t len, bool last)
 	uint8_t desc[E1000_DESC];
 	uint64_t buffer;
 
-	if (dma_read(&s->dev, at, desc, sizeof(desc)))
-		log_guest(&s->dev.guest_log, "e1000", "%s: receive descriptor at 0x%llx is not in memory", s->dev.id,
-			  (unsigned long long)at);
+	if (dma_read(&s->card.dev, at, desc, sizeof(desc)))
+		log_guest(&s->card.dev.guest_log, "e1000", "%s: receive descriptor at 0x%llx is not in memory",
+			  s->card.dev.id, (unsigned long long)at);
 	buffer = get_le64(desc);
-	if (buffer && dma_write(&s->dev, buffer, data, len))
-		log_guest(&s->dev.guest_log, "e1000", "%s: receive buffer at 0x%llx is not in memory", s->dev.id,
-			  (unsigned long long)buffer);
+	if (buffer && dma_write(&s->card.dev, buffer, data, len))
+		log_guest(&s->card.dev.guest_log, "e1000", "%s: receive buffer at 0x%llx is not in memory",
+			  s->card.dev.id, (unsigned long long)buffer);
 	put_le16(desc + 8, (uint16_t)len);
 	put_le16(desc + 10, s->rx.checksum);
 	desc[12] = (uint8_t)(RXD_DD | (last ? RXD_EOP | s->rx.status : 0));
 	desc[13] = last ? s->rx.errors : 0;
 	put_le16(desc + 14, last ? s->rx.special : 0);
 	/* The status goes last, in one store: another CPU of the guest may poll it. */
-	dma_write(&s->dev, at + 8, desc + 8, 8);
+	dma_write(&s->card.dev, at + 8, desc + 8, 8);
 	e1000_ring_advance(&s->rx_ring);
 }
 
@@ -308,7 +308,7 @@ static bool deliver(struct e1000 *s)
 
 void e1000_readable(struct nic *n, unsigned queue)
 {
-	struct e1000 *s = container_of(n, struct e1000, nic);
+	struct e1000 *s = container_of(n, struct e1000, card.nic);
 	const struct iovec iov = {.iov_base = s->rx.frame, .iov_len = E1000_RX_MAX - ETH_FCS};
 
 	for (unsigned i = 0; i < TURN && receiving(s) && !s->rx.len && e1000_ring_filled(&s->rx_ring); i++) {

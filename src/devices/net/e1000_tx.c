@@ -170,7 +170,7 @@ static bool send(struct e1000 *s)
 
 	if (e1000_loopback(s))
 		e1000_rx_loop(s, t->frame, t->len);
-	else if (!netdev_send(&s->nic, 0, &iov, 1))
+	else if (!netdev_send(&s->card.nic, 0, &iov, 1))
 		return false;
 	if (t->len >= ETH_HEADER)
 		count(s, t->frame, t->len + ETH_FCS);
@@ -186,9 +186,9 @@ static bool fetch(struct e1000 *s)
 	struct e1000_tx *t = &s->tx;
 	uint64_t at = e1000_ring_head(&s->tx_ring);
 
-	if (dma_read(&s->dev, at, t->desc, sizeof(t->desc))) {
-		log_guest(&s->dev.guest_log, "e1000", "%s: transmit descriptor at 0x%llx is not in memory", s->dev.id,
-			  (unsigned long long)at);
+	if (dma_read(&s->card.dev, at, t->desc, sizeof(t->desc))) {
+		log_guest(&s->card.dev.guest_log, "e1000", "%s: transmit descriptor at 0x%llx is not in memory",
+			  s->card.dev.id, (unsigned long long)at);
 		return false;
 	}
 	t->fetched = true;
@@ -216,9 +216,9 @@ static void read_data(struct e1000 *s, uint8_t *to, uint32_t len)
 	struct e1000_tx *t = &s->tx;
 	uint64_t from = get_le64(t->desc) + t->done;
 
-	if (dma_read(&s->dev, from, to, len))
-		log_guest(&s->dev.guest_log, "e1000", "%s: transmit buffer at 0x%llx is not in memory", s->dev.id,
-			  (unsigned long long)from);
+	if (dma_read(&s->card.dev, from, to, len))
+		log_guest(&s->card.dev.guest_log, "e1000", "%s: transmit buffer at 0x%llx is not in memory",
+			  s->card.dev.id, (unsigned long long)from);
 	t->done += len;
 }
 
@@ -240,8 +240,8 @@ static bool gather_segment(struct e1000 *s)
 	uint32_t left = data_length(t) - t->done, full = (uint32_t)c->header + c->mss, n;
 
 	if (!c->mss || full > E1000_TX_MAX || t->header_len > c->header) {
-		log_guest(&s->dev.guest_log, "e1000", "%s: segments of %u and %u bytes are not possible", s->dev.id,
-			  c->header, c->mss);
+		log_guest(&s->card.dev.guest_log, "e1000", "%s: segments of %u and %u bytes are not possible",
+			  s->card.dev.id, c->header, c->mss);
 		t->done += left;
 		return false;
 	}
@@ -284,7 +284,7 @@ static void written_back(struct e1000 *s)
 	if (!(command(t) & TXD_RS))
 		return;
 	t->desc[12] |= TXD_DD;
-	dma_write(&s->dev, e1000_ring_head(&s->tx_ring) + 12, t->desc + 12, 1);
+	dma_write(&s->card.dev, e1000_ring_head(&s->tx_ring) + 12, t->desc + 12, 1);
 	if (!(command(t) & TXD_IDE) || !s->tidv || !s->mitigation) {
 		e1000_tx_timer(s);
 		return;
@@ -310,8 +310,8 @@ static void end_packet(struct e1000 *s)
 	struct e1000_tx *t = &s->tx;
 
 	if (t->too_long)
-		log_guest(&s->dev.guest_log, "e1000", "%s: a frame of more than %u bytes is not sent", s->dev.id,
-			  E1000_TX_MAX);
+		log_guest(&s->card.dev.guest_log, "e1000", "%s: a frame of more than %u bytes is not sent",
+			  s->card.dev.id, E1000_TX_MAX);
 	t->in_packet = false;
 	t->len = 0;
 }
@@ -357,7 +357,7 @@ static enum progress work(struct e1000 *s, unsigned *frames)
 
 static bool sending(const struct e1000 *s)
 {
-	return s->tctl & TCTL_EN && !s->paused && e1000_ring_filled(&s->tx_ring);
+	return s->tctl & TCTL_EN && !s->card.paused && e1000_ring_filled(&s->tx_ring);
 }
 
 void e1000_tx_run(void *opaque)
@@ -380,12 +380,12 @@ void e1000_tx_run(void *opaque)
 			break;
 		complete(s);
 	}
-	bh_schedule(&s->tx_bh);
+	bh_schedule(&s->card.tx_bh);
 }
 
 void e1000_writable(struct nic *n, unsigned queue)
 {
-	struct e1000 *s = container_of(n, struct e1000, nic);
+	struct e1000 *s = container_of(n, struct e1000, card.nic);
 
 	e1000_tx_update(s);
 }
@@ -393,7 +393,7 @@ void e1000_writable(struct nic *n, unsigned queue)
 void e1000_tx_update(struct e1000 *s)
 {
 	if (sending(s))
-		bh_schedule(&s->tx_bh);
+		bh_schedule(&s->card.tx_bh);
 }
 
 void e1000_tx_reset(struct e1000 *s)
@@ -413,12 +413,13 @@ int e1000_tx_check(const struct e1000 *s, struct err *e)
 	const struct e1000_tx *t = &s->tx;
 
 	if (t->fetched && !is_context(t) && (t->done > data_length(t) || !t->in_packet))
-		return err_set(e, EINVAL, "device '%s': %u bytes of a descriptor of %u were sent", s->dev.id, t->done,
-			       data_length(t));
+		return err_set(e, EINVAL, "device '%s': %u bytes of a descriptor of %u were sent", s->card.dev.id,
+			       t->done, data_length(t));
 	if (!t->ready && t->len > E1000_TX_MAX)
-		return err_set(e, EINVAL, "device '%s': a frame of %u bytes is being put together", s->dev.id, t->len);
+		return err_set(e, EINVAL, "device '%s': a frame of %u bytes is being put together", s->card.dev.id,
+			       t->len);
 	if (t->ready && !t->fetched)
-		return err_set(e, EINVAL, "device '%s': a frame waits that belongs to no descriptor", s->dev.id);
+		return err_set(e, EINVAL, "device '%s': a frame waits that belongs to no descriptor", s->card.dev.id);
 	return 0;
 }
 

@@ -38,7 +38,7 @@
 
 static void update_irq(struct rtl8139 *s)
 {
-	pci_set_intx(&s->dev, rtl_reg16(s, ISR) & rtl_reg16(s, IMR));
+	pci_set_intx(&s->card.dev, rtl_reg16(s, ISR) & rtl_reg16(s, IMR));
 }
 
 void rtl8139_cause(struct rtl8139 *s, uint16_t bits)
@@ -94,12 +94,12 @@ static void fill_eeprom(struct rtl8139 *s)
 	w[0] = 0x8129; /* it is programmed */
 	w[1] = 0x10ec;
 	w[2] = 0x8139;
-	w[3] = get_le16(s->dev.pci->config + 0x2c);
-	w[4] = get_le16(s->dev.pci->config + 0x2e);
+	w[3] = get_le16(s->card.dev.pci->config + 0x2c);
+	w[4] = get_le16(s->card.dev.pci->config + 0x2e);
 	w[5] = 0x4020; /* latencies */
 	w[6] = 0xe512; /* Config3, media */
 	for (unsigned i = 0; i < 3; i++)
-		w[7 + i] = get_le16(s->mac + 2 * i);
+		w[7 + i] = get_le16(s->card.mac + 2 * i);
 	w[10] = 0x4d10; /* Config0, Config1 */
 	w[11] = 0xf7c2;
 }
@@ -112,7 +112,7 @@ static void load_mac(struct rtl8139 *s)
 
 static void use_mac(struct rtl8139 *s)
 {
-	memcpy(s->nic.mac, s->regs + IDR, 6);
+	memcpy(s->card.nic.mac, s->regs + IDR, 6);
 }
 
 /* ---- link ---- */
@@ -132,7 +132,7 @@ static void set_link(struct rtl8139 *s)
 
 static void link_changed(struct nic *n, bool up)
 {
-	struct rtl8139 *s = container_of(n, struct rtl8139, nic);
+	struct rtl8139 *s = container_of(n, struct rtl8139, card.nic);
 
 	s->cable = up;
 	set_link(s);
@@ -184,8 +184,8 @@ static void dump_tally(struct rtl8139 *s)
 	put_le64(raw + 48, t->rx_broadcast);
 	put_le32(raw + 56, t->rx_multicast);
 	put_le16(raw + 60, t->tx_abort);
-	if (dma_write(&s->dev, at, raw, sizeof(raw)))
-		log_guest(&s->dev.guest_log, "rtl8139", "%s: counters at 0x%llx are not in memory", s->dev.id,
+	if (dma_write(&s->card.dev, at, raw, sizeof(raw)))
+		log_guest(&s->card.dev.guest_log, "rtl8139", "%s: counters at 0x%llx are not in memory", s->card.dev.id,
 			  (unsigned long long)at);
 	s->regs[DTCCR] &= (uint8_t)~DTCCR_COMMAND;
 }
@@ -360,7 +360,7 @@ static void wrote(struct rtl8139 *s, unsigned offset, unsigned size)
 	if (covers(offset, size, IDR, 6))
 		use_mac(s);
 	if (covers(offset, size, IDR, 16) || covers(offset, size, RCR, 4))
-		nic_rx_filter_changed(&s->nic);
+		nic_rx_filter_changed(&s->card.nic);
 	if (covers(offset, size, IMR, 4))
 		update_irq(s);
 	if (covers(offset, size, TCTR, 4)) {
@@ -446,21 +446,25 @@ static const struct region_desc regions[] = {
 
 /* ---- class ---- */
 
-static void config_written(struct device *dev, unsigned offset, unsigned size)
+static void update(struct pci_nic *card)
 {
-	struct rtl8139 *s = DEVICE(dev, struct rtl8139);
+	struct rtl8139 *s = container_of(card, struct rtl8139, card);
 
-	if (offset <= PCI_COMMAND_REG && offset + size > PCI_COMMAND_REG && pci_bus_master(dev)) {
-		rtl8139_rx_update(s);
-		rtl8139_tx_update(s);
-	}
+	rtl8139_rx_update(s);
+	rtl8139_tx_update(s);
 }
 
-static const struct nic_ops nic_ops = {
-	.readable = rtl8139_readable,
-	.writable = rtl8139_writable,
-	.link_changed = link_changed,
-	.rx_filter = rtl8139_rx_filter,
+static const struct pci_nic_ops ops = {
+	.nic =
+		{
+			.readable = rtl8139_readable,
+			.writable = rtl8139_writable,
+			.link_changed = link_changed,
+			.rx_filter = rtl8139_rx_filter,
+		},
+	.rx_run = rtl8139_rx_run,
+	.tx_run = rtl8139_tx_run,
+	.update = update,
 };
 
 static int create(struct device *dev, struct err *e)
@@ -468,25 +472,19 @@ static int create(struct device *dev, struct err *e)
 	struct rtl8139 *s = DEVICE(dev, struct rtl8139);
 	int r;
 
-	dev->pci->config_written = config_written;
-	device_bh_init(dev, &s->tx_bh, rtl8139_tx_run);
-	device_bh_init(dev, &s->rx_bh, rtl8139_rx_run);
 	device_timer_init(dev, &s->timer, VCLOCK_VIRTUAL, timer_hit);
 	device_timer_init(dev, &s->poll, VCLOCK_VIRTUAL, rtl8139_rx_run);
-	r = nic_attach(&s->nic, dev, s->netdev_id, 1, s->mac, &nic_ops, e);
-	if (r)
-		return r;
-	fill_eeprom(s);
-	return 0;
+	r = pci_nic_create(&s->card, &ops, e);
+	if (!r)
+		fill_eeprom(s);
+	return r;
 }
 
 static void destroy(struct device *dev)
 {
 	struct rtl8139 *s = DEVICE(dev, struct rtl8139);
 
-	nic_detach(&s->nic);
-	bh_cancel(&s->tx_bh);
-	bh_cancel(&s->rx_bh);
+	pci_nic_destroy(&s->card);
 	timer_cancel(&s->timer);
 	timer_cancel(&s->poll);
 }
@@ -514,40 +512,14 @@ static void settle(struct device *dev)
 	timer_settle(&s->timer);
 	timer_settle(&s->poll);
 	use_mac(s);
-	s->cable = nic_link_up(&s->nic);
+	s->cable = nic_link_up(&s->card.nic);
 	set_link(s);
 	update_irq(s);
-	rtl8139_rx_update(s);
-	rtl8139_tx_update(s);
-}
-
-/* The bottom halves do nothing from now on, and no packets come in. */
-static void quiesce(struct device *dev)
-{
-	struct rtl8139 *s = DEVICE(dev, struct rtl8139);
-
-	s->paused = true;
-	nic_want_packets(&s->nic, 0, false);
-	device_quiesced(dev);
-}
-
-static void resume(struct device *dev)
-{
-	struct rtl8139 *s = DEVICE(dev, struct rtl8139);
-
-	s->paused = false;
-	rtl8139_rx_update(s);
-	rtl8139_tx_update(s);
+	update(&s->card);
 }
 
 static const struct prop props[] = {
-	PROP(struct rtl8139, mac, PROP_MAC,
-	     .help = "address in the EEPROM (default: the next free one from 52:54:00:12:34:56)"),
-	PROP_NAMED(struct rtl8139, "netdev", netdev_id, PROP_NETDEV,
-		   .help = "id of the network it is plugged into (default: none)"),
-	PROP(struct rtl8139, bootindex, PROP_I32, .def = (uint64_t)-1, .help = "Boot order, lowest first; -1: none"),
-	PROP(struct rtl8139, romfile, PROP_STR,
-	     .help = "expansion ROM image, for example efi-rtl8139.rom (default: none)"),
+	PCI_NIC_PROPS(struct rtl8139, "efi-rtl8139.rom"),
 	PROP_END,
 };
 
@@ -598,21 +570,14 @@ static const struct pci_identity identity = {
 DEVICE_CLASS(rtl8139) = {
 	.name = "rtl8139",
 	.summary = "Realtek RTL8139C+ fast Ethernet",
-	.bus = BUS_PCI,
-	.category = "Network",
 	.size = sizeof(struct rtl8139),
-	.user_creatable = true,
-	.hotpluggable = true,
+	PCI_NIC_CLASS(identity),
 	.props = props,
 	.regions = regions,
 	.n_regions = ARRAY_SIZE(regions),
-	.n_irqs = 1,
-	.pci = &identity,
 	.state = &table,
 	.create = create,
 	.destroy = destroy,
 	.reset = reset,
 	.settle = settle,
-	.quiesce = quiesce,
-	.resume = resume,
 };

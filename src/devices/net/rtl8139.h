@@ -8,8 +8,7 @@
 
 #include "src/devices/net/eeprom93xx.h"
 #include "src/devices/net/net_frame.h"
-#include "vmm/net.h"
-#include "vmm/pci.h"
+#include "src/devices/net/pci_nic.h"
 
 /* Registers. Those with two names mean the second in C+ mode. */
 enum {
@@ -101,14 +100,7 @@ struct rtl8139_tally {
 };
 
 struct rtl8139 {
-	struct device dev;
-	char *netdev_id, *romfile;
-	uint8_t mac[6];
-	int32_t bootindex;
-
-	struct nic nic;
-	struct bh tx_bh, rx_bh;
-	bool paused;
+	struct pci_nic card;
 	bool cable, link;
 	bool link_failed; /* since BMSR was read last */
 

@@ -38,7 +38,8 @@ static bool cplus(const struct rtl8139 *s)
 
 static bool receiving(const struct rtl8139 *s)
 {
-	return s->regs[CR] & CR_RE && !s->paused && s->link && !rtl8139_loopback(s) && pci_bus_master(&s->dev);
+	return s->regs[CR] & CR_RE && !s->card.paused && s->link && !rtl8139_loopback(s) &&
+	       pci_bus_master(&s->card.dev);
 }
 
 /* ---- C mode's ring ---- */
@@ -79,9 +80,9 @@ static uint32_t ring_need(uint32_t len)
 
 static void to_ram(struct rtl8139 *s, uint64_t at, const void *p, uint32_t len)
 {
-	if (len && dma_write(&s->dev, at, p, len))
-		log_guest(&s->dev.guest_log, "rtl8139", "%s: receive buffer at 0x%llx is not in memory", s->dev.id,
-			  (unsigned long long)at);
+	if (len && dma_write(&s->card.dev, at, p, len))
+		log_guest(&s->card.dev.guest_log, "rtl8139", "%s: receive buffer at 0x%llx is not in memory",
+			  s->card.dev.id, (unsigned long long)at);
 }
 
 /* With WRAP the last frame goes on behind the ring's end, in the driver's reserve; there is none behind 64 KB. */
@@ -124,7 +125,7 @@ static uint32_t desc_opts(struct rtl8139 *s, unsigned i)
 {
 	uint8_t raw[4];
 
-	return dma_read(&s->dev, desc_at(s, i), raw, sizeof(raw)) ? 0 : get_le32(raw);
+	return dma_read(&s->card.dev, desc_at(s, i), raw, sizeof(raw)) ? 0 : get_le32(raw);
 }
 
 static uint32_t desc_size(uint32_t opts1)
@@ -166,7 +167,7 @@ static void descs_deliver(struct rtl8139 *s)
 		uint32_t opts1, n, status;
 		bool last;
 
-		dma_read(&s->dev, at, desc, sizeof(desc)); /* it could be read a moment ago */
+		dma_read(&s->card.dev, at, desc, sizeof(desc)); /* it could be read a moment ago */
 		opts1 = get_le32(desc);
 		n = MIN(desc_size(opts1), s->rx_len - done);
 		to_ram(s, get_le64(desc + 8), s->rx_frame + done, n);
@@ -177,8 +178,8 @@ static void descs_deliver(struct rtl8139 *s)
 		status |= last ? DESC_LS | s->rx_flags | s->rx_len : n;
 		put_le32(desc + 4, last ? s->rx_tag : 0);
 		put_le32(desc, status);
-		dma_write(&s->dev, at + 4, desc + 4, 4);
-		dma_write(&s->dev, at, desc, 4); /* gives it to the driver: last */
+		dma_write(&s->card.dev, at + 4, desc + 4, 4);
+		dma_write(&s->card.dev, at, desc, 4); /* gives it to the driver: last */
 		s->cp_rx_next = (uint8_t)after(s->cp_rx_next, opts1);
 		first = false;
 		if (last)
@@ -223,7 +224,7 @@ static bool accepts(struct rtl8139 *s, const uint8_t *frame)
 
 void rtl8139_rx_filter(struct nic *n, struct nic_rx_filter *f)
 {
-	struct rtl8139 *s = container_of(n, struct rtl8139, nic);
+	struct rtl8139 *s = container_of(n, struct rtl8139, card.nic);
 	uint32_t rcr = rtl_reg32(s, RCR);
 	uint64_t hash = get_le64(s->regs + MAR);
 
@@ -352,16 +353,16 @@ static void follow(struct rtl8139 *s)
 {
 	timer_cancel(&s->poll);
 	if (receiving(s) && s->rx_len && !deliver(s)) {
-		nic_want_packets(&s->nic, 0, false);
+		nic_want_packets(&s->card.nic, 0, false);
 		starve(s);
 		return;
 	}
-	nic_want_packets(&s->nic, 0, want(s));
+	nic_want_packets(&s->card.nic, 0, want(s));
 }
 
 void rtl8139_readable(struct nic *n, unsigned queue)
 {
-	struct rtl8139 *s = container_of(n, struct rtl8139, nic);
+	struct rtl8139 *s = container_of(n, struct rtl8139, card.nic);
 	const struct iovec iov = {.iov_base = s->rx_frame, .iov_len = RTL_FRAME_MAX - ETH_FCS};
 
 	for (unsigned i = 0; i < TURN && receiving(s) && !s->rx_len; i++) {
@@ -389,7 +390,7 @@ void rtl8139_rx_run(void *opaque)
 {
 	struct rtl8139 *s = opaque;
 
-	if (!s->paused)
+	if (!s->card.paused)
 		follow(s);
 }
 
@@ -397,9 +398,9 @@ void rtl8139_rx_run(void *opaque)
 void rtl8139_rx_update(struct rtl8139 *s)
 {
 	if (s->rx_len || timer_pending(&s->poll))
-		bh_schedule(&s->rx_bh);
+		bh_schedule(&s->card.rx_bh);
 	else
-		nic_want_packets(&s->nic, 0, want(s));
+		nic_want_packets(&s->card.nic, 0, want(s));
 }
 
 void rtl8139_rx_loop(struct rtl8139 *s, const uint8_t *frame, size_t len)

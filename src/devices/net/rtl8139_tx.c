@@ -41,7 +41,7 @@ static bool cplus(const struct rtl8139 *s)
 
 static bool sending(const struct rtl8139 *s)
 {
-	return s->regs[CR] & CR_TE && !s->paused && pci_bus_master(&s->dev);
+	return s->regs[CR] & CR_TE && !s->card.paused && pci_bus_master(&s->card.dev);
 }
 
 /* One frame; it has room for what is added. False: the network is busy. */
@@ -59,7 +59,7 @@ static bool send(struct rtl8139 *s, uint8_t *frame, uint32_t len)
 	iov.iov_len = len;
 	if (rtl8139_loopback(s))
 		rtl8139_rx_loop(s, frame, len);
-	else if (!netdev_send(&s->nic, 0, &iov, 1))
+	else if (!netdev_send(&s->card.nic, 0, &iov, 1))
 		return false;
 	s->tally.tx_ok++;
 	return true;
@@ -67,9 +67,9 @@ static bool send(struct rtl8139 *s, uint8_t *frame, uint32_t len)
 
 static bool from_ram(struct rtl8139 *s, uint64_t at, uint8_t *to, uint32_t len)
 {
-	if (!len || !dma_read(&s->dev, at, to, len))
+	if (!len || !dma_read(&s->card.dev, at, to, len))
 		return true;
-	log_guest(&s->dev.guest_log, "rtl8139", "%s: transmit buffer at 0x%llx is not in memory", s->dev.id,
+	log_guest(&s->card.dev.guest_log, "rtl8139", "%s: transmit buffer at 0x%llx is not in memory", s->card.dev.id,
 		  (unsigned long long)at);
 	return false;
 }
@@ -93,7 +93,8 @@ static void c_run(struct rtl8139 *s)
 			return;
 		if (len > C_TX_MAX || len < ETH_HEADER ||
 		    !from_ram(s, rtl_reg32(s, TSAD + 4u * s->tx_next), packet, len)) {
-			log_guest(&s->dev.guest_log, "rtl8139", "%s: a frame of %u bytes is not sent", s->dev.id, len);
+			log_guest(&s->card.dev.guest_log, "rtl8139", "%s: a frame of %u bytes is not sent",
+				  s->card.dev.id, len);
 			s->tally.tx_abort++;
 			c_done(s, reg, TSD_TABT, INT_TER);
 			continue;
@@ -134,7 +135,7 @@ static bool gather(struct rtl8139 *s, unsigned queue, struct chain *c)
 	do {
 		uint32_t n;
 
-		if (c->n == CHAIN_MAX || dma_read(&s->dev, desc_at(s, queue, i), desc, sizeof(desc)))
+		if (c->n == CHAIN_MAX || dma_read(&s->card.dev, desc_at(s, queue, i), desc, sizeof(desc)))
 			return false;
 		opts1 = get_le32(desc);
 		n = opts1 & 0xffff;
@@ -163,11 +164,11 @@ static void release(struct rtl8139 *s, unsigned queue, const struct chain *c)
 		uint8_t raw[4];
 		uint32_t opts1;
 
-		if (dma_read(&s->dev, at, raw, sizeof(raw)))
+		if (dma_read(&s->card.dev, at, raw, sizeof(raw)))
 			return;
 		opts1 = get_le32(raw);
 		put_le32(raw, (opts1 & (DESC_EOR | DESC_FS | DESC_LS | 0xffff)) | (c->bad ? TX_TES : 0));
-		dma_write(&s->dev, at, raw, sizeof(raw));
+		dma_write(&s->card.dev, at, raw, sizeof(raw));
 		s->cp_tx_next[queue] = (uint8_t)after(s->cp_tx_next[queue], opts1);
 	}
 	s->cp_segment[queue] = 0;
@@ -258,8 +259,8 @@ static bool cplus_run(struct rtl8139 *s, unsigned queue)
 			return false;
 		}
 		if (c.bad) {
-			log_guest(&s->dev.guest_log, "rtl8139", "%s: a chain of %u descriptors is no frame", s->dev.id,
-				  c.n);
+			log_guest(&s->card.dev.guest_log, "rtl8139", "%s: a chain of %u descriptors is no frame",
+				  s->card.dev.id, c.n);
 			s->tally.tx_error++;
 			frames--;
 		} else {
@@ -290,18 +291,18 @@ void rtl8139_tx_run(void *opaque)
 		if (s->cp_tx_poll[queue])
 			more |= cplus_run(s, queue);
 	if (more)
-		bh_schedule(&s->tx_bh);
+		bh_schedule(&s->card.tx_bh);
 }
 
 void rtl8139_tx_update(struct rtl8139 *s)
 {
 	if (sending(s))
-		bh_schedule(&s->tx_bh);
+		bh_schedule(&s->card.tx_bh);
 }
 
 void rtl8139_writable(struct nic *n, unsigned queue)
 {
-	rtl8139_tx_update(container_of(n, struct rtl8139, nic));
+	rtl8139_tx_update(container_of(n, struct rtl8139, card.nic));
 }
 
 void rtl8139_tx_restart(struct rtl8139 *s)
