@@ -1,45 +1,9 @@
 /* The RTL8139C+ as its drivers use it, in both modes: set-up, ring buffer and descriptors, offloads, filters, timer,
  * link, hostile drivers. */
-#include "net_frames.h"
+#include "nic_test.h"
+#include "src/devices/net/rtl8139.h"
 
-#define SLOT (5u << 3)
-#define BASE 0xe0000000ull
-#define PORT 0xc000
-#define GSI  11
-#define DEV  "-m 16 -netdev bench,id=n -device rtl8139,addr=5,netdev=n,mac=" OWN_MAC_TEXT
-
-enum {
-	MAR = 0x08,
-	TSD = 0x10,
-	TSAD = 0x20,
-	RBSTART = 0x30,
-	CR = 0x37,
-	CAPR = 0x38,
-	CBR = 0x3a,
-	IMR = 0x3c,
-	ISR = 0x3e,
-	TCR = 0x40,
-	RCR = 0x44,
-	TCTR = 0x48,
-	MPC = 0x4c,
-	CR9346 = 0x50,
-	CONFIG1 = 0x52,
-	TIMER_INT = 0x54,
-	MSR = 0x58,
-	SUMMARY = 0x60,
-	BMCR = 0x62,
-	BMSR = 0x64,
-	TPPOLL = 0xd9,
-	CPCR = 0xe0,
-	RDSAR = 0xe4,
-};
-enum { ROK = 1, TOK = 4, TER = 8, RXOVW = 0x10, LINK = 0x20, TDU = 0x80, SOFT = 0x100, TIMEOUT = 0x4000 };
-enum { AAP = 1, APM = 2, AM = 4, AB = 8, WRAP = 0x80 };
-enum { BUFE = 1, TE = 4, RE = 8, RST = 0x10 };
-#define OWN 0x80000000u
-#define EOR 0x40000000u
-#define FS  0x20000000u
-#define LS  0x10000000u
+#define DEV NIC_ON_A_CABLE("rtl8139")
 
 #define RING    0x100000ull
 #define RX_DESC 0x120000ull
@@ -49,8 +13,6 @@ enum { BUFE = 1, TE = 4, RE = 8, RST = 0x10 };
 #define TX_BUF  0x300000ull
 #define N       4 /* C+ descriptors */
 
-static struct board *b;
-static uint8_t frame[70000], got[70000];
 static uint32_t cur; /* where the driver reads next */
 
 static uint32_t in32(unsigned r)
@@ -78,47 +40,19 @@ static void out8(unsigned r, uint8_t v)
 	bench_writeb(b, BASE + r, v);
 }
 
-static size_t receive(void)
-{
-	return bench_cable_recv(b, "n", 0, got, sizeof(got));
-}
-
-static void send_in(const void *f, size_t len)
-{
-	bench_cable_send(b, "n", 0, f, len);
-}
-
-static size_t make_plain(const char *to, size_t len)
-{
-	memcpy(frame, to, 6);
-	memcpy(frame + 6, PEER "\x88\xb5", 8);
-	for (size_t i = 14; i < len; i++)
-		frame[i] = (uint8_t)(i * 3);
-	return len;
-}
-
-static void map(void)
-{
-	bench_pci_writeb(b, 1 << 3, 0x60, GSI);
-	bench_pci_writel(b, SLOT, 0x10, PORT);
-	bench_pci_writel(b, SLOT, 0x14, (uint32_t)BASE);
-	bench_pci_writew(b, SLOT, 4, 7);
-}
-
 static void power_on(void)
 {
-	b = bench_new(DEV);
-	map();
+	plug_in(DEV, 1, 0);
 }
 
 /* As 8139too does it: an 8 KiB ring, or what rcr says. */
 static void start(uint32_t rcr)
 {
 	power_on();
-	out8(CR, RST);
-	ck_assert_uint_eq(in8(CR) & RST, 0);
+	out8(CR, CR_RST);
+	ck_assert_uint_eq(in8(CR) & CR_RST, 0);
 	out32(RBSTART, (uint32_t)RING);
-	out8(CR, RE | TE);
+	out8(CR, CR_RE | CR_TE);
 	out32(RCR, rcr);
 	out32(TCR, 0x03000600);
 	for (unsigned i = 0; i < 4; i++)
@@ -167,7 +101,7 @@ START_TEST(identity_and_eeprom)
 	ck_assert_uint_eq(ee_read(0, 6), 0x8129);
 	ck_assert_uint_eq(ee_read(7, 6), 0x5452);
 	ck_assert_uint_eq(ee_read(9, 6), 0x3322);
-	ck_assert_uint_eq(in32(0), 0x11005452);
+	ck_assert_uint_eq(in32(IDR), 0x11005452);
 	ck_assert_uint_eq(bench_inl(b, PORT), 0x11005452);
 	ck_assert_uint_eq(bench_inw(b, PORT + 4), 0x3322);
 	/* Configuration registers are behind a lock. */
@@ -177,11 +111,11 @@ START_TEST(identity_and_eeprom)
 	out8(CONFIG1, 0x31);
 	ck_assert_uint_eq(in8(CONFIG1), 0x3d & 0xfd);
 	/* Auto-load brings the address back. */
-	out32(0, 0x44332202);
-	ck_assert_uint_eq(in32(0), 0x44332202);
+	out32(IDR, 0x44332202);
+	ck_assert_uint_eq(in32(IDR), 0x44332202);
 	out8(CR9346, 0x40);
 	ck_assert_uint_eq(in8(CR9346) & 0xc0, 0);
-	ck_assert_uint_eq(in32(0), 0x11005452);
+	ck_assert_uint_eq(in32(IDR), 0x11005452);
 	bench_free(b);
 }
 END_TEST
@@ -189,12 +123,12 @@ END_TEST
 START_TEST(link_and_phy)
 {
 	power_on();
-	out16(IMR, LINK);
+	out16(IMR, INT_LINK);
 	ck_assert_uint_eq(in16(BMSR), 0x782d);
 	ck_assert_uint_eq(in8(MSR) & 0x0c, 0);
 	ck_assert_int_eq(net_set_link("n", false, NULL), 0);
 	ck_assert(bench_gsi(b, GSI));
-	out16(ISR, LINK);
+	out16(ISR, INT_LINK);
 	ck_assert(!bench_gsi(b, GSI));
 	ck_assert_uint_eq(in8(MSR) & 4, 4);
 	ck_assert_int_eq(net_set_link("n", true, NULL), 0);
@@ -218,7 +152,7 @@ END_TEST
 START_TEST(timer_interrupt)
 {
 	power_on();
-	out16(IMR, TIMEOUT);
+	out16(IMR, INT_TIMEOUT);
 	out32(TIMER_INT, 33000); /* 1 ms */
 	out32(TCTR, 0);
 	bench_step(b, 500 * NS_PER_US);
@@ -227,7 +161,7 @@ START_TEST(timer_interrupt)
 	b = bench_save_load(b);
 	bench_step(b, 501 * NS_PER_US);
 	ck_assert(bench_gsi(b, GSI));
-	out16(ISR, TIMEOUT);
+	out16(ISR, INT_TIMEOUT);
 	bench_step(b, 10 * NS_PER_MS); /* once, until TCTR has come around */
 	ck_assert(!bench_gsi(b, GSI));
 	bench_step(b, 130200 * NS_PER_MS);
@@ -245,7 +179,7 @@ END_TEST
 
 START_TEST(c_sends)
 {
-	start(APM);
+	start(RCR_APM);
 	for (unsigned i = 0; i < 6; i++) {
 		make_plain(PEER, 100 + i);
 		bench_write(b, TX_BUF + 0x1000 * (i % 4), frame, 100 + i);
@@ -254,17 +188,17 @@ START_TEST(c_sends)
 		ck_assert(!memcmp(got, frame, 100 + i));
 		ck_assert_uint_eq(in32(TSD + 4 * (i % 4)) & 0xe000, 0xa000); /* ours again, and fine */
 		ck_assert(bench_gsi(b, GSI));
-		out16(ISR, TOK);
+		out16(ISR, INT_TOK);
 		ck_assert(!bench_gsi(b, GSI));
 	}
-	ck_assert_uint_eq(in16(SUMMARY), 0xf00f);
+	ck_assert_uint_eq(in16(TSAD_SUMMARY), 0xf00f);
 	transmit(2, 20); /* padded */
 	ck_assert_uint_eq(receive(), 60);
 	/* Too long, too short, not in memory. */
 	out16(ISR, 0xffff);
 	transmit(3, 1793);
 	ck_assert_uint_eq(in32(TSD + 12) & 0x40002000, 0x40002000);
-	ck_assert_uint_eq(in16(ISR), TER);
+	ck_assert_uint_eq(in16(ISR), INT_TER);
 	transmit(0, 0);
 	out32(TSAD + 4, 0x80000000);
 	transmit(1, 1000);
@@ -272,7 +206,7 @@ START_TEST(c_sends)
 	/* In turn: the fourth is not looked at before the third. */
 	transmit(3, 60);
 	ck_assert_uint_eq(receive(), 0);
-	ck_assert_uint_eq(in16(SUMMARY) & 8, 0);
+	ck_assert_uint_eq(in16(TSAD_SUMMARY) & 8, 0);
 	transmit(2, 61);
 	ck_assert_uint_eq(receive(), 61);
 	ck_assert_uint_eq(receive(), 60);
@@ -283,21 +217,21 @@ END_TEST
 /* A busy network: frames stay the guest's until they are out, here or where it moved. */
 START_TEST(c_waits_for_the_network)
 {
-	start(APM);
+	start(RCR_APM);
 	bench_cable_block(b, "n", true);
 	for (unsigned i = 0; i < 3; i++) {
 		make_plain(PEER, 100);
 		bench_write(b, TX_BUF + 0x1000 * i, frame, 100);
 		transmit(i, 100 + i);
 	}
-	ck_assert_uint_eq(in16(SUMMARY), 8);
+	ck_assert_uint_eq(in16(TSAD_SUMMARY), 8);
 	b = bench_save_load(b);
-	ck_assert_uint_eq(in16(SUMMARY), 8);
+	ck_assert_uint_eq(in16(TSAD_SUMMARY), 8);
 	bench_cable_block(b, "n", false);
 	for (unsigned i = 0; i < 3; i++)
 		ck_assert_uint_eq(receive(), 100 + i);
 	ck_assert_uint_eq(receive(), 0);
-	ck_assert_uint_eq(in16(SUMMARY), 0x700f);
+	ck_assert_uint_eq(in16(TSAD_SUMMARY), 0x700f);
 	bench_free(b);
 }
 END_TEST
@@ -309,7 +243,7 @@ static size_t ring_take(uint32_t size, bool wrap, uint16_t *status)
 	uint32_t at = cur % size;
 	size_t len;
 
-	if (in8(CR) & BUFE)
+	if (in8(CR) & CR_BUFE)
 		return 0;
 	bench_read(b, RING + at, header, 4);
 	*status = get_le16(header);
@@ -329,7 +263,7 @@ START_TEST(c_receives_around_the_ring)
 	uint32_t size = 8192u << size_bits;
 	uint16_t status;
 
-	start(APM | AB | size_bits << 11 | (wrap ? WRAP : 0));
+	start(RCR_APM | RCR_AB | size_bits << 11 | (wrap ? RCR_WRAP : 0));
 	if (size == 65536)
 		wrap = false;
 	for (unsigned i = 0; i < 100; i++) {
@@ -337,13 +271,13 @@ START_TEST(c_receives_around_the_ring)
 
 		send_in(frame, len);
 		ck_assert(bench_gsi(b, GSI));
-		out16(ISR, ROK);
+		out16(ISR, INT_ROK);
 		ck_assert_uint_eq(ring_take(size, wrap, &status), len + 4);
 		ck_assert_uint_eq(status, i % 5 ? 0x4001 : 0x2001);
 		ck_assert(!memcmp(got, frame, len));
 		ck_assert_uint_eq(get_le32(got + len), test_crc(frame, len));
 		ck_assert_uint_eq(in16(CBR), cur % size);
-		ck_assert(in8(CR) & BUFE);
+		ck_assert(in8(CR) & CR_BUFE);
 		if (i % 33 == 32)
 			b = bench_save_load(b);
 	}
@@ -357,7 +291,7 @@ START_TEST(c_full_ring_waits)
 	uint16_t status;
 	unsigned seen = 0;
 
-	start(APM);
+	start(RCR_APM);
 	for (unsigned i = 0; i < 20; i++) {
 		make_plain(OWN_MAC, 1000);
 		frame[100] = (uint8_t)i;
@@ -371,13 +305,13 @@ START_TEST(c_full_ring_waits)
 	}
 	ck_assert_uint_eq(seen, 20);
 	ck_assert_uint_eq(in32(MPC), 0);
-	ck_assert_uint_eq(in16(ISR) & RXOVW, 0);
+	ck_assert_uint_eq(in16(ISR) & INT_RXOVW, 0);
 	/* The receiver off and on: the ring starts anew. */
 	send_in(frame, 1000);
-	out8(CR, TE);
-	out8(CR, TE | RE);
+	out8(CR, CR_TE);
+	out8(CR, CR_TE | CR_RE);
 	ck_assert_uint_eq(in16(CBR), 0);
-	ck_assert(in8(CR) & BUFE);
+	ck_assert(in8(CR) & CR_BUFE);
 	bench_free(b);
 }
 END_TEST
@@ -402,17 +336,17 @@ START_TEST(filters)
 	uint16_t status;
 	struct nic_rx_filter f;
 
-	start(APM);
+	start(RCR_APM);
 	send_in(frame, make_plain("\x52\x54\x00\x11\x22\x34", 60));
 	send_in(frame, make_plain(BROADCAST, 60));
 	send_in(frame, make_plain(multicast[0], 60));
-	ck_assert(in8(CR) & BUFE);
-	out32(RCR, AM);
+	ck_assert(in8(CR) & CR_BUFE);
+	out32(RCR, RCR_AM);
 	for (unsigned i = 0; i < ARRAY_SIZE(multicast); i++) {
 		unsigned h = hash_of(multicast[i]);
 
 		send_in(frame, make_plain(multicast[i], 60));
-		ck_assert(in8(CR) & BUFE);
+		ck_assert(in8(CR) & CR_BUFE);
 		out32(MAR + 4 * (h >> 5), 1u << (h & 31));
 		send_in(frame, make_plain(multicast[i], 60));
 		ck_assert_uint_eq(ring_take(8192, false, &status), 64);
@@ -421,8 +355,8 @@ START_TEST(filters)
 		out32(MAR + 4, 0);
 	}
 	send_in(frame, make_plain(OWN_MAC, 60));
-	ck_assert(in8(CR) & BUFE);
-	out32(RCR, AAP);
+	ck_assert(in8(CR) & CR_BUFE);
+	out32(RCR, RCR_AAP);
 	send_in(frame, make_plain("\x52\x54\x00\x11\x22\x34", 60));
 	ck_assert_uint_eq(ring_take(8192, false, &status), 64);
 	ck_assert_uint_eq(status, 0x0001);
@@ -438,7 +372,7 @@ START_TEST(loops_back)
 {
 	uint16_t status;
 
-	start(APM);
+	start(RCR_APM);
 	out32(TCR, 0x03060600);
 	make_plain(OWN_MAC, 80);
 	bench_write(b, TX_BUF, frame, 80);
@@ -452,7 +386,7 @@ START_TEST(loops_back)
 		transmit((1 + i) & 3, 1500);
 	}
 	ck_assert_uint_gt(in32(MPC), 0);
-	ck_assert(in16(ISR) & RXOVW);
+	ck_assert(in16(ISR) & INT_RXOVW);
 	out32(MPC, 0);
 	ck_assert_uint_eq(in32(MPC), 0);
 	bench_free(b);
@@ -467,7 +401,7 @@ static void give(unsigned i, uint32_t size)
 {
 	uint8_t d[16] = {0};
 
-	put_le32(d, OWN | (i == N - 1 ? EOR : 0) | size);
+	put_le32(d, DESC_OWN | (i == N - 1 ? DESC_EOR : 0) | size);
 	put_le64(d + 8, RX_BUF + i * 0x1000);
 	bench_write(b, RX_DESC + 16 * i, d, 16);
 }
@@ -476,19 +410,19 @@ static void give(unsigned i, uint32_t size)
 static void start_cplus(uint16_t cpcr, uint32_t rcr)
 {
 	power_on();
-	out8(CR, RST);
+	out8(CR, CR_RST);
 	out16(CPCR, cpcr | 3);
 	for (unsigned i = 0; i < N; i++) {
 		give(i, 1536);
 		bench_writel(b, TX_DESC + 16 * i, 0);
 	}
-	out32(0x28, (uint32_t)HI_DESC);
-	out32(0x2c, 0);
+	out32(THPDS, (uint32_t)HI_DESC);
+	out32(THPDS + 4, 0);
 	out32(RDSAR, (uint32_t)RX_DESC);
 	out32(RDSAR + 4, 0);
-	out32(0x20, (uint32_t)TX_DESC);
-	out32(0x24, 0);
-	out8(CR, RE | TE);
+	out32(TNPDS, (uint32_t)TX_DESC);
+	out32(TNPDS + 4, 0);
+	out8(CR, CR_RE | CR_TE);
 	out32(RCR, rcr);
 	out32(TCR, 0x03000600);
 	out16(IMR, 0x80ff);
@@ -499,7 +433,7 @@ static void desc(uint32_t offset, size_t len, uint32_t opts1, uint32_t opts2)
 {
 	uint8_t d[16];
 
-	put_le32(d, opts1 | OWN | (tx_next == N - 1 ? EOR : 0) | (uint32_t)len);
+	put_le32(d, opts1 | DESC_OWN | (tx_next == N - 1 ? DESC_EOR : 0) | (uint32_t)len);
 	put_le32(d + 4, opts2);
 	put_le64(d + 8, TX_BUF + offset);
 	bench_write(b, TX_DESC + 16 * tx_next, d, 16);
@@ -514,42 +448,42 @@ static void poll_tx(void)
 
 START_TEST(cplus_sends)
 {
-	start_cplus(0, APM);
+	start_cplus(0, RCR_APM);
 	for (unsigned i = 0; i < 5; i++) {
 		uint32_t status;
 
 		make_plain(PEER, 200);
 		bench_write(b, TX_BUF, frame, 200);
-		desc(0, 50, FS, 0);
-		desc(50, 150, LS, 0);
+		desc(0, 50, DESC_FS, 0);
+		desc(50, 150, DESC_LS, 0);
 		poll_tx();
 		ck_assert_uint_eq(receive(), 200);
 		ck_assert(!memcmp(got, frame, 200));
-		ck_assert_uint_eq(in16(ISR), TOK | TDU);
-		out16(ISR, TOK | TDU);
+		ck_assert_uint_eq(in16(ISR), INT_TOK | INT_TDU);
+		out16(ISR, INT_TOK | INT_TDU);
 		status = bench_readl(b, TX_DESC + 16 * ((tx_next + N - 1) % N));
-		ck_assert_uint_eq(status & (OWN | LS | 0xffff), LS | 150);
+		ck_assert_uint_eq(status & (DESC_OWN | DESC_LS | 0xffff), DESC_LS | 150);
 		ck_assert_uint_eq(status & 0x0fff0000, 0);
 	}
 	/* VLAN tag; a packet whose end is not there yet. */
-	desc(0, 60, FS | LS, 0x20000 | 0x4523);
-	desc(0, 60, FS, 0);
+	desc(0, 60, DESC_FS | DESC_LS, 0x20000 | 0x4523);
+	desc(0, 60, DESC_FS, 0);
 	poll_tx();
 	ck_assert_uint_eq(receive(), 64);
 	ck_assert_uint_eq(get_be32(got + 12), 0x81002345);
 	ck_assert_uint_eq(receive(), 0);
-	desc(60, 40, LS, 0);
+	desc(60, 40, DESC_LS, 0);
 	poll_tx();
 	ck_assert_uint_eq(receive(), 100);
 	/* High priority goes first. */
 	bench_writel(b, HI_DESC + 8, (uint32_t)TX_BUF);
-	bench_writel(b, HI_DESC, OWN | EOR | FS | LS | 77);
-	desc(0, 88, FS | LS, 0);
+	bench_writel(b, HI_DESC, DESC_OWN | DESC_EOR | DESC_FS | DESC_LS | 77);
+	desc(0, 88, DESC_FS | DESC_LS, 0);
 	out8(TPPOLL, 0xc1);
 	bench_idle(b);
 	ck_assert_uint_eq(receive(), 77);
 	ck_assert_uint_eq(receive(), 88);
-	ck_assert(in16(ISR) & SOFT);
+	ck_assert(in16(ISR) & INT_SOFT);
 	bench_free(b);
 }
 END_TEST
@@ -559,10 +493,10 @@ START_TEST(cplus_checksums)
 	bool udp = _i;
 	size_t len = make_ip(frame, PEER, udp ? 17 : 6, 777, 3);
 
-	start_cplus(0, APM);
+	start_cplus(0, RCR_APM);
 	put_be16(frame + L4 + (udp ? 6 : 16), 0x5a5a); /* whatever stands there */
 	bench_write(b, TX_BUF, frame, len);
-	desc(0, len, FS | LS | 0x40000 | (udp ? 0x20000 : 0x10000), 0);
+	desc(0, len, DESC_FS | DESC_LS | 0x40000 | (udp ? 0x20000 : 0x10000), 0);
 	poll_tx();
 	ck_assert_uint_eq(receive(), len);
 	check_sums_of(got);
@@ -576,10 +510,10 @@ START_TEST(cplus_large_send)
 	size_t len = make_ip(frame, PEER, 6, payload, 5);
 	uint32_t large = 0x8000000 | (uint32_t)mss << 16;
 
-	start_cplus(0, APM);
+	start_cplus(0, RCR_APM);
 	bench_write(b, TX_BUF, frame, len);
-	desc(0, 100, FS | large, 0);
-	desc(100, len - 100, LS | large, 0);
+	desc(0, 100, DESC_FS | large, 0);
+	desc(100, len - 100, DESC_LS | large, 0);
 	if (_i) {
 		out8(TPPOLL, 0x40);
 		loop_step(loop_main(), 0);
@@ -605,15 +539,15 @@ START_TEST(cplus_receives)
 	size_t len;
 	uint32_t s;
 
-	start_cplus(0x60, APM | AB); /* checksums, VLANs */
+	start_cplus(0x60, RCR_APM | RCR_AB); /* checksums, VLANs */
 	len = make_ip(frame, OWN_MAC, 6, 100, 1);
 	set_sums(frame);
 	send_in(frame, len);
 	s = bench_readl(b, RX_DESC);
-	ck_assert_uint_eq(s, FS | LS | 0x02000000 | 0x10000 | (uint32_t)(len + 4));
+	ck_assert_uint_eq(s, DESC_FS | DESC_LS | 0x02000000 | 0x10000 | (uint32_t)(len + 4));
 	bench_read(b, RX_BUF, got, len + 4);
 	ck_assert(!memcmp(got, frame, len) && get_le32(got + len) == test_crc(frame, len));
-	ck_assert_uint_eq(in16(ISR), ROK);
+	ck_assert_uint_eq(in16(ISR), INT_ROK);
 	frame[len - 1] ^= 1;
 	send_in(frame, len);
 	ck_assert_uint_eq(bench_readl(b, RX_DESC + 16) & 0x3e000, 0x12000); /* TCP, bad */
@@ -626,22 +560,22 @@ START_TEST(cplus_receives)
 	make_plain(OWN_MAC, 80);
 	put_be32(frame + 12, 0x81002345);
 	send_in(frame, 80);
-	ck_assert_uint_eq(bench_readl(b, RX_DESC + 48), EOR | FS | LS | 0x02000000 | 80);
+	ck_assert_uint_eq(bench_readl(b, RX_DESC + 48), DESC_EOR | DESC_FS | DESC_LS | 0x02000000 | 80);
 	ck_assert_uint_eq(bench_readl(b, RX_DESC + 52), 0x10000 | 0x4523);
 	/* None left: it is told, and the frame waits. */
 	out16(ISR, 0xffff);
 	make_plain(OWN_MAC, 1400);
 	send_in(frame, 1400);
-	ck_assert_uint_eq(in16(ISR), RXOVW);
+	ck_assert_uint_eq(in16(ISR), INT_RXOVW);
 	give(0, 1000);
 	b = bench_save_load(b);
-	bench_step(b, 2 * NS_PER_MS);                           /* nobody tells that there is room */
-	ck_assert_uint_eq(bench_readl(b, RX_DESC), OWN | 1000); /* and there is too little */
+	bench_step(b, 2 * NS_PER_MS);                                /* nobody tells that there is room */
+	ck_assert_uint_eq(bench_readl(b, RX_DESC), DESC_OWN | 1000); /* and there is too little */
 	give(1, 1000);
 	out16(IMR, 0x80ff);
 	bench_idle(b);
-	ck_assert_uint_eq(bench_readl(b, RX_DESC), FS | 1000);
-	ck_assert_uint_eq(bench_readl(b, RX_DESC + 16) & 0x30001fff, LS | 1404);
+	ck_assert_uint_eq(bench_readl(b, RX_DESC), DESC_FS | 1000);
+	ck_assert_uint_eq(bench_readl(b, RX_DESC + 16) & 0x30001fff, DESC_LS | 1404);
 	/* More than the whole ring. */
 	for (unsigned i = 0; i < N; i++)
 		give(i, 100);
@@ -655,15 +589,15 @@ START_TEST(cplus_counters)
 {
 	uint8_t t[64];
 
-	start_cplus(0, APM | AB);
+	start_cplus(0, RCR_APM | RCR_AB);
 	send_in(frame, make_plain(OWN_MAC, 80));
 	send_in(frame, make_plain(BROADCAST, 80));
 	bench_write(b, TX_BUF, frame, 80);
-	desc(0, 80, FS | LS, 0);
+	desc(0, 80, DESC_FS | DESC_LS, 0);
 	poll_tx();
-	out32(0x14, 0);
-	out32(0x10, 0x130000 | 8);
-	ck_assert_uint_eq(in32(0x10) & 8, 0);
+	out32(DTCCR + 4, 0);
+	out32(DTCCR, 0x130000 | 8);
+	ck_assert_uint_eq(in32(DTCCR) & 8, 0);
 	bench_read(b, 0x130000, t, 64);
 	ck_assert_uint_eq(get_le64(t), 1);
 	ck_assert_uint_eq(get_le64(t + 8), 2);
@@ -677,7 +611,7 @@ END_TEST
 
 START_TEST(strange_rings)
 {
-	start(AAP | 3 << 11);
+	start(RCR_AAP | 3 << 11);
 	make_plain(OWN_MAC, 1000);
 	out32(RBSTART, 0x80000000); /* not in memory */
 	for (unsigned i = 0; i < 100; i++) {
@@ -687,16 +621,16 @@ START_TEST(strange_rings)
 	bench_idle(b);
 	bench_free(b);
 	/* Chains without an end, rings without memory, empty descriptors everywhere. */
-	start_cplus(0, AAP);
+	start_cplus(0, RCR_AAP);
 	for (unsigned i = 0; i < 64; i++) {
-		bench_writel(b, TX_DESC + 16 * i, OWN);
-		bench_writel(b, RX_DESC + 16 * i, OWN);
+		bench_writel(b, TX_DESC + 16 * i, DESC_OWN);
+		bench_writel(b, RX_DESC + 16 * i, DESC_OWN);
 	}
 	poll_tx();
 	send_in(frame, 1000);
 	bench_step(b, 5 * NS_PER_MS);
-	out32(0x20, 0x80000000);
-	out32(0x24, 0xffffffff);
+	out32(TNPDS, 0x80000000);
+	out32(TNPDS + 4, 0xffffffff);
 	poll_tx();
 	out32(RDSAR + 4, 0xffffffff);
 	send_in(frame, 1000);
@@ -704,16 +638,16 @@ START_TEST(strange_rings)
 	ck_assert_uint_eq(receive(), 0);
 	bench_free(b);
 	/* Descriptors that the device cannot but take as one packet of 4 MiB, and ones without a start. */
-	start_cplus(0, AAP);
+	start_cplus(0, RCR_AAP);
 	for (unsigned i = 0; i < 64; i++)
-		bench_writel(b, TX_DESC + 16 * i, OWN | (i == 0 ? FS : i == 63 ? LS : 0) | 0xffff);
+		bench_writel(b, TX_DESC + 16 * i, DESC_OWN | (i == 0 ? DESC_FS : i == 63 ? DESC_LS : 0) | 0xffff);
 	poll_tx();
 	ck_assert_uint_eq(receive(), 0);
-	ck_assert_uint_eq(bench_readl(b, TX_DESC) & (OWN | 0x800000), 0x800000); /* given back, with an error */
-	bench_writel(b, TX_DESC, OWN | LS | EOR | 60);
+	ck_assert_uint_eq(bench_readl(b, TX_DESC) & (DESC_OWN | 0x800000), 0x800000); /* given back, with an error */
+	bench_writel(b, TX_DESC, DESC_OWN | DESC_LS | DESC_EOR | 60);
 	poll_tx();
 	ck_assert_uint_eq(receive(), 0);
-	ck_assert(in16(ISR) & TER);
+	ck_assert(in16(ISR) & INT_TER);
 	bench_free(b);
 }
 END_TEST
@@ -723,23 +657,23 @@ START_TEST(much_ado)
 {
 	size_t len = make_ip(frame, PEER, 6, 60000, 5);
 
-	start_cplus(0, AAP);
+	start_cplus(0, RCR_AAP);
 	bench_write(b, TX_BUF, frame, len);
 	for (unsigned i = 0; i < N; i++)
-		desc(0, len, FS | LS | 0x8000000 | 1 << 16, 0); /* 60,000 segments each */
+		desc(0, len, DESC_FS | DESC_LS | 0x8000000 | 1 << 16, 0); /* 60,000 segments each */
 	out8(TPPOLL, 0x40);
 	loop_step(loop_main(), 0);
 	ck_assert_uint_eq(bench_readl(b, TX_DESC) >> 31, 1);
-	out8(CR, RST);
+	out8(CR, CR_RST);
 	bench_idle(b);
 	bench_free(b);
 	/* Headers that lie. */
-	start_cplus(0, AAP);
+	start_cplus(0, RCR_AAP);
 	for (unsigned i = 0; i < 60; i++) {
 		make_ip(frame, PEER, 6, 100, 5);
 		frame[14 + i] = 0xff;
 		bench_write(b, TX_BUF, frame, 154);
-		desc(0, 154, FS | LS | 0x8000000 | 50 << 16, 0);
+		desc(0, 154, DESC_FS | DESC_LS | 0x8000000 | 50 << 16, 0);
 		poll_tx();
 		while (receive())
 			;

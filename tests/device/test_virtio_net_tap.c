@@ -3,6 +3,7 @@
  * off, several queue pairs, a driver of one pair on a card of several. Skipped where no namespace or tap can be had.
  */
 #include "virtio_driver.h"
+#include "virtio_net_features.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -24,21 +25,6 @@
 #define SLOT 5
 #define TAP  "vmmtest0"
 
-enum {
-	F_CSUM = 1 << 0,
-	F_GUEST_CSUM = 1 << 1,
-	F_CTRL_GUEST_OFFLOADS = 1 << 2,
-	F_GSO = 1 << 6,
-	F_GUEST_TSO4 = 1 << 7,
-	F_GUEST_TSO6 = 1 << 8,
-	F_GUEST_ECN = 1 << 9,
-	F_HOST_TSO4 = 1 << 11,
-	F_HOST_TSO6 = 1 << 12,
-	F_HOST_ECN = 1 << 13,
-	F_MRG_RXBUF = 1 << 15,
-	F_CTRL_VQ = 1 << 17,
-	F_MQ = 1 << 22,
-};
 #define ALWAYS \
 	(F_CSUM | F_GUEST_CSUM | F_GUEST_TSO4 | F_GUEST_TSO6 | F_GUEST_ECN | F_HOST_TSO4 | F_HOST_TSO6 | F_HOST_ECN)
 #define GSO     1448
