@@ -81,6 +81,8 @@ METRICS = [
     Metric("memory_private", "MiB", "prompt", ("max", 4), about="beyond guest RAM, at the prompt"),
     Metric("memory_pss", "MiB", "prompt", ("max", 6), about="beyond guest RAM, at the prompt"),
     Metric("idle_cpu", "%", "prompt", ("max", 0.3), about="of one core, at the prompt"),
+    Metric("tick_cpu", "%", "tick", ("limit", 1.15),
+           about="of one core, for the prompt's timer interrupts alone"),
     Metric("ata_dma_read", "MB/s", "disks", ("qemu", 1.0), more_is_better=True),
     Metric("ata_dma_read_irq", "MB/s", "disks", ("qemu", 1.0), more_is_better=True),
     Metric("ata_dma_write", "MB/s", "disks", ("qemu", 1.0), more_is_better=True),
@@ -188,16 +190,34 @@ def probe_kernel(command, context):
     return figures
 
 
+def idle_percent(guest, context):
+    time.sleep(0.5)  # let the last message's work end: what follows is to be idle
+    cpu, start = guest.cpu_seconds(), time.monotonic()
+    time.sleep(context.idle_seconds)
+    return (guest.cpu_seconds() - cpu) / (time.monotonic() - start) * 100
+
+
 def probe_prompt(command, context):
     with Guest(command + MACHINE + DEBUGCON + DISKLESS) as guest:
         boot = guest.wait_text_ms(PROMPT)
-        time.sleep(0.5)  # let the last message's work end: what follows is to be idle
-        cpu, start = guest.cpu_seconds(), time.monotonic()
-        time.sleep(context.idle_seconds)
-        idle = (guest.cpu_seconds() - cpu) / (time.monotonic() - start)
+        idle = idle_percent(guest, context)
         private, pss = guest.memory_beyond_ram(RAM)
-    return {"bios_boot": boot, "idle_cpu": idle * 100,
+    return {"bios_boot": boot, "idle_cpu": idle,
             "memory_private": private / MIB, "memory_pss": pss / MIB}
+
+
+def probe_tick(command, context):
+    with Guest(command + MACHINE + DEBUGCON + DISKLESS +
+               ["-bios", context.payload("tick.rom")]) as guest:
+        guest.wait_first_byte_ms()
+        return {"tick_cpu": idle_percent(guest, context)}
+
+
+def limit_tick(context):
+    output = subprocess.run(
+        [context.payload("tickloop"), context.payload("tick.rom"), str(context.idle_seconds)],
+        check=True, capture_output=True, timeout=60 + context.idle_seconds).stdout
+    return {"tick_cpu": json.loads(output)["cpu_percent"]}
 
 
 def probe_disks(command, context):
@@ -216,8 +236,8 @@ def probe_size(command, context):
 
 
 PROBES = {"exits": probe_exits, "start": probe_start, "kernel": probe_kernel,
-          "prompt": probe_prompt, "disks": probe_disks, "size": probe_size}
-LIMITS = {"exits": Context.raw_loop, "start": limit_start}
+          "prompt": probe_prompt, "tick": probe_tick, "disks": probe_disks, "size": probe_size}
+LIMITS = {"exits": Context.raw_loop, "start": limit_start, "tick": limit_tick}
 
 
 class Results:

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -71,7 +72,17 @@ static void add_ram(struct smallvm *vm, size_t size)
 	add_slot(vm, 1, HIGH, memory + HIGH, size - HIGH);
 }
 
-void smallvm_create(struct smallvm *vm, const char *rom_path, size_t ram_size)
+static void create_chips(struct smallvm *vm)
+{
+	struct kvm_pit_config pit = {0};
+
+	if (ioctl(vm->vm, KVM_CREATE_IRQCHIP, 0) < 0)
+		die("KVM_CREATE_IRQCHIP");
+	if (ioctl(vm->vm, KVM_CREATE_PIT2, &pit) < 0)
+		die("KVM_CREATE_PIT2");
+}
+
+static void create(struct smallvm *vm, const char *rom_path, size_t ram_size, bool chips)
 {
 	vm->kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
 	if (vm->kvm < 0)
@@ -84,6 +95,8 @@ void smallvm_create(struct smallvm *vm, const char *rom_path, size_t ram_size)
 		die("KVM_SET_TSS_ADDR");
 	add_ram(vm, ram_size);
 	load_rom(vm, rom_path);
+	if (chips)
+		create_chips(vm);
 
 	vm->vcpu = ioctl(vm->vm, KVM_CREATE_VCPU, 0);
 	if (vm->vcpu < 0)
@@ -94,4 +107,14 @@ void smallvm_create(struct smallvm *vm, const char *rom_path, size_t ram_size)
 	vm->run = mmap(NULL, (size_t)run_size, PROT_READ | PROT_WRITE, MAP_SHARED, vm->vcpu, 0);
 	if (vm->run == MAP_FAILED)
 		die("mmap of the vCPU");
+}
+
+void smallvm_create(struct smallvm *vm, const char *rom_path, size_t ram_size)
+{
+	create(vm, rom_path, ram_size, false);
+}
+
+void smallvm_create_pc(struct smallvm *vm, const char *rom_path, size_t ram_size)
+{
+	create(vm, rom_path, ram_size, true);
 }

@@ -28,6 +28,9 @@ struct smallvm {
  */
 void smallvm_create(struct smallvm *vm, const char *rom_path, size_t ram_size);
 
+/* The same with KVM's interrupt controllers and 8254. */
+void smallvm_create_pc(struct smallvm *vm, const char *rom_path, size_t ram_size);
+
 /* Monotonic host time in nanoseconds. */
 uint64_t now_ns(void);
 
