@@ -21,15 +21,7 @@ bi_length   dd 0
 bi_csum     dd 0
     times 64 - ($ - $$) db 0
 entry:
-    cli
-    xor ax, ax
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
-    mov sp, 0x7c00
-    sti
-    cld
-    jmp 0:main                      ; the BIOS may have come in as 07C0:0000
+    ENTRY main
 
 %include "report.inc"
 

@@ -19,34 +19,9 @@ DIR             equ 0x3f7           ; 82077AA digital input register; bit 7: dis
     nop
     times 0x3e - ($ - $$) db 0      ; room for a BIOS parameter block
 boot:
-    cli
-    xor ax, ax
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
-    mov sp, 0x7c00
-    sti
-    cld
-    jmp 0:start
+    ENTRY start
 start:
-    push dx                         ; the boot drive; [drive] is not loaded yet
-    mov ax, 0x0200 | (CODE_SECTORS - 1)
-    mov bx, 0x7e00
-    mov cx, 0x0002
-    mov dh, 0
-    int 0x13
-    pop dx
-    jc boot_fail
-    cmp dword [loaded_mark], KEY
-    jne boot_fail
-    jmp main
-boot_fail:
-    mov al, '!'
-    out 0xe9, al
-    mov dx, 0x3f8
-    out dx, al
-    hlt
-    jmp boot_fail
+    LOAD_REST (CODE_SECTORS - 1)
     times 510 - ($ - $$) db 0
     dw 0xaa55
 
@@ -94,11 +69,11 @@ main:
     STEP 0x10                       ; one sector on side 1
     mov dword [lba], SPT
     mov cx, 1
-    call read_and_check
+    call chs_read_and_check
     STEP 0x11                       ; in the middle of a track
     mov dword [lba], 40 * 2 * SPT + 7
     mov cx, 5
-    call read_and_check
+    call chs_read_and_check
 
     STEP 0x12                       ; whole tracks, back and forth over the disk
     mov cx, SPT
@@ -110,7 +85,7 @@ main:
     imul ax, SPT
     movzx eax, ax
     mov [lba], eax
-    call read_and_check
+    call chs_read_and_check
     jmp .track
 .tracks_done:
 
@@ -119,7 +94,7 @@ main:
     mov cx, 1
     mov bp, SPT
 .reverse:
-    call read_and_check
+    call chs_read_and_check
     dec dword [lba]
     dec bp
     jnz .reverse
@@ -129,7 +104,7 @@ main:
     mov es, ax
     mov dword [lba], 50 * SPT
     mov cx, SPT
-    call read_and_check
+    call chs_read_and_check
     mov ax, 0x1000
     mov es, ax
 
@@ -148,7 +123,7 @@ main:
     FAIL_IF c
     mov dword [lba], 20 * SPT
     mov cx, SPT
-    call read_and_check
+    call chs_read_and_check
 
     STEP 0x30                       ; verify
     mov ax, 0x0400 | SPT
@@ -176,7 +151,7 @@ main:
     STEP 0x42                       ; the other side is as it was
     mov dword [lba], 158 * SPT
     mov cx, SPT
-    call read_and_check
+    call chs_read_and_check
 
     STEP 0x50                       ; format a track
     mov cx, SPT
@@ -250,35 +225,6 @@ main:
     mov si, msg_pass
     call puts
     jmp stop
-
-; Read CX sectors at LBA [lba] (one track at most) to ES:0 and compare.
-read_and_check:
-    pushad
-    call wipe
-    mov al, cl
-    mov ah, 0x02
-    call chs_op
-    FAIL_IF c
-    popad
-    pushad
-    mov eax, [lba]
-    xor ebx, ebx
-    call check_sectors
-    popad
-    ret
-
-wipe:
-    push cx
-    push di
-    push eax
-    xor di, di
-    mov cx, 128
-    mov eax, 0xeeeeeeee
-    rep stosd
-    pop eax
-    pop di
-    pop cx
-    ret
 
 tracks      dw 1, 2, 3, 4, 5, 158, 159, 80, 81, 1, 120, 40, 157, 156, 0xffff
 msg_start   db 'int13-floppy', 13, 10, 0

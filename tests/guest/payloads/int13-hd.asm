@@ -17,34 +17,9 @@ WRITE_LBA       equ 2000
 WRITE_CHS       equ 3000
 CODE_SECTORS    equ 7
 
-    cli
-    xor ax, ax
-    mov ds, ax
-    mov es, ax
-    mov ss, ax
-    mov sp, 0x7c00
-    sti
-    cld
-    jmp 0:start
+    ENTRY start
 start:
-    push dx                         ; the boot drive; [drive] is not loaded yet
-    mov ax, 0x0200 | CODE_SECTORS
-    mov bx, 0x7e00
-    mov cx, 0x0002
-    mov dh, 0
-    int 0x13
-    pop dx
-    jc boot_fail
-    cmp dword [loaded_mark], KEY    ; the last dword of the program did arrive
-    jne boot_fail
-    jmp main
-boot_fail:
-    mov al, '!'
-    out 0xe9, al
-    mov dx, 0x3f8
-    out dx, al
-    hlt
-    jmp boot_fail
+    LOAD_REST CODE_SECTORS
 
     times 446 - ($ - $$) db 0
     ; one partition, so that a BIOS that wants a valid table is content
@@ -298,35 +273,6 @@ lba_read_and_check:
     mov eax, [lba]
     call check_sectors
     popad
-    ret
-
-chs_read_and_check:
-    pushad
-    call wipe
-    mov al, cl
-    mov ah, 0x02
-    call chs_op
-    FAIL_IF c
-    popad
-    pushad
-    xor ebx, ebx
-    mov eax, [lba]
-    call check_sectors
-    popad
-    ret
-
-; Put a value no pattern has into the first bytes of what a request will fill.
-wipe:
-    push cx
-    push di
-    push eax
-    xor di, di
-    mov cx, 128
-    mov eax, 0xeeeeeeee
-    rep stosd
-    pop eax
-    pop di
-    pop cx
     ret
 
 ; CX sectors of the inverted pattern of [lba] at ES:0.
