@@ -11,13 +11,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
-#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
+#include "faults.h"
 #include "ram_recv.h"
 #include "vmm/bytes.h"
 #include "vmm/log.h"
@@ -47,22 +46,19 @@ uint64_t postcopy_left(void)
 
 bool postcopy_available(void)
 {
-	struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_MISSING_SHMEM};
-
 	if (post.uffd >= 0)
 		return true;
-	post.uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (post.uffd >= 0 && (ioctl(post.uffd, UFFDIO_API, &api) || !(api.features & UFFD_FEATURE_MISSING_SHMEM))) {
-		close(post.uffd);
-		post.uffd = -1;
-	}
-	if (post.uffd >= 0 && post.stop_fd < 0)
-		post.stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (post.uffd < 0)
+	post.uffd = faults_open(UFFD_FEATURE_MISSING_SHMEM);
+	if (post.uffd < 0) {
 		log_warn("migration",
 			 "post-copy is not possible: userfaultfd: %s (vm.unprivileged_userfaultfd=1 allows it)",
-			 strerror(errno));
-	return post.uffd >= 0;
+			 strerror(-post.uffd));
+		post.uffd = -1;
+		return false;
+	}
+	if (post.stop_fd < 0)
+		post.stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return true;
 }
 
 static bool bit(const unsigned long *map, uint64_t n)
@@ -114,28 +110,17 @@ static void serve_fault(uint64_t address)
 	}
 }
 
+static void on_touch(void *opaque, uint64_t address)
+{
+	(void)opaque;
+	pthread_mutex_lock(&post.lock);
+	serve_fault(address);
+	pthread_mutex_unlock(&post.lock);
+}
+
 static void *fault_thread(void *arg)
 {
-	struct pollfd p[2] = {{.fd = post.uffd, .events = POLLIN}, {.fd = post.stop_fd, .events = POLLIN}};
-
-	(void)arg;
-	session_confine();
-	for (;;) {
-		struct uffd_msg msg[16];
-		ssize_t n;
-
-		if (poll(p, 2, -1) < 0 && errno != EINTR)
-			break;
-		if (p[1].revents)
-			break;
-		n = read(post.uffd, msg, sizeof(msg));
-		for (ssize_t i = 0; i < n / (ssize_t)sizeof(msg[0]); i++)
-			if (msg[i].event == UFFD_EVENT_PAGEFAULT) {
-				pthread_mutex_lock(&post.lock);
-				serve_fault(msg[i].arg.pagefault.address);
-				pthread_mutex_unlock(&post.lock);
-			}
-	}
+	faults_serve(post.uffd, post.stop_fd, on_touch, arg);
 	return NULL;
 }
 

@@ -20,8 +20,8 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <unistd.h>
+#include "faults.h"
 #include "image.h"
 #include "vmm/block.h"
 #include "vmm/log.h"
@@ -107,18 +107,6 @@ void restore_description(const void **fdt, size_t *len)
 {
 	*fdt = rs.im->description;
 	*len = rs.im->description_len;
-}
-
-static int open_userfaultfd(struct err *e)
-{
-	struct uffdio_api api = {.api = UFFD_API, .features = UFFD_FEATURE_MISSING_SHMEM};
-	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-
-	if (fd >= 0 && ioctl(fd, UFFDIO_API, &api)) {
-		close(fd);
-		fd = -1;
-	}
-	return fd < 0 ? err_errno(e, errno, "userfaultfd") : fd;
 }
 
 /* ---- reading everything ---- */
@@ -301,7 +289,7 @@ static int bring(unsigned block, uint64_t page, uint32_t leaf, struct err *e)
 	return r;
 }
 
-static void on_touch(uint64_t address)
+static void on_touch(void *opaque, uint64_t address)
 {
 	struct err e = ERR_INIT;
 	unsigned i = 0;
@@ -322,21 +310,7 @@ static void on_touch(uint64_t address)
 
 static void *fault_loop(void *arg)
 {
-	struct pollfd p[2] = {{.fd = rs.uffd, .events = POLLIN}, {.fd = rs.quit_fd[0], .events = POLLIN}};
-
-	(void)arg;
-	session_confine();
-	while (poll(p, 2, -1) >= 0 || errno == EINTR) {
-		struct uffd_msg msg[16];
-		ssize_t n;
-
-		if (p[1].revents)
-			break;
-		n = read(rs.uffd, msg, sizeof(msg));
-		for (ssize_t i = 0; i < n / (ssize_t)sizeof(msg[0]); i++)
-			if (msg[i].event == UFFD_EVENT_PAGEFAULT)
-				on_touch(msg[i].arg.pagefault.address & ~(WIRE_PAGE - 1ull));
-	}
+	faults_serve(rs.uffd, rs.quit_fd[0], on_touch, NULL);
 	return NULL;
 }
 
@@ -546,14 +520,16 @@ static void *restore_thread(void *arg)
 
 int restore_start(struct err *e)
 {
-	struct err why = ERR_INIT;
 	int r;
 
 	rs.readers = (unsigned)MIN(MAX(sysconf(_SC_NPROCESSORS_ONLN), 1l), (long)MAX_READERS);
 	if (rs.map < 0)
 		rs.map = cap_is_on(caps_now(), CAP_MAPPED_RAM) ? MAP_LAZY : MAP_EAGER;
-	if (rs.map == MAP_LAZY && (rs.uffd = open_userfaultfd(&why)) < 0) {
-		log_warn("migration", "memory cannot come on demand (%s): it is read before the guest runs", why.msg);
+	if (rs.map == MAP_LAZY && (rs.uffd = faults_open(UFFD_FEATURE_MISSING_SHMEM)) < 0) {
+		log_warn("migration",
+			 "memory cannot come on demand (userfaultfd: %s): it is read before the guest runs",
+			 strerror(-rs.uffd));
+		rs.uffd = -1;
 		rs.map = MAP_EAGER;
 	}
 	if (rs.uffd >= 0 && pipe2(rs.quit_fd, O_CLOEXEC))

@@ -23,8 +23,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/syscall.h>
 #include <unistd.h>
+#include "faults.h"
 #include "image.h"
 #include "vmm/log.h"
 
@@ -281,8 +281,9 @@ static void release_run(struct save *s, unsigned block, uint64_t first, uint64_t
 }
 
 /* A write to a protected page. Before the moment it is only noted; after it the page goes to the file first. */
-static void on_write(struct save *s, uint64_t address)
+static void on_write(void *opaque, uint64_t address)
 {
+	struct save *s = opaque;
 	struct err e = ERR_INIT;
 	unsigned i = 0;
 	uint64_t page;
@@ -316,20 +317,8 @@ static void on_write(struct save *s, uint64_t address)
 static void *fault_loop(void *arg)
 {
 	struct save *s = arg;
-	struct pollfd p[2] = {{.fd = s->start->uffd, .events = POLLIN}, {.fd = s->start->quit_fd[0], .events = POLLIN}};
 
-	session_confine();
-	while (poll(p, 2, -1) >= 0 || errno == EINTR) {
-		struct uffd_msg msg[16];
-		ssize_t n;
-
-		if (p[1].revents)
-			break;
-		n = read(s->start->uffd, msg, sizeof(msg));
-		for (ssize_t i = 0; i < n / (ssize_t)sizeof(msg[0]); i++)
-			if (msg[i].event == UFFD_EVENT_PAGEFAULT)
-				on_write(s, msg[i].arg.pagefault.address);
-	}
+	faults_serve(s->start->uffd, s->start->quit_fd[0], on_write, s);
 	return NULL;
 }
 
@@ -638,19 +627,14 @@ static void *save_thread(void *arg)
 /* Write protection of shared memory, also where there is no page yet. */
 static int open_userfaultfd(struct err *e)
 {
-	const uint64_t want = UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
-	struct uffdio_api api = {.api = UFFD_API};
-	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+	int fd = faults_open(UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_WP_HUGETLBFS_SHMEM);
 
-	if (fd < 0)
-		return err_errno(e, errno,
-				 "background-snapshot needs userfaultfd (vm.unprivileged_userfaultfd, or root)");
-	api.features = want;
-	if (ioctl(fd, UFFDIO_API, &api)) {
-		close(fd);
+	if (fd == -EINVAL)
 		return err_set(e, ENOTSUP,
 			       "background-snapshot: this kernel cannot write-protect shared memory (Linux 5.19 can)");
-	}
+	if (fd < 0)
+		return err_errno(e, -fd,
+				 "background-snapshot needs userfaultfd (vm.unprivileged_userfaultfd, or root)");
 	return fd;
 }
 
