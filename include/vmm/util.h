@@ -44,4 +44,8 @@ char *xstrdup(const char *s);                           /* NULL-safe: NULL gives
 char *xstrndup(const char *s, size_t n);                /* at most n bytes of s, always terminated */
 char *xasprintf(const char *fmt, ...) VMM_PRINTF(1, 2); /* formatted string, owned by the caller */
 
+/* A descriptor that comes over a unix socket with one byte, as helpers pass taps (qemu-bridge-helper(8));
+   close-on-exec, the caller's. Waits for it. -1: the peer is gone or sent something else. */
+int fd_receive(int socket);
+
 #endif

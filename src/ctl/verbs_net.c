@@ -13,21 +13,6 @@
 
 /* ---- a tap from the helper ---- */
 
-static int receive_fd(int from)
-{
-	char byte, control[CMSG_SPACE(sizeof(int))];
-	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
-	struct cmsghdr *cm;
-	int fd = -1;
-
-	if (recvmsg(from, &msg, MSG_CMSG_CLOEXEC) == 1 && (cm = CMSG_FIRSTHDR(&msg)) && cm->cmsg_level == SOL_SOCKET &&
-	    cm->cmsg_type == SCM_RIGHTS && cm->cmsg_len == CMSG_LEN(sizeof(int)))
-		memcpy(&fd, CMSG_DATA(cm), sizeof(fd));
-	return fd;
-}
-
 /* As vmm does it before its sandbox closes. The tap's descriptor, or -1. */
 static int tap_on_bridge(struct ctl *c, const struct nic_config *n)
 {
@@ -54,7 +39,7 @@ static int tap_on_bridge(struct ctl *c, const struct nic_config *n)
 	}
 	close(pair[1]);
 	if (pid > 0)
-		fd = receive_fd(pair[0]);
+		fd = fd_receive(pair[0]);
 	close(pair[0]);
 	free(bridge);
 	if (pid < 0 || waitpid(pid, &status, 0) < 0 || status || fd < 0) {

@@ -125,22 +125,6 @@ void net_run_script_at_end(int fd)
 	close(fd);
 }
 
-/* One byte and the descriptor (qemu-bridge-helper(8)). */
-static int receive_fd(int from, struct err *e)
-{
-	char byte, control[CMSG_SPACE(sizeof(int))];
-	struct iovec iov = {.iov_base = &byte, .iov_len = 1};
-	struct msghdr msg = {
-		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
-	struct cmsghdr *cm;
-	int fd = -1;
-
-	if (recvmsg(from, &msg, MSG_CMSG_CLOEXEC) == 1 && (cm = CMSG_FIRSTHDR(&msg)) && cm->cmsg_level == SOL_SOCKET &&
-	    cm->cmsg_type == SCM_RIGHTS && cm->cmsg_len == CMSG_LEN(sizeof(int)))
-		memcpy(&fd, CMSG_DATA(cm), sizeof(fd));
-	return fd >= 0 ? fd : err_set(e, EPROTO, "the helper passed no tap");
-}
-
 int net_bridge_helper(const char *helper, const char *bridge, struct err *e)
 {
 	char *fd_arg, *br_arg = xasprintf("--br=%s", bridge), *command = NULL;
@@ -164,7 +148,9 @@ int net_bridge_helper(const char *helper, const char *bridge, struct err *e)
 		run(command ? shell : direct, pair[1], 3);
 	}
 	close(pair[1]);
-	fd = pid < 0 ? err_errno(e, errno, "cannot start %s", helper) : receive_fd(pair[0], e);
+	fd = pid < 0 ? err_errno(e, errno, "cannot start %s", helper) : fd_receive(pair[0]);
+	if (pid > 0 && fd < 0)
+		fd = err_set(e, EPROTO, "the helper passed no tap");
 	close(pair[0]);
 	if (pid > 0) {
 		struct err why = ERR_INIT;
