@@ -312,6 +312,35 @@ static int opt_device(struct config *c, const char *arg, struct err *e)
 	return 0;
 }
 
+/* Also the long form, driver=DRIVER,property=PROP,value=VALUE. What is kept is one pair: DRIVER.PROP and its value. */
+static int opt_global(struct config *c, const char *arg, struct err *e)
+{
+	const char *driver, *property, *value;
+	struct opts o, one = {0};
+	char *key, *text;
+	int r = opts_parse(&o, arg, NULL, e);
+
+	if (r)
+		return r;
+	driver = opts_get(&o, "driver");
+	property = opts_get(&o, "property");
+	value = opts_get(&o, "value");
+	if (driver && property && value && o.n == 3)
+		key = xasprintf("%s.%s", driver, property);
+	else
+		key = xstrdup(o.n == 1 ? o.v[0].key : "");
+	opts_set(&one, key, o.n == 1 ? o.v[0].value : value ? value : "");
+	text = opts_format(&one);
+	r = strspn(key, ".") || !strchr(key, '.') || !strchr(key, '.')[1]
+		    ? err_set(e, EINVAL, "expected DRIVER.PROPERTY=VALUE")
+		    : list_add(&c->global, text, NULL, e);
+	free(text);
+	free(key);
+	opts_free(&one);
+	opts_free(&o);
+	return r;
+}
+
 static int opt_object(struct config *c, const char *arg, struct err *e)
 {
 	struct opt_item *item;
@@ -620,7 +649,8 @@ static const struct row rows[] = {
 	LIST("device", "DRIVER[,PROP=VALUE...]", STD,
 	     "add a device; -device help lists them, -device NAME,help its properties", device, "driver"),
 	LIST("set", "device.ID.PROP=VALUE", STD, "another value for a property of one device", set, NULL),
-	LIST("global", "DRIVER.PROP=VALUE", STD, "default for a property of all devices of a kind", global, NULL),
+	FN("global", "DRIVER.PROP=VALUE|driver=DRIVER,property=PROP,value=VALUE", STD,
+	   "default for a property of all devices of a kind", opt_global, NULL),
 	FN("object", "TYPE,id=ID[,PROP=VALUE...]", STD,
 	   "create an object that devices refer to; -object help lists the types, -object TYPE,help their properties",
 	   opt_object, NULL),
@@ -799,8 +829,9 @@ int config_add(struct config *c, const char *option, const char *arg, struct err
 	if (!row || !list || !strcmp(option, "device"))
 		return err_set(e, EINVAL, "-%s is not an option with a list", option);
 	/* The functions of -object and -netdev look for "help" as well, which prints. */
-	r = row->kind == ROW_LIST ? take(c, row, arg, e)
-				  : list_add(list, arg, strcmp(option, "netdev") ? "qom-type" : "type", e);
+	r = row->kind == ROW_LIST || list == &c->global
+		    ? take(c, row, arg, e)
+		    : list_add(list, arg, strcmp(option, "netdev") ? "qom-type" : "type", e);
 	return r ? err_prefix(e, "-%s %s", option, arg) : 0;
 }
 
@@ -808,6 +839,8 @@ struct opt_list *config_list(struct config *c, const char *option)
 {
 	const struct row *row = find_row(option);
 
+	if (!strcmp(option, "global"))
+		return &c->global;
 	if (!strcmp(option, "object"))
 		return &c->object;
 	if (!strcmp(option, "netdev"))

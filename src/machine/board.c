@@ -232,6 +232,8 @@ int board_build(struct board *b, struct err *e)
 	b->building_described = false;
 	for (struct opt_item *i = b->config->device.first; !r && i; i = i->next)
 		r = machine_device_add(b, &i->opts, e);
+	if (!r && !b->config->described)
+		r = devices_check_globals(b, e);
 	for (struct device *d = b->devices; !r && d; d = d->next)
 		if (d->class->wire)
 			r = d->class->wire(d, e);

@@ -162,6 +162,8 @@ void device_reset_own(struct device *dev);
 void device_settle_own(struct device *dev);
 void device_unmap(struct device *dev);   /* lines low, regions gone, off its bus; main thread, no lock held */
 void device_dispose(struct device *dev); /* unmapped, off its bus, nothing in flight: unlink, destroy, free */
+/* A -global that met no device: -EINVAL for a property its class has not, a warning where it merely has no effect. */
+int devices_check_globals(struct board *b, struct err *e);
 bool device_id_taken(struct board *b, const char *id);
 bool device_id_valid(const char *id);
 /* hotplug.c */

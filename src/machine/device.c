@@ -168,24 +168,67 @@ static int choose_id(struct device *dev, const char *id, struct err *e)
 	return 0;
 }
 
+/* What stands before the dot of "DRIVER.PROP" names this class; its alias does as well. */
+static bool global_is_for(const char *key, const struct device_class *c)
+{
+	size_t len = strcspn(key, ".");
+
+	return (!strncmp(key, c->name, len) && !c->name[len]) ||
+	       (c->alias && !strncmp(key, c->alias, len) && !c->alias[len]);
+}
+
 /* -global DRIVER.PROP=VALUE for this class, in command-line order. */
 static int apply_globals(struct device *dev, struct err *e)
 {
 	for (struct opt_item *g = dev->board->config->global.first; g; g = g->next) {
-		for (size_t i = 0; i < g->opts.n; i++) {
-			struct opt *o = &g->opts.v[i];
-			const char *dot = strchr(o->key, '.');
-			size_t len = dot ? (size_t)(dot - o->key) : 0;
-			int r;
+		struct opt *o = g->opts.v; /* one: the command line saw to it */
+		int r;
 
-			if (!dot || !((!strncmp(o->key, dev->class->name, len) && !dev->class->name[len]) ||
-				      (dev->class->alias && !strncmp(o->key, dev->class->alias, len) &&
-				       !dev->class->alias[len])))
-				continue;
-			o->used = true;
-			r = props_set(dev->class->props, dev, dev->class->name, dot + 1, o->value, e);
-			if (r)
-				return r;
+		if (!global_is_for(o->key, dev->class))
+			continue;
+		o->used = true;
+		r = props_set(dev->class->props, dev, dev->class->name, strchr(o->key, '.') + 1, o->value, e);
+		if (r) {
+			err_prefix(e, "-global %s", g->text);
+			return r;
+		}
+	}
+	return 0;
+}
+
+static const struct device_class *global_class(const char *key)
+{
+	const struct device_class *const *c = device_registry;
+
+	while (*c && !global_is_for(key, *c))
+		c++;
+	return *c;
+}
+
+int devices_check_globals(struct board *b, struct err *e)
+{
+	static const struct prop no_props[] = {PROP_END};
+
+	for (struct opt_item *g = b->config->global.first; g; g = g->next) {
+		const struct opt *o = g->opts.v;
+		const struct device_class *c = global_class(o->key);
+		const struct prop *props = c && c->props ? c->props : no_props;
+		const char *name = strchr(o->key, '.') + 1;
+		struct err why = ERR_INIT;
+
+		if (o->used)
+			continue;
+		if (!c) {
+			char driver[64];
+
+			snprintf(driver, sizeof(driver), "%.*s", (int)(name - 1 - o->key), o->key);
+			unknown_class(driver, &why);
+			log_warn("machine", "-global %s has no effect: %s", g->text, why.msg);
+		} else if (!prop_find(props, name)) {
+			props_set(props, NULL, c->name, name, o->value, e);
+			return err_prefix(e, "-global %s", g->text);
+		} else if (!c->hotpluggable) { /* else one may come */
+			log_warn("machine", "-global %s has no effect: the machine has no %s", g->text, c->name);
 		}
 	}
 	return 0;

@@ -274,7 +274,7 @@ static int create_debugcon(struct board *b, struct err *e)
 			err_prefix(e, "-debugcon %s", i->text);
 			return code_of(e);
 		}
-		if (!create(b, "isa-debugcon", NULL, e, "iobase=0xe9,chardev=%s", chardev_id(c)))
+		if (!create(b, "isa-debugcon", NULL, e, "chardev=%s", chardev_id(c))) /* -global sets iobase */
 			return code_of(e);
 	}
 	return 0;

@@ -61,6 +61,10 @@ MISTAKES = [
     (["-smbios", "type=1,manufactrer=x"], ["manufactrer"]),
     (["-fw_cfg", "name=opt/x,file=@DIR@/missing"], ["missing"]),
     (["-boot", "ordr=c"], ["ordr", "order"]),
+    (["-global", "isa-fdc"], ["-global", "DRIVER.PROPERTY"]),
+    (["-global", "driver=isa-fdc,property=driveA"], ["-global", "DRIVER.PROPERTY"]),
+    (["-global", "isa-fdc.drivA=x"], ["-global", "drivA", "driveA"]),
+    (["-global", "isa-debugcon.iobsae=1"], ["-global", "iobsae", "iobase"]),
 ]
 
 
@@ -107,6 +111,25 @@ class BadInput(unittest.TestCase):
         with open(self.path("disk.img"), "rb") as stream:
             self.assertEqual(stream.read(8), b"precious")
         self.assertEqual(os.path.getsize(self.path("disk.img")), 1 << 20)
+
+    def test_globals(self):
+        """Both spellings reach a device of a short option; one that can have no effect gets a warning, as in QEMU."""
+        for spelling in ("isa-debugcon.iobase=0x402", "driver=isa-debugcon,property=iobase,value=0x402"):
+            with self.subTest(spelling), harness.Vmm("-debugcon", "file:@DIR@/log", "-global", spelling, "-qtest",
+                                                     "unix:@DIR@/qtest,server=on,wait=off") as vmm:
+                qtest = vmm.qtest()
+                qtest.ask("outb 0x402 0x41")
+                qtest.close()
+                with open(vmm.path("log"), encoding="ascii") as stream:
+                    vmmtest.poll(lambda: stream.read() == "A", 10, "the byte in the log")    # pylint: disable=cell-var-from-loop
+                self.assertEqual(vmm.stderr(), "")
+        for option, words in (("isa-debugcn.iobase=1", ["isa-debugcn.iobase=1", "isa-debugcon"]),
+                              ("isa-debugcon.iobase=1", ["has no isa-debugcon"])):
+            with self.subTest(option), harness.Vmm("-global", option) as vmm:
+                for word in ["warning", *words]:
+                    self.assertIn(word, vmm.stderr())
+        with harness.Vmm("-global", "pvpanic-pci.events=1") as vmm:     # one may be plugged in
+            self.assertEqual(vmm.stderr(), "")
 
     def test_odd_memory_sizes_work(self):
         for size in ("1", "63", "3583", "3584", "4095", "5000", "1T"):
