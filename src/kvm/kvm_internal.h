@@ -343,6 +343,8 @@ int vcpu_fetch(struct kvm_vcpu *c, struct vcpu_image *m, struct err *e);
 int vcpu_push(struct kvm_vcpu *c, const struct vcpu_image *m, struct err *e);
 int vcpu_fetch_core(struct kvm_vcpu *c, struct vcpu_image *m); /* general and system registers only; -errno */
 int vcpu_push_regs(struct kvm_vcpu *c, const struct vcpu_image *m);
+int vcpu_fetch_mxcsr(struct kvm_vcpu *c, uint32_t *value);
+int vcpu_push_mxcsr(struct kvm_vcpu *c, uint32_t value);
 int vcpu_push_sregs(struct kvm_vcpu *c, const struct vcpu_image *m);
 /* vcpu_debug.c: KVM_EXIT_DEBUG. False: the debugger's, the vCPU stops. */
 bool vcpu_debug_exit(struct kvm_vcpu *c);

@@ -50,7 +50,8 @@ static int fetch_rest(struct kvm_vcpu *c, struct cpu_regs *r)
 	r->fop = f.last_opcode;
 	r->fip = f.last_ip;
 	r->fdp = f.last_dp;
-	r->mxcsr = f.mxcsr;
+	if ((ret = vcpu_fetch_mxcsr(c, &r->mxcsr)) < 0)
+		return ret;
 	kernel_gs_base(c, KVM_GET_MSRS, &r->kernel_gs_base); /* fails on CPUs without long mode: 0 */
 	if (c->vm->caps.debugregs && vcpu_ioctl(c, KVM_GET_DEBUGREGS, &d) == 0) {
 		memcpy(r->dr, d.db, sizeof(r->dr));
@@ -127,8 +128,8 @@ static int push_fpu(struct kvm_vcpu *c, const struct cpu_regs *r)
 	f.last_opcode = r->fop;
 	f.last_ip = r->fip;
 	f.last_dp = r->fdp;
-	f.mxcsr = r->mxcsr;
-	return vcpu_ioctl(c, KVM_SET_FPU, &f);
+	ret = vcpu_ioctl(c, KVM_SET_FPU, &f);
+	return ret < 0 ? ret : vcpu_push_mxcsr(c, r->mxcsr);
 }
 
 static bool fpu_differs(const struct cpu_regs *a, const struct cpu_regs *b)

@@ -72,9 +72,9 @@ void vcpu_internal_error(struct kvm_vcpu *c, const char *what)
 	}
 	append_code(c, s.cs.l ? regs.rip : s.cs.base + regs.rip, code, sizeof(code));
 	mode = !(s.cr0 & 1) ? "real mode" : s.cs.l ? "64-bit" : s.cs.db ? "32-bit" : "16-bit protected mode";
-	snprintf(text, sizeof(text), "CPU %u: %s at %04x:%llx (%s, CPL %u, CR0 %llx, CR3 %llx), code:%s", c->index,
-		 what, s.cs.selector, (unsigned long long)regs.rip, mode, s.ss.dpl, (unsigned long long)s.cr0,
-		 (unsigned long long)s.cr3, code);
+	snprintf(text, sizeof(text), "%s at %04x:%llx (%s, CPL %u, CR0 %llx, CR3 %llx), code:%s", what, s.cs.selector,
+		 (unsigned long long)regs.rip, mode, s.ss.dpl, (unsigned long long)s.cr0, (unsigned long long)s.cr3,
+		 code);
 	c->vm->ops->internal_error(c->vm->opaque, c->index, text);
 }
 

@@ -350,6 +350,9 @@ int vcpu_fetch_core(struct kvm_vcpu *c, struct vcpu_image *m)
 
 /* ---- FPU ---- */
 
+#define XSAVE_MXCSR     24
+#define XSAVE_XSTATE_BV 512
+
 static int fetch_fpu(struct kvm_vcpu *c, struct vcpu_image *m)
 {
 	struct kvm_xcrs xcrs = {0};
@@ -379,6 +382,31 @@ static int push_fpu(struct kvm_vcpu *c, struct vcpu_image *m)
 	if (r == -EINVAL && m->xcr0 <= 1)
 		r = 0;
 	return r < 0 ? r : vcpu_ioctl(c, KVM_SET_XSAVE, m->xsave);
+}
+
+/* KVM_GET_FPU and KVM_SET_FPU leave MXCSR out. SDM 1, 13.4.1: bytes 24 to 27, valid with XSTATE_BV's bit 1. */
+int vcpu_fetch_mxcsr(struct kvm_vcpu *c, uint32_t *value)
+{
+	struct vcpu_image *m = xzalloc(sizeof(*m));
+	int r = fetch_fpu(c, m);
+
+	*value = get_le32(m->xsave + XSAVE_MXCSR);
+	free(m);
+	return r;
+}
+
+int vcpu_push_mxcsr(struct kvm_vcpu *c, uint32_t value)
+{
+	struct vcpu_image *m = xzalloc(sizeof(*m));
+	int r = fetch_fpu(c, m);
+
+	if (r >= 0) {
+		put_le32(m->xsave + XSAVE_MXCSR, value);
+		m->xsave[XSAVE_XSTATE_BV] |= 2;
+		r = vcpu_ioctl(c, KVM_SET_XSAVE, m->xsave);
+	}
+	free(m);
+	return r;
 }
 
 /* ---- events and debug registers ---- */

@@ -2,7 +2,9 @@
 """The firmware alone: the BIOS prompt, resets, starts and quits, two guests at once."""
 
 import os
+import re
 import sys
+import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -40,6 +42,39 @@ class Prompt(vmmtest.TestCase):
             self.assertEqual(one.quit(), 0)
             self.assertTrue(two.qmp.command("query-status")["running"])
             self.assertEqual(two.quit(), 0)
+
+
+class Lost(vmmtest.TestCase):
+    """An instruction KVM would have to emulate and cannot: the guest stops there, and a reset gets it out."""
+
+    # mov ax, 0xa000; mov ds, ax; pcmpeqb mm0, [0]: MMX on addresses where no memory is
+    PROGRAM = bytes.fromhex("b800a0 8ed8 0f74060000 f4")
+    RESET_VECTOR = bytes.fromhex("ea000000f0")
+
+    def test_stops_and_says_where(self):
+        rom = bytearray(65536)
+        rom[:len(self.PROGRAM)] = self.PROGRAM
+        rom[0xfff0:0xfff0 + len(self.RESET_VECTOR)] = self.RESET_VECTOR
+        with tempfile.NamedTemporaryFile(suffix=".rom") as bios:
+            bios.write(rom)
+            bios.flush()
+            with self.guest("-S", "-vga", "none", "-bios", bios.name, serial=0, memory=16) as guest:
+                for round_ in range(1, 3):
+                    guest.qmp.command("cont")
+                    guest.qmp.wait_event("STOP", 30)
+                    status = guest.qmp.command("query-status")
+                    self.assertEqual((status["status"], status["running"]), ("internal-error", False))
+                    if not vmmtest.is_qemu():       # where, and the bytes that are there
+                        said = re.findall("CPU 0: .* at f000:5 .*real mode.* 0f 74 06 00 00 f4", guest.stderr())
+                        self.assertEqual(len(said), round_, guest.stderr())
+                        self.assertNotIn("CPU 0: CPU 0", guest.stderr())
+                    with self.assertRaisesRegex(vmmtest.QMPError, "Resetting the Virtual Machine is required"):
+                        guest.qmp.command("cont")
+                    guest.qmp.command("system_reset")
+                    guest.qmp.wait_event("RESET", 30)
+                    vmmtest.poll(lambda: guest.qmp.command("query-status")["status"] in ("prelaunch", "paused"), 20,
+                                 "the reset to be over")
+                self.assertEqual(guest.quit(), 0)
 
 
 MEBIBYTE = 1 << 20

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "src/kvm/kvm_internal.h"
+#include "vmm/cpu_regs.h"
 
 #define RAM_SIZE  (1024 * 1024ull)
 #define CODE      0x1000
@@ -825,6 +826,33 @@ START_TEST(internal_error_tells_where)
 }
 END_TEST
 
+/* A debugger's view of the FPU's control words, which KVM hands out in two places. */
+START_TEST(fpu_control_words)
+{
+	struct cpu_regs r, back;
+	struct kvm_vcpu *c;
+
+	build(IRQCHIP_ON, 1);
+	c = kvm_vcpu_get(t.vm, 0);
+	ck_assert_int_eq(kvm_vcpu_get_regs(c, &r), 0);
+	ck_assert_uint_eq(r.mxcsr, 0x1f80);
+	ck_assert_uint_eq(r.fcw, 0x37f);
+	r.mxcsr = 0x7fa0;
+	r.fcw = 0x27f;
+	r.xmm[5][3] = 0x55;
+	ck_assert_int_eq(kvm_vcpu_set_regs(c, &r), 0);
+	ck_assert_int_eq(kvm_vcpu_get_regs(c, &back), 0);
+	ck_assert_uint_eq(back.mxcsr, 0x7fa0);
+	ck_assert_uint_eq(back.fcw, 0x27f);
+	ck_assert_uint_eq(back.xmm[5][3], 0x55);
+	kvm_vcpu_reset(c);
+	ck_assert_int_eq(kvm_vcpu_get_regs(c, &back), 0);
+	ck_assert_uint_eq(back.mxcsr, 0x1f80);
+	ck_assert_uint_eq(back.fcw, 0x37f);
+	teardown();
+}
+END_TEST
+
 START_TEST(start_and_free)
 {
 	for (unsigned i = 0; i < 10; i++) {
@@ -906,6 +934,7 @@ int main(void)
 	ADD(ioeventfd, 1);
 	ADD(triple_fault_then_reset, 1);
 	ADD(internal_error_tells_where, 1);
+	ADD(fpu_control_words, 0);
 	ADD(start_and_free, 1);
 	ADD(clock_and_chips, 1);
 	r = srunner_create(s);
