@@ -38,6 +38,8 @@ struct dump {
 	unsigned n_cpus;
 	const uint8_t *guest_note; /* the guest kernel's own (VMCOREINFO), as dump_note_size() accepts it; or NULL */
 	size_t guest_note_size;
+	/* dump_walk() gives up beyond so many page tables and ranges; 0: far more than a kernel has. */
+	unsigned max_tables, max_maps;
 	uint64_t total, done; /* bytes of memory; done: atomic, for progress */
 };
 

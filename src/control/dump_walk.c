@@ -18,7 +18,8 @@
 struct walk {
 	const struct dump *d;
 	struct dump_maps *out;
-	unsigned tables;
+	unsigned tables, max_tables;
+	size_t max_maps;
 	unsigned top; /* level whose upper half are the negative addresses; 0: none */
 };
 
@@ -49,7 +50,7 @@ static int add(struct walk *w, uint64_t linear, uint64_t physical, uint64_t size
 		last->size += size;
 		return 0;
 	}
-	if (m->n == MAX_MAPS)
+	if (m->n >= w->max_maps)
 		return -E2BIG;
 	if (m->n == m->cap) {
 		m->cap = m->cap ? m->cap * 2 : 256;
@@ -76,7 +77,7 @@ static int add_ram(struct walk *w, uint64_t linear, uint64_t physical, uint64_t 
 
 static int read_table(struct walk *w, uint64_t table, void *buf, size_t len)
 {
-	if (++w->tables > MAX_TABLES)
+	if (++w->tables > w->max_tables)
 		return -E2BIG;
 	return dump_read(w->d, table, buf, len) == len ? 1 : 0;
 }
@@ -156,7 +157,10 @@ static int walk_32(struct walk *w, const struct cpu_regs *regs)
 
 int dump_walk(const struct dump *d, const struct cpu_regs *regs, struct dump_maps *out, struct err *e)
 {
-	struct walk w = {.d = d, .out = out};
+	struct walk w = {.d = d,
+			 .out = out,
+			 .max_tables = d->max_tables ? d->max_tables : MAX_TABLES,
+			 .max_maps = d->max_maps ? d->max_maps : MAX_MAPS};
 	int r = 0;
 
 	if (!(regs->cr0 & CPU_CR0_PG)) {

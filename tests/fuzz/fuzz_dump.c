@@ -85,6 +85,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		.ram = {{.gpa = 0, .size = LOW, .host = ram}, {.gpa = 1ull << 32, .size = HIGH, .host = ram + LOW}},
 		.n_ram = 2,
 		.paging = true,
+		.max_tables =
+			2048, /* most inputs are tables that go in circles: the whole limit takes seconds under ASan */
+		.max_maps = 4096,
 		.cpus = &regs,
 		.n_cpus = 1};
 
