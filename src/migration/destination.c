@@ -132,7 +132,8 @@ static int on_state(struct incoming *in, const uint8_t *payload, size_t len, str
 		in->state.data = more;
 		in->state.cap = in->state.len + len;
 	}
-	memcpy(in->state.data + in->state.len, payload, len);
+	if (len) /* an empty one may come first, when there is no memory yet */
+		memcpy(in->state.data + in->state.len, payload, len);
 	in->state.len += len;
 	return 0;
 }
