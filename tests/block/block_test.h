@@ -2,7 +2,6 @@
 #ifndef BLOCK_TEST_H
 #define BLOCK_TEST_H
 
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -11,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "tests/lib/suite.h"
 #include "vmm/block.h"
 #include "vmm/log.h"
 #include "vmm/loop.h"
@@ -114,20 +114,13 @@ static inline void teardown(void)
 
 static inline int run_tests(const char *name, const TTest *const *tests, size_t n)
 {
-	Suite *s = suite_create(name);
 	TCase *tc = tcase_create(name);
-	SRunner *sr = srunner_create(s);
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_set_timeout(tc, 60);
 	for (size_t i = 0; i < n; i++)
 		tcase_add_test(tc, tests[i]);
-	suite_add_tcase(s, tc);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite(name, (TCase *[]){tc, NULL});
 }
 
 #endif

@@ -1,8 +1,8 @@
 /* Configuration files of guests: our syntax and Xen's, their mistakes, and the command lines that come of them. */
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 #include "src/ctl/config.h"
+#include "tests/lib/suite.h"
 
 static struct err e;
 static struct notes notes;
@@ -421,9 +421,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("config");
 	TCase *t = tcase_create("config");
-	SRunner *runner;
 	int failed;
 
 	setenv("VMM_BRIDGE_HELPER", "/h", 1);
@@ -439,11 +437,7 @@ int main(void)
 	tcase_add_test(t, xl_disks);
 	tcase_add_test(t, xen_syntax);
 	tcase_add_test(t, xen_mistakes);
-	suite_add_tcase(s, t);
-	runner = srunner_create(s);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
+	failed = run_suite("config", (TCase *[]){t, NULL});
 	notes_free(&notes);
-	return failed != 0;
+	return failed;
 }

@@ -450,18 +450,3 @@ struct board *bench_save_load(struct board *b)
 	state_buf_free(&second);
 	return b;
 }
-
-int bench_run(const char *name, TCase *const *cases)
-{
-	Suite *s = suite_create(name);
-	SRunner *r;
-	int failed;
-
-	for (; *cases; cases++)
-		suite_add_tcase(s, *cases);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
-}

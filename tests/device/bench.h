@@ -11,7 +11,7 @@
 #ifndef VMM_TEST_BENCH_H
 #define VMM_TEST_BENCH_H
 
-#include <check.h>
+#include "tests/lib/suite.h"
 #include "vmm/machine.h"
 #include "vmm/net.h"
 
@@ -86,8 +86,5 @@ void bench_reset(struct board *b);
 /* Save the state and load it into a newly built board of the same options: the old one is freed, the new one returned.
    All RAM blocks are copied. Also checks that saving the new board gives the same bytes. */
 struct board *bench_save_load(struct board *b);
-
-/* Run a suite of TCases given as a NULL-terminated array; the value for main() to return. */
-int bench_run(const char *name, TCase *const *cases);
 
 #endif

@@ -536,5 +536,5 @@ int main(void)
 	tcase_add_test(t, sleep_states_follow_the_options);
 	tcase_add_test(t, user_table_is_added);
 	tcase_add_loop_test(t, bad_user_tables_are_refused, 0, 5);
-	return bench_run("acpi", (TCase *[]){t, NULL});
+	return run_suite("acpi", (TCase *[]){t, NULL});
 }

@@ -574,5 +574,5 @@ int main(void)
 	tcase_add_test(t, read_error);
 	tcase_add_test(t, mode_select);
 	tcase_add_test(t, save_in_mid_packet);
-	return bench_run("atapi", (TCase *[]){t, NULL});
+	return run_suite("atapi", (TCase *[]){t, NULL});
 }

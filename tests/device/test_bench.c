@@ -47,5 +47,5 @@ int main(void)
 	tcase_add_test(t, board_builds_resets_and_saves);
 	tcase_add_test(t, memory_is_ram_and_holes_float);
 	tcase_add_test(t, each_class_keeps_the_contract);
-	return bench_run("bench", (TCase *[]){t, NULL});
+	return run_suite("bench", (TCase *[]){t, NULL});
 }

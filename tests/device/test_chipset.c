@@ -31,5 +31,5 @@ int main(void)
 	TCase *t = tcase_create("chipset");
 
 	tcase_add_test(t, functions_are_assigned_and_decode);
-	return bench_run("chipset", (TCase *[]){t, NULL});
+	return run_suite("chipset", (TCase *[]){t, NULL});
 }

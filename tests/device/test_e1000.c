@@ -373,5 +373,5 @@ int main(void)
 	tcase_add_loop_test(irq, throttles, 0, 2);
 	tcase_add_test(irq, delays);
 	tcase_add_test(hostile, strange_rings);
-	return bench_run("e1000", (TCase *[]){set_up, irq, hostile, NULL});
+	return run_suite("e1000", (TCase *[]){set_up, irq, hostile, NULL});
 }

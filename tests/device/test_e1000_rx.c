@@ -230,5 +230,5 @@ int main(void)
 	tcase_add_test(rx, full_ring_waits);
 	tcase_add_test(rx, loops_back);
 	tcase_add_test(rx, shows_its_filter);
-	return bench_run("e1000-rx", (TCase *[]){rx, NULL});
+	return run_suite("e1000-rx", (TCase *[]){rx, NULL});
 }

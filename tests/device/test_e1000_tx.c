@@ -254,5 +254,5 @@ int main(void)
 	tcase_add_test(tx, tags_vlans);
 	tcase_add_test(tx, busy_network);
 	tcase_add_test(hostile, much_ado);
-	return bench_run("e1000-tx", (TCase *[]){tx, hostile, NULL});
+	return run_suite("e1000-tx", (TCase *[]){tx, hostile, NULL});
 }

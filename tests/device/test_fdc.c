@@ -873,5 +873,5 @@ int main(void)
 	tcase_add_test(d, dma_registers);
 	tcase_add_test(d, dma_modes);
 	tcase_add_test(d, dma_outside_of_ram);
-	return bench_run("fdc", (TCase *[]){t, d, NULL});
+	return run_suite("fdc", (TCase *[]){t, d, NULL});
 }

@@ -331,5 +331,5 @@ int main(void)
 	tcase_add_test(t, boot_order_finds_ide_drives);
 	tcase_add_test(t, one_bootindex_for_two_devices_is_refused);
 	tcase_add_test(t, system_states_follow_the_options);
-	return bench_run("fw_cfg", (TCase *[]){t, NULL});
+	return run_suite("fw_cfg", (TCase *[]){t, NULL});
 }

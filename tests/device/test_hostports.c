@@ -134,5 +134,5 @@ int main(void)
 	tcase_add_test(t, pvpanic_reports);
 	tcase_add_test(t, pvpanic_offers_what_it_is_told);
 	tcase_add_test(t, pvpanic_pci_reports);
-	return bench_run("hostports", (TCase *[]){t, NULL});
+	return run_suite("hostports", (TCase *[]){t, NULL});
 }

@@ -629,5 +629,5 @@ int main(void)
 	tcase_add_test(cpu, the_os_reports);
 	tcase_add_test(cpu, firmware_finds_the_new_number_after_a_reset);
 	tcase_add_test(cpu, cpu_events_travel);
-	return bench_run("hotplug", (TCase *[]){pci, cpu, NULL});
+	return run_suite("hotplug", (TCase *[]){pci, cpu, NULL});
 }

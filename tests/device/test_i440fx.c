@@ -175,5 +175,5 @@ int main(void)
 	tcase_add_test(t, windows_survive_save_and_not_reset);
 	tcase_add_test(t, registers_have_their_reset_values_and_masks);
 	tcase_add_test(t, turbo_reset_control_resets);
-	return bench_run("i440fx", (TCase *[]){t, NULL});
+	return run_suite("i440fx", (TCase *[]){t, NULL});
 }

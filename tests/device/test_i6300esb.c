@@ -221,5 +221,5 @@ int main(void)
 	tcase_add_test(all, the_fast_scale);
 	tcase_add_test(all, actions);
 	tcase_add_test(all, save_and_load);
-	return bench_run("i6300esb", (TCase *const[]){all, NULL});
+	return run_suite("i6300esb", (TCase *const[]){all, NULL});
 }

@@ -326,5 +326,5 @@ int main(void)
 
 	TCase *cases[] = {t, NULL};
 
-	return bench_run("i8042", cases);
+	return run_suite("i8042", cases);
 }

@@ -648,5 +648,5 @@ int main(void)
 	tcase_add_test(t, stop_on_write_error_and_retry);
 	tcase_add_test(t, write_error_is_reported);
 	tcase_add_test(t, refusals);
-	return bench_run("ide", (TCase *[]){t, NULL});
+	return run_suite("ide", (TCase *[]){t, NULL});
 }

@@ -365,5 +365,5 @@ int main(void)
 	tcase_add_test(t, stopped_dma_is_saved_and_retried);
 	tcase_add_test(t, trim_frees_space);
 	tcase_add_test(t, registers);
-	return bench_run("ide-dma", (TCase *[]){t, NULL});
+	return run_suite("ide-dma", (TCase *[]){t, NULL});
 }

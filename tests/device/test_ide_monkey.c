@@ -183,5 +183,5 @@ int main(void)
 	tcase_set_timeout(t, getenv("IDE_MONKEY_STEPS") ? 600 : 60);
 	tcase_add_loop_test(t, random_driving, 0, 4);
 	tcase_add_loop_test(t, random_driving_with_migration, 0, 2);
-	return bench_run("ide-monkey", (TCase *[]){t, NULL});
+	return run_suite("ide-monkey", (TCase *[]){t, NULL});
 }

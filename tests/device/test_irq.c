@@ -484,5 +484,5 @@ int main(void)
 	tcase_add_test(io, ioapic_version_20_has_an_eoi_register);
 	tcase_add_test(io, ioapic_state_survives);
 	tcase_add_test(io, ioapic_refuses_an_unknown_version);
-	return bench_run("irq", (TCase *[]){pic, io, NULL});
+	return run_suite("irq", (TCase *[]){pic, io, NULL});
 }

@@ -2,11 +2,11 @@
  * kernel-irqchip=on and =split share one state format: what a guest programmed into our chips arrives in KVM's and
  * comes back. Real KVM, but no guest code runs.
  */
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "src/machine/board.h"
+#include "tests/lib/suite.h"
 #include "vmm/block.h"
 #include "vmm/chardev.h"
 #include "vmm/kvm.h"
@@ -191,10 +191,7 @@ END_TEST
 int main(void)
 {
 	struct err e = ERR_INIT;
-	Suite *s = suite_create("irqchip-kvm");
 	TCase *t = tcase_create("kvm");
-	SRunner *r;
-	int failed;
 
 	if (kvm_available(&e) != 1) {
 		printf("skipped: %s\n", e.msg);
@@ -204,10 +201,5 @@ int main(void)
 	tcase_add_test(t, state_goes_to_kvm_and_back);
 	tcase_add_test(t, port_61_reaches_the_timer_in_kvm);
 	tcase_add_test(t, reset_reaches_the_chips_in_kvm);
-	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return run_suite("irqchip-kvm", (TCase *[]){t, NULL});
 }

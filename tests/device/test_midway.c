@@ -400,5 +400,5 @@ int main(void)
 	tcase_add_test(rest, fdc_in_mid_command);
 	tcase_set_timeout(pit, 60);
 	tcase_set_timeout(rest, 60);
-	return bench_run("midway", (TCase *[]){pit, rest, NULL});
+	return run_suite("midway", (TCase *[]){pit, rest, NULL});
 }

@@ -398,5 +398,5 @@ int main(void)
 	tcase_add_test(t, msix_masks_and_keeps_pending);
 	tcase_add_test(t, state_of_another_device_is_refused);
 	tcase_add_test(t, expansion_rom_shows_in_its_bar);
-	return bench_run("pci", (TCase *[]){t, NULL});
+	return run_suite("pci", (TCase *[]){t, NULL});
 }

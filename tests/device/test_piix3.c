@@ -65,5 +65,5 @@ int main(void)
 	tcase_add_test(t, registers_have_their_reset_values_and_masks);
 	tcase_add_test(t, reset_control_resets_on_rcpu);
 	tcase_add_test(t, configuration_address_does_not_reset);
-	return bench_run("piix3", (TCase *[]){t, NULL});
+	return run_suite("piix3", (TCase *[]){t, NULL});
 }

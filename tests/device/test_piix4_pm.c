@@ -310,5 +310,5 @@ int main(void)
 	tcase_add_test(t, modules_describe_the_ram);
 	tcase_add_test(t, smbus_protocols_and_errors);
 	tcase_add_test(t, smbus_interrupt_is_irq_9);
-	return bench_run("piix4_pm", (TCase *[]){t, NULL});
+	return run_suite("piix4_pm", (TCase *[]){t, NULL});
 }

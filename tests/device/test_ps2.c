@@ -416,5 +416,5 @@ int main(void)
 
 	TCase *cases[] = {k, m, NULL};
 
-	return bench_run("ps2", cases);
+	return run_suite("ps2", cases);
 }

@@ -393,5 +393,5 @@ int main(void)
 	tcase_add_test(t, cmos_ram_survives_reset_and_interrupts_do_not);
 	tcase_add_test(t, state_survives);
 	tcase_add_test(t, cmos_describes_the_machine);
-	return bench_run("rtc", (TCase *[]){t, NULL});
+	return run_suite("rtc", (TCase *[]){t, NULL});
 }

@@ -705,5 +705,5 @@ int main(void)
 	tcase_add_test(cp, cplus_counters);
 	tcase_add_test(hostile, strange_rings);
 	tcase_add_test(hostile, much_ado);
-	return bench_run("rtl8139", (TCase *[]){set_up, c, cp, hostile, NULL});
+	return run_suite("rtl8139", (TCase *[]){set_up, c, cp, hostile, NULL});
 }

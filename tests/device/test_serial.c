@@ -544,5 +544,5 @@ int main(void)
 	tcase_add_test(t, state_survives);
 	tcase_add_test(t, parallel_prints);
 	tcase_add_test(t, parallel_interrupts);
-	return bench_run("serial", cases);
+	return run_suite("serial", cases);
 }

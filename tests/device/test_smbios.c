@@ -216,5 +216,5 @@ int main(void)
 	tcase_add_test(t, fields_are_set);
 	tcase_add_test(t, structure_comes_from_a_file);
 	tcase_add_loop_test(t, bad_options_are_refused, 0, 11);
-	return bench_run("smbios", (TCase *[]){t, NULL});
+	return run_suite("smbios", (TCase *[]){t, NULL});
 }

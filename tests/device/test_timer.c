@@ -438,5 +438,5 @@ int main(void)
 	tcase_add_test(t, reset_stops_the_ticks);
 	tcase_add_test(t, owed_ticks_are_delivered);
 	tcase_add_test(t, lost_tick_policy_parses_under_both_names);
-	return bench_run("timer", (TCase *[]){t, NULL});
+	return run_suite("timer", (TCase *[]){t, NULL});
 }

@@ -558,5 +558,5 @@ int main(void)
 
 	TCase *cases[] = {t, NULL};
 
-	return bench_run("vga", cases);
+	return run_suite("vga", cases);
 }

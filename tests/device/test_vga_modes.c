@@ -596,5 +596,5 @@ int main(void)
 
 	TCase *cases[] = {t, NULL};
 
-	return bench_run("vga-modes", cases);
+	return run_suite("vga-modes", cases);
 }

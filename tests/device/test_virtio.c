@@ -739,5 +739,5 @@ int main(void)
 	tcase_add_loop_test(life, save_and_load, 0, 2);
 	tcase_add_test(rng, the_rate_is_limited);
 	tcase_add_test(rng, bytes_of_a_file);
-	return bench_run("virtio", (TCase *const[]){identity, work, bad, life, rng, NULL});
+	return run_suite("virtio", (TCase *const[]){identity, work, bad, life, rng, NULL});
 }

@@ -364,5 +364,5 @@ int main(void)
 	tcase_add_test(all, poisoned_pages_keep_their_poison);
 	tcase_add_test(all, not_offered_unless_asked_for);
 	tcase_add_test(all, save_and_load);
-	return bench_run("virtio-balloon", (TCase *const[]){all, NULL});
+	return run_suite("virtio-balloon", (TCase *const[]){all, NULL});
 }

@@ -426,5 +426,5 @@ int main(void)
 	tcase_add_test(life, one_interrupt_for_many_packets);
 	tcase_add_loop_test(life, buffers_before_the_driver_is_ready, 0, 2);
 	tcase_add_test(life, a_machine_reset_in_the_middle);
-	return bench_run("virtio-net", (TCase *const[]){what, link, life, NULL});
+	return run_suite("virtio-net", (TCase *const[]){what, link, life, NULL});
 }

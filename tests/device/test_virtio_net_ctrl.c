@@ -234,5 +234,5 @@ int main(void)
 	tcase_add_test(filter, vlans);
 	tcase_add_loop_test(filter, commands_that_are_refused, 0, 2);
 	tcase_add_test(filter, one_pair_of_queues);
-	return bench_run("virtio-net-ctrl", (TCase *const[]){filter, NULL});
+	return run_suite("virtio-net-ctrl", (TCase *const[]){filter, NULL});
 }

@@ -353,5 +353,5 @@ int main(void)
 	tcase_add_loop_test(rx, without_buffers_frames_wait_in_the_cable, 0, 2);
 	tcase_add_loop_test(rx, a_frame_waits_for_more_buffers, 0, 2);
 	tcase_add_test(rx, a_frame_that_no_ring_could_hold);
-	return bench_run("virtio-net-io", (TCase *const[]){tx, rx, NULL});
+	return run_suite("virtio-net-io", (TCase *const[]){tx, rx, NULL});
 }

@@ -462,5 +462,5 @@ int main(void)
 	tcase_add_test(t, offloads_after_save_and_load);
 	tcase_add_loop_test(t, two_pairs, 0, 2);
 	tcase_add_loop_test(t, a_driver_of_one_pair_on_a_card_of_two, 0, 2);
-	return bench_run("virtio-net-tap", (TCase *const[]){t, NULL});
+	return run_suite("virtio-net-tap", (TCase *const[]){t, NULL});
 }

@@ -430,5 +430,5 @@ int main(void)
 	tcase_add_test(all, ports_are_plugged_and_unplugged);
 	tcase_add_test(all, the_drivers_reset_closes);
 	tcase_add_test(all, save_and_load);
-	return bench_run("virtio-serial", (TCase *const[]){all, NULL});
+	return run_suite("virtio-serial", (TCase *const[]){all, NULL});
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include "fuzz.h"
+#include "vmm/bytes.h"
 #include "vmm/clock.h"
 #include "vmm/config.h"
 #include "vmm/loop.h"
@@ -25,6 +26,20 @@ static inline struct board *fuzz_board(struct config *config, int argc, char **a
 fail:
 	fprintf(stderr, "%s\n", e.msg);
 	abort();
+}
+
+static inline void fuzz_write_memory(struct board *board, uint64_t addr, uint64_t value, unsigned size)
+{
+	uint8_t raw[8];
+
+	put_le64(raw, value);
+	map_mem_write(board, addr, raw, size);
+}
+
+static inline void fuzz_write_pci(struct board *board, unsigned slot, unsigned reg, uint32_t value)
+{
+	map_pio_write(board, 0xcf8, 0x80000000u | slot << 11 | reg, 4);
+	map_pio_write(board, 0xcfc, value, 4);
 }
 
 static inline void fuzz_flag(void *opaque)

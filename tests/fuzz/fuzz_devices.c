@@ -8,11 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-#include "fuzz.h"
+#include "fuzz_board.h"
 #include "vmm/block.h"
-#include "vmm/bytes.h"
 #include "vmm/chardev.h"
-#include "vmm/machine.h"
 
 #define RAM_MIB   8
 #define MAX_STEPS 4096
@@ -87,7 +85,6 @@ static void build(void)
 			  "-device",
 			  "isa-debugcon,chardev=debug"};
 	int argc = 21;
-	struct err e = ERR_INIT;
 
 	make_image(image[0], 2 * MIB);
 	make_image(image[1], MIB);
@@ -97,16 +94,7 @@ static void build(void)
 	snprintf(drives[1], sizeof(drives[1]), "file=%s,format=raw,if=ide,index=2,media=cdrom", image[1]);
 	snprintf(drives[2], sizeof(drives[2]), "file=%s,format=raw,if=floppy,index=0", image[2]);
 	argc += (int)add_devices(argv + argc);
-	if (config_parse(&config, argc, argv, &e) || loop_init_main(&e)) {
-		fprintf(stderr, "%s\n", e.msg);
-		abort();
-	}
-	clock_use_manual(1000000000ull * NS_PER_SEC);
-	board = machine_new(&config, &e);
-	if (!board || machine_start(board, &e)) {
-		fprintf(stderr, "%s\n", e.msg);
-		abort();
-	}
+	board = fuzz_board(&config, argc, argv);
 	for (struct device *d = device_next(board, NULL); d; d = device_next(board, d))
 		for (unsigned i = 0; i < d->class->n_regions && n_targets < ARRAY_SIZE(target); i++)
 			if (d->regions[i].size && d->regions[i].desc->ops)

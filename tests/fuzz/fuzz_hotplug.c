@@ -8,10 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "fuzz.h"
+#include "fuzz_board.h"
 #include "src/machine/board.h"
 #include "vmm/chardev.h"
-#include "vmm/clock.h"
 #include "vmm/object.h"
 #include "vmm/pci.h"
 
@@ -35,17 +34,9 @@ static void start(void)
 {
 	static char *argv[] = {"vmm",  "-accel",      "qtest", "-m",  "2",       "-nodefaults", "-display", "none",
 			       "-smp", "1,maxcpus=6", "-vga",  "std", "-action", "panic=none",  NULL};
-	struct err e = ERR_INIT;
 
 	log_set_level(LOG_ERROR + 1);
-	if (config_parse(&config, ARRAY_SIZE(argv) - 1, argv, &e) || loop_init_main(&e))
-		abort();
-	clock_use_manual(0);
-	board = machine_new(&config, &e);
-	if (!board || machine_start(board, &e)) {
-		fprintf(stderr, "%s\n", e.msg);
-		abort();
-	}
+	board = fuzz_board(&config, ARRAY_SIZE(argv) - 1, argv);
 	for (const struct device_class *const *c = device_registry; *c && n_drivers < ARRAY_SIZE(drivers); c++)
 		if ((*c)->hotpluggable && (*c)->user_creatable)
 			drivers[n_drivers++] = (*c)->name;

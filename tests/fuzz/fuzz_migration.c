@@ -5,7 +5,7 @@
  * u16 length, payload} that get a right header and checksum here, so that what is behind the checksums is reached. Bit
  * 3: batches are built from {block, page, count, kind}.
  */
-#include "fuzz.h"
+#include "fuzz_board.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +19,6 @@
 #include "src/migration/session.h"
 #include "vmm/block.h"
 #include "vmm/bytes.h"
-#include "vmm/config.h"
 #include "vmm/log.h"
 
 enum { PREAMBLE = 1, HANDSHAKE = 2, RAW = 4, BATCHES = 8 };
@@ -105,17 +104,8 @@ static void build(void)
 
 	log_set_level(LOG_ERROR);
 	log_open("/dev/null", &e);
-	if (config_parse(&config, ARRAY_SIZE(argv), argv, &e) || loop_init_main(&e))
-		goto fail;
-	clock_use_manual(1000000000ull * NS_PER_SEC);
-	board = machine_new(&config, &e);
-	if (!board || machine_start(board, &e))
-		goto fail;
+	board = fuzz_board(&config, ARRAY_SIZE(argv), argv);
 	migration_init(board);
-	return;
-fail:
-	fprintf(stderr, "%s\n", e.msg);
-	abort();
 }
 
 /* Let the destination have it all; read what it answers until it hangs up. */

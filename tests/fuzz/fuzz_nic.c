@@ -46,67 +46,53 @@ static uint64_t offset(unsigned nic, uint64_t base)
 	return base + nic * 0x1000;
 }
 
-static void write_mem(uint64_t addr, uint64_t value, unsigned size)
-{
-	uint8_t raw[8];
-
-	put_le64(raw, value);
-	map_mem_write(board, addr, raw, size);
-}
-
-static void set_config(unsigned slot, unsigned reg, uint32_t value)
-{
-	map_pio_write(board, 0xcf8, 0x80000000u | slot << 11 | reg, 4);
-	map_pio_write(board, 0xcfc, value, 4);
-}
-
 static void drive_e1000(void)
 {
 	uint64_t b = bar(E1000);
 
 	for (unsigned i = 0; i < N; i++)
-		write_mem(RX_RING + 16 * i, BUFFERS + 0x1000 * i, 8);
-	write_mem(b + 0x2800, RX_RING, 8);
-	write_mem(b + 0x2808, 16 * N, 4);
-	write_mem(b + 0x2810, 0, 4);
-	write_mem(b + 0x2818, N - 1, 4);
-	write_mem(b + 0x3800, TX_RING, 8);
-	write_mem(b + 0x3808, 16 * N, 4);
-	write_mem(b + 0x3810, 0, 4);
-	write_mem(b + 0x3818, 0, 4);
-	write_mem(b + 0x5000, 0x300, 4);
-	write_mem(b + 0xd0, 0xffff, 4);
-	write_mem(b + 0x100, 0x801a, 4);
-	write_mem(b + 0x400, 0xa, 4);
+		fuzz_write_memory(board, RX_RING + 16 * i, BUFFERS + 0x1000 * i, 8);
+	fuzz_write_memory(board, b + 0x2800, RX_RING, 8);
+	fuzz_write_memory(board, b + 0x2808, 16 * N, 4);
+	fuzz_write_memory(board, b + 0x2810, 0, 4);
+	fuzz_write_memory(board, b + 0x2818, N - 1, 4);
+	fuzz_write_memory(board, b + 0x3800, TX_RING, 8);
+	fuzz_write_memory(board, b + 0x3808, 16 * N, 4);
+	fuzz_write_memory(board, b + 0x3810, 0, 4);
+	fuzz_write_memory(board, b + 0x3818, 0, 4);
+	fuzz_write_memory(board, b + 0x5000, 0x300, 4);
+	fuzz_write_memory(board, b + 0xd0, 0xffff, 4);
+	fuzz_write_memory(board, b + 0x100, 0x801a, 4);
+	fuzz_write_memory(board, b + 0x400, 0xa, 4);
 }
 
 static void drive_rtl8139(unsigned nic)
 {
 	uint64_t b = bar(nic), rx = offset(nic, RX_RING);
 
-	write_mem(b + 0x37, 0x10, 1);
-	write_mem(b + 0xe0, nic == CPLUS ? 0x63 : 0, 2);
+	fuzz_write_memory(board, b + 0x37, 0x10, 1);
+	fuzz_write_memory(board, b + 0xe0, nic == CPLUS ? 0x63 : 0, 2);
 	for (unsigned i = 0; i < N; i++) {
-		write_mem(rx + 16 * i, 0x80000000u | (i == N - 1 ? 0x40000000u : 0) | 1536, 4);
-		write_mem(rx + 16 * i + 8, BUFFERS + 0x1000 * i, 8);
+		fuzz_write_memory(board, rx + 16 * i, 0x80000000u | (i == N - 1 ? 0x40000000u : 0) | 1536, 4);
+		fuzz_write_memory(board, rx + 16 * i + 8, BUFFERS + 0x1000 * i, 8);
 	}
-	write_mem(b + (nic == CPLUS ? 0xe4 : 0x30), nic == CPLUS ? rx : BUFFERS, 4);
-	write_mem(b + 0x37, 0x0c, 1);
+	fuzz_write_memory(board, b + (nic == CPLUS ? 0xe4 : 0x30), nic == CPLUS ? rx : BUFFERS, 4);
+	fuzz_write_memory(board, b + 0x37, 0x0c, 1);
 	if (nic == CPLUS) {
-		write_mem(b + 0x20, offset(nic, TX_RING), 8);
-		write_mem(b + 0x28, offset(nic, TX_RING) + 0x800, 8);
+		fuzz_write_memory(board, b + 0x20, offset(nic, TX_RING), 8);
+		fuzz_write_memory(board, b + 0x28, offset(nic, TX_RING) + 0x800, 8);
 	} else {
 		for (unsigned i = 0; i < 4; i++)
-			write_mem(b + 0x20 + 4 * i, BUFFERS + 0x1000 * i, 4);
+			fuzz_write_memory(board, b + 0x20 + 4 * i, BUFFERS + 0x1000 * i, 4);
 	}
-	write_mem(b + 0x44, 0x0f, 4);
-	write_mem(b + 0x3c, 0xffff, 2);
+	fuzz_write_memory(board, b + 0x44, 0x0f, 4);
+	fuzz_write_memory(board, b + 0x3c, 0xffff, 2);
 }
 
 static void drive(unsigned nic)
 {
-	set_config(slots[nic], nic == E1000 ? 0x10 : 0x14, (uint32_t)bar(nic));
-	set_config(slots[nic], 0x04, 7);
+	fuzz_write_pci(board, slots[nic], nic == E1000 ? 0x10 : 0x14, (uint32_t)bar(nic));
+	fuzz_write_pci(board, slots[nic], 0x04, 7);
 	tail[nic] = 0;
 	if (nic == E1000)
 		drive_e1000();
@@ -149,14 +135,15 @@ static void e1000_descriptor(struct input *in)
 	uint32_t type = how >> 1 & 3, len = (uint32_t)take(in, how & 8 ? 3 : 2) & 0xfffff;
 
 	if (type == 0) { /* context of TCP or UDP over IP, or anything */
-		write_mem(at, how & 8 ? take(in, 8) : 0x32220021180eull, 8);
-		write_mem(at + 8, len | (0x20 | (take(in, 1) & 0x8f)) << 24, 4);
-		write_mem(at + 12, how & 16 ? take(in, 4) : 54 << 8 | (uint32_t)take(in, 1) << 20, 4);
+		fuzz_write_memory(board, at, how & 8 ? take(in, 8) : 0x32220021180eull, 8);
+		fuzz_write_memory(board, at + 8, len | (0x20 | (take(in, 1) & 0x8f)) << 24, 4);
+		fuzz_write_memory(board, at + 12, how & 16 ? take(in, 4) : 54 << 8 | (uint32_t)take(in, 1) << 20, 4);
 		return;
 	}
-	write_mem(at, buffer(in, how), 8);
-	write_mem(at + 8, len | (type == 1 ? 0 : 1u << 20 | 0x20u << 24) | (uint32_t)(take(in, 1) & ~0x20) << 24, 4);
-	write_mem(at + 12, take(in, 4), 4);
+	fuzz_write_memory(board, at, buffer(in, how), 8);
+	fuzz_write_memory(board, at + 8,
+			  len | (type == 1 ? 0 : 1u << 20 | 0x20u << 24) | (uint32_t)(take(in, 1) & ~0x20) << 24, 4);
+	fuzz_write_memory(board, at + 12, take(in, 4), 4);
 }
 
 static void cplus_descriptor(struct input *in)
@@ -164,24 +151,24 @@ static void cplus_descriptor(struct input *in)
 	unsigned how = (unsigned)take(in, 1);
 	uint64_t at = offset(CPLUS, TX_RING) + 16 * (tail[CPLUS]++ % N) + (how & 32 ? 0x800 : 0);
 
-	write_mem(at + 4, take(in, 3), 4);
-	write_mem(at + 8, buffer(in, how), 8);
-	write_mem(at,
-		  (how & 8 ? 0 : 0x80000000u) | (tail[CPLUS] % N ? 0 : 0x40000000u) | (how & 2 ? 0x30000000u : 0) |
-			  (uint32_t)take(in, 4) >> (how & 4 ? 2 : 4),
-		  4);
+	fuzz_write_memory(board, at + 4, take(in, 3), 4);
+	fuzz_write_memory(board, at + 8, buffer(in, how), 8);
+	fuzz_write_memory(board, at,
+			  (how & 8 ? 0 : 0x80000000u) | (tail[CPLUS] % N ? 0 : 0x40000000u) |
+				  (how & 2 ? 0x30000000u : 0) | (uint32_t)take(in, 4) >> (how & 4 ? 2 : 4),
+			  4);
 }
 
 static void transmit(struct input *in, unsigned nic)
 {
 	if (nic == E1000) {
 		e1000_descriptor(in);
-		write_mem(bar(nic) + 0x3818, tail[nic] % N, 4);
+		fuzz_write_memory(board, bar(nic) + 0x3818, tail[nic] % N, 4);
 	} else if (nic == CPLUS) {
 		cplus_descriptor(in);
-		write_mem(bar(nic) + 0xd9, 0xc0, 1);
+		fuzz_write_memory(board, bar(nic) + 0xd9, 0xc0, 1);
 	} else {
-		write_mem(bar(nic) + 0x10 + 4 * (tail[nic]++ & 3), take(in, 2) & 0xdfff, 4);
+		fuzz_write_memory(board, bar(nic) + 0x10 + 4 * (tail[nic]++ & 3), take(in, 2) & 0xdfff, 4);
 	}
 	idle();
 }
@@ -211,17 +198,17 @@ static void network(struct input *in, unsigned nic)
 static void make_room(struct input *in, unsigned nic)
 {
 	if (nic == E1000) {
-		write_mem(bar(nic) + 0x2818, take(in, 1) % N, 4);
+		fuzz_write_memory(board, bar(nic) + 0x2818, take(in, 1) % N, 4);
 	} else if (nic == CPLUS) {
 		unsigned i = (unsigned)take(in, 1) % N;
 
-		write_mem(offset(nic, RX_RING) + 16 * i,
-			  0x80000000u | (i == N - 1 ? 0x40000000u : 0) | (take(in, 2) & 0x1fff), 4);
+		fuzz_write_memory(board, offset(nic, RX_RING) + 16 * i,
+				  0x80000000u | (i == N - 1 ? 0x40000000u : 0) | (take(in, 2) & 0x1fff), 4);
 	} else {
 		uint8_t cbr[2];
 
 		map_mem_read(board, bar(nic) + 0x3a, cbr, 2);
-		write_mem(bar(nic) + 0x38, (uint16_t)(get_le16(cbr) - 16), 2);
+		fuzz_write_memory(board, bar(nic) + 0x38, (uint16_t)(get_le16(cbr) - 16), 2);
 	}
 	idle();
 }
@@ -245,7 +232,7 @@ static void one_step(struct input *in)
 		make_room(in, nic);
 		break;
 	case 10: /* contents of buffers: headers */
-		write_mem(BUFFERS + (take(in, 2) << 2), take(in, 8), 8);
+		fuzz_write_memory(board, BUFFERS + (take(in, 2) << 2), take(in, 8), 8);
 		break;
 	case 11:
 		clock_manual_step(take(in, 1) * NS_PER_US * 100);
@@ -253,9 +240,10 @@ static void one_step(struct input *in)
 		break;
 	case 12: /* any register */
 		if (nic == E1000)
-			write_mem(bar(nic) + e1000_regs[take(in, 1) % ARRAY_SIZE(e1000_regs)], take(in, 4), 4);
+			fuzz_write_memory(board, bar(nic) + e1000_regs[take(in, 1) % ARRAY_SIZE(e1000_regs)],
+					  take(in, 4), 4);
 		else
-			write_mem(bar(nic) + (take(in, 1) & 0xff), take(in, 4), 1u << (op >> 6));
+			fuzz_write_memory(board, bar(nic) + (take(in, 1) & 0xff), take(in, 4), 1u << (op >> 6));
 		break;
 	case 13:
 		drive(nic);

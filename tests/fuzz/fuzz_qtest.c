@@ -2,10 +2,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include "fuzz.h"
+#include "fuzz_board.h"
 #include "src/control/qtest.h"
-#include "vmm/clock.h"
-#include "vmm/machine.h"
 
 static struct config config;
 static struct board *board;
@@ -14,17 +12,9 @@ static struct qtest *qtest;
 static void start(void)
 {
 	static char *argv[] = {"vmm", "-accel", "qtest", "-m", "2", "-display", "none", "-serial", "null", NULL};
-	struct err e = ERR_INIT;
 
 	log_set_level(LOG_ERROR);
-	if (config_parse(&config, ARRAY_SIZE(argv) - 1, argv, &e) || loop_init_main(&e))
-		abort();
-	clock_use_manual(0);
-	board = machine_new(&config, &e);
-	if (!board || machine_start(board, &e)) {
-		fprintf(stderr, "%s\n", e.msg);
-		abort();
-	}
+	board = fuzz_board(&config, ARRAY_SIZE(argv) - 1, argv);
 	qtest = qtest_new(board);
 }
 

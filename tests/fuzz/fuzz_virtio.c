@@ -40,48 +40,34 @@ static uint64_t ring(unsigned dev, unsigned q)
 	return RINGS + (dev * QUEUES + q) * PER_Q;
 }
 
-static void write_mem(uint64_t addr, uint64_t value, unsigned size)
-{
-	uint8_t raw[8];
-
-	put_le64(raw, value);
-	map_mem_write(board, addr, raw, size);
-}
-
-static void set_config(unsigned slot, unsigned reg, uint32_t value)
-{
-	map_pio_write(board, 0xcf8, 0x80000000u | slot << 11 | reg, 4);
-	map_pio_write(board, 0xcfc, value, 4);
-}
-
 static void drive(unsigned dev, uint32_t features)
 {
 	uint64_t b = bar(dev);
 
-	set_config(slots[dev], 0x20, (uint32_t)b);
-	set_config(slots[dev], 0x24, 0);
-	set_config(slots[dev], 0x04, 7);
-	write_mem(b + 20, 0, 1);
-	write_mem(b + 20, 3, 1);
+	fuzz_write_pci(board, slots[dev], 0x20, (uint32_t)b);
+	fuzz_write_pci(board, slots[dev], 0x24, 0);
+	fuzz_write_pci(board, slots[dev], 0x04, 7);
+	fuzz_write_memory(board, b + 20, 0, 1);
+	fuzz_write_memory(board, b + 20, 3, 1);
 	for (unsigned half = 0; half < 2; half++) {
 		uint8_t offered[4];
 
-		write_mem(b, half, 4);
+		fuzz_write_memory(board, b, half, 4);
 		map_mem_read(board, b + 4, offered, 4);
-		write_mem(b + 8, half, 4);
-		write_mem(b + 12, get_le32(offered) & (half ? 1 : features), 4);
+		fuzz_write_memory(board, b + 8, half, 4);
+		fuzz_write_memory(board, b + 12, get_le32(offered) & (half ? 1 : features), 4);
 	}
-	write_mem(b + 20, 11, 1);
+	fuzz_write_memory(board, b + 20, 11, 1);
 	for (unsigned q = 0; q < QUEUES; q++) {
-		write_mem(b + 22, q, 2);
-		write_mem(b + 24, 8, 2);
+		fuzz_write_memory(board, b + 22, q, 2);
+		fuzz_write_memory(board, b + 24, 8, 2);
 		for (unsigned area = 0; area < 3; area++) {
-			write_mem(b + 32 + 8 * area, ring(dev, q) + area * 0x1000, 4);
-			write_mem(b + 36 + 8 * area, 0, 4);
+			fuzz_write_memory(board, b + 32 + 8 * area, ring(dev, q) + area * 0x1000, 4);
+			fuzz_write_memory(board, b + 36 + 8 * area, 0, 4);
 		}
-		write_mem(b + 28, 1, 2);
+		fuzz_write_memory(board, b + 28, 1, 2);
 	}
-	write_mem(b + 20, 15, 1);
+	fuzz_write_memory(board, b + 20, 15, 1);
 }
 
 static void build(void)
@@ -152,24 +138,24 @@ static void one_step(struct input *in)
 		break;
 	case 6 ... 9: /* offer a head and ring */
 		map_mem_read(board, avail + 2, idx, 2);
-		write_mem(avail + 4 + 2 * (get_le16(idx) % 8), take(in, 1) & (op & 0x80 ? 255 : 7), 2);
-		write_mem(avail + 2, get_le16(idx) + (op & 0x40 ? take(in, 2) : 1), 2);
-		write_mem(bar(dev) + 0x3000 + 4 * q, q, 2);
+		fuzz_write_memory(board, avail + 4 + 2 * (get_le16(idx) % 8), take(in, 1) & (op & 0x80 ? 255 : 7), 2);
+		fuzz_write_memory(board, avail + 2, get_le16(idx) + (op & 0x40 ? take(in, 2) : 1), 2);
+		fuzz_write_memory(board, bar(dev) + 0x3000 + 4 * q, q, 2);
 		idle();
 		break;
 	case 10: /* contents of buffers: control messages, page numbers, indirect tables */
-		write_mem(BUFFERS + (take(in, 2) << 2), take(in, 8), 8);
+		fuzz_write_memory(board, BUFFERS + (take(in, 2) << 2), take(in, 8), 8);
 		break;
 	case 11: /* used_event, flags */
-		write_mem(avail + (op & 16 ? 0 : 4 + 2 * 8), take(in, 2), 2);
+		fuzz_write_memory(board, avail + (op & 16 ? 0 : 4 + 2 * 8), take(in, 2), 2);
 		break;
 	case 12:
 		clock_manual_step(take(in, 1) * NS_PER_MS);
 		idle();
 		break;
 	case 13: /* any register, also the status */
-		write_mem(bar(dev) + (take(in, 1) & 63) + (op & 16 ? 0x2000 : 0), take(in, 4),
-			  1u << (op >> 6 & 1 ? 2 : 0));
+		fuzz_write_memory(board, bar(dev) + (take(in, 1) & 63) + (op & 16 ? 0x2000 : 0), take(in, 4),
+				  1u << (op >> 6 & 1 ? 2 : 0));
 		break;
 	case 14:
 		drive(dev, (uint32_t)take(in, 4) | (op & 16 ? 0x30000000 : 0));

@@ -204,5 +204,5 @@ int main(void)
 	tcase_add_test(c, schemas);
 	tcase_add_test(c, last_version_loads);
 	tcase_add_test(c, fixture_loads);
-	return bench_run("golden", (TCase *[]){c, NULL});
+	return run_suite("golden", (TCase *[]){c, NULL});
 }

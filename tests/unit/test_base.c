@@ -1,7 +1,7 @@
 /* The base room: nearest names, event loop, clocks and timers. */
-#include <check.h>
 #include <stdlib.h>
 #include <unistd.h>
+#include "tests/lib/suite.h"
 #include "vmm/clock.h"
 #include "vmm/err.h"
 
@@ -195,10 +195,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("base");
 	TCase *t = tcase_create("base");
-	SRunner *r;
-	int failed;
 
 	tcase_add_test(t, nearest_name_is_suggested);
 	tcase_add_test(t, error_carries_context_and_code);
@@ -206,10 +203,5 @@ int main(void)
 	tcase_add_test(t, nested_loop_gets_its_wake_up);
 	tcase_add_test(t, manual_clock_fires_in_order_at_the_deadline);
 	tcase_add_test(t, virtual_clock_stands_still_while_stopped);
-	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return run_suite("base", (TCase *[]){t, NULL});
 }

@@ -1,12 +1,12 @@
 /*
  * Kernel image parsers: what they accept, where things go, and one clear sentence for everything else. No machine.
  */
-#include <check.h>
 #include <elf.h>
 #include <errno.h>
 #include <stdlib.h>
 
 #include "src/machine/boot.h"
+#include "tests/lib/suite.h"
 
 #define RAM (64 * MIB)
 
@@ -233,10 +233,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("boot");
 	TCase *c = tcase_create("all");
-	SRunner *r;
-	int failed;
 
 	tcase_set_timeout(c, 30);
 	tcase_add_test(c, bzimage);
@@ -244,10 +241,5 @@ int main(void)
 	tcase_add_test(c, multiboot);
 	tcase_add_test(c, not_a_kernel);
 	tcase_add_test(c, damaged);
-	suite_add_tcase(s, c);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return run_suite("boot", (TCase *[]){c, NULL});
 }

@@ -1,6 +1,5 @@
 /* Character devices: every backend, flow control towards peers that hang or vanish, the mux, bad options. */
 #include <arpa/inet.h>
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -15,6 +14,7 @@
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
+#include "tests/lib/suite.h"
 #include "vmm/chardev.h"
 #include "vmm/clock.h"
 #include "vmm/fdset.h"
@@ -922,10 +922,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("chardev");
 	TCase *t = tcase_create("chardev");
-	SRunner *r;
-	int failed;
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_set_timeout(t, 20);
@@ -955,10 +952,5 @@ int main(void)
 	tcase_add_loop_test(t, bad_options_are_refused_by_name, 0, ARRAY_SIZE(refused));
 	tcase_add_test(t, old_spellings);
 	tcase_add_test(t, named_descriptors);
-	suite_add_tcase(suite, t);
-	r = srunner_create(suite);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return run_suite("chardev", (TCase *[]){t, NULL});
 }

@@ -1,5 +1,4 @@
 /* Consoles: damage, sinks, text as UTF-8, screenshots. */
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -7,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include "tests/lib/suite.h"
 #include "vmm-config.h"
 #include "vmm/display.h"
 #include "vmm/util.h"
@@ -201,10 +201,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("console");
 	TCase *t = tcase_create("console");
-	SRunner *r;
-	int failed;
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, sinks_hear_of_sizes_and_clipped_damage);
@@ -216,10 +213,5 @@ int main(void)
 	tcase_add_test(t, png_holds_the_pixels);
 #endif
 	tcase_add_test(t, screendump_errors_are_told);
-	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite("console", (TCase *[]){t, NULL});
 }

@@ -1,6 +1,6 @@
 /* When to stop the guest: simulated guests and lines, no time passes. */
-#include <check.h>
 #include "src/migration/converge.h"
+#include "tests/lib/suite.h"
 #include "vmm/util.h"
 
 struct world {
@@ -120,10 +120,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("converge");
 	TCase *t = tcase_create("converge");
-	SRunner *r;
-	int failed;
 
 	tcase_add_test(t, idle);
 	tcase_add_test(t, spends_rounds_on_a_shorter_pause);
@@ -131,10 +128,5 @@ int main(void)
 	tcase_add_test(t, throttles_until_it_converges);
 	tcase_add_test(t, says_when_it_stalls);
 	tcase_add_test(t, throttle_has_a_limit);
-	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return run_suite("converge", (TCase *[]){t, NULL});
 }

@@ -1,10 +1,10 @@
 /*
  * CPU models and CPUID, against invented hosts: no KVM needed.
  */
-#include <check.h>
 #include <stdlib.h>
 
 #include "src/kvm/kvm_internal.h"
+#include "tests/lib/suite.h"
 
 /* A host that offers everything named in `features`, with an AVX-capable extended state. */
 static struct kvm_vm *host(const char *vendor, const char *features)
@@ -361,10 +361,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("cpuid");
 	TCase *c = tcase_create("all");
-	SRunner *r;
-	int failed;
 
 	log_set_level(LOG_ERROR);
 	tcase_add_test(c, names_have_their_bits);
@@ -375,10 +372,5 @@ int main(void)
 	tcase_add_test(c, refusals);
 	tcase_add_test(c, topology);
 	tcase_add_test(c, help_lists_all);
-	suite_add_tcase(s, c);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return run_suite("cpuid", (TCase *[]){c, NULL});
 }

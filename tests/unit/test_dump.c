@@ -1,5 +1,4 @@
 /* Core files without a machine: page-table walks over tables made by hand, and the ELF file itself. */
-#include <check.h>
 #include <elf.h>
 #include <errno.h>
 #include <stdio.h>
@@ -10,6 +9,7 @@
 #include "src/control/dump.h"
 #include "src/control/kdump.h"
 #include "src/control/work.h"
+#include "tests/lib/suite.h"
 #include "vmm/bytes.h"
 
 #define RAM  (4 * MIB)
@@ -565,10 +565,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("dump");
 	TCase *t = tcase_create("dump");
-	SRunner *r;
-	int failed;
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, test_four_levels);
@@ -591,10 +588,5 @@ int main(void)
 	tcase_add_test(t, test_kdump_guest_note);
 	tcase_add_test(t, test_kdump_fails);
 	tcase_set_timeout(t, 60);
-	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return run_suite("dump", (TCase *[]){t, NULL});
 }

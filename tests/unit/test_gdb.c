@@ -1,7 +1,7 @@
 /* The gdb protocol against a guest of memory and registers, the register file, and the page table walk. */
-#include <check.h>
 #include <stdlib.h>
 #include "gdb_fake.h"
+#include "tests/lib/suite.h"
 #include "vmm/bytes.h"
 #include "vmm/debug.h"
 
@@ -429,10 +429,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("gdb");
 	TCase *t = tcase_create("protocol"), *w = tcase_create("walk");
-	SRunner *r = srunner_create(s);
-	int failed;
 
 	tcase_add_checked_fixture(t, setup_wide, teardown);
 	tcase_add_test(t, framing);
@@ -451,10 +448,5 @@ int main(void)
 	tcase_add_test(w, no_paging);
 	tcase_add_test(w, four_levels);
 	tcase_add_test(w, pae_and_32_bit);
-	suite_add_tcase(s, t);
-	suite_add_tcase(s, w);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return run_suite("gdb", (TCase *[]){t, w, NULL});
 }

@@ -1,9 +1,9 @@
 /* Keys and the input router: names, scan codes, keysyms, ASCII, send-key. */
-#include <check.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include "tests/lib/suite.h"
 #include "vmm/clock.h"
 #include "vmm/input.h"
 #include "vmm/util.h"
@@ -198,10 +198,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("keymap");
 	TCase *t = tcase_create("keys");
-	SRunner *r;
-	int failed;
 
 	tcase_add_test(t, scan_codes_are_the_published_ones);
 	tcase_add_test(t, every_printable_character_has_a_key);
@@ -209,10 +206,5 @@ int main(void)
 	tcase_add_test(t, keysyms_of_named_keys);
 	tcase_add_test(t, newest_or_activated_handler_gets_the_events);
 	tcase_add_test(t, send_keys_holds_releases_in_reverse_and_queues);
-	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite("keymap", (TCase *[]){t, NULL});
 }

@@ -1,10 +1,10 @@
 /* The log: what passes which filter, rate limits, and lines that nobody can break. */
-#include <check.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+#include "tests/lib/suite.h"
 #include "vmm/log.h"
 
 static char path[] = "log-test-XXXXXX";
@@ -130,18 +130,11 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("log");
 	TCase *t = tcase_create("log");
-	SRunner *r = srunner_create(s);
-	int failed;
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, levels_and_filters);
 	tcase_add_test(t, rate_limit);
 	tcase_add_test(t, hostile_text);
-	suite_add_tcase(s, t);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return run_suite("log", (TCase *[]){t, NULL});
 }

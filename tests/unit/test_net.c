@@ -1,6 +1,5 @@
 /* Networks without a board: the registry, links, flow control, statistics, announcements, and every socket back end. */
 #include <arpa/inet.h>
-#include <check.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_ether.h>
@@ -18,6 +17,7 @@
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+#include "tests/lib/suite.h"
 #include "vmm/bytes.h"
 #include "vmm/clock.h"
 #include "vmm/fdset.h"
@@ -922,10 +922,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("net");
 	TCase *t = tcase_create("net");
-	SRunner *r;
-	int failed;
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_set_timeout(t, 30);
@@ -956,10 +953,5 @@ int main(void)
 	tcase_add_test(t, tap_scripts);
 	tcase_add_test(t, tap_passed_and_lost);
 	tcase_add_test(t, tap_on_a_bridge);
-	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return run_suite("net", (TCase *[]){t, NULL});
 }

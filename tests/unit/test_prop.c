@@ -1,8 +1,8 @@
 /* Typed properties and option strings, as the command line uses them. */
-#include <check.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "tests/lib/suite.h"
 #include "vmm/prop.h"
 
 struct sample {
@@ -170,10 +170,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("prop");
 	TCase *t = tcase_create("prop");
-	SRunner *r;
-	int failed;
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_add_test(t, defaults_are_those_of_the_table);
@@ -182,10 +179,5 @@ int main(void)
 	tcase_add_test(t, unknown_property_names_the_nearest);
 	tcase_add_test(t, option_strings_follow_qemu);
 	tcase_add_test(t, json_is_flattened);
-	suite_add_tcase(suite, t);
-	r = srunner_create(suite);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return run_suite("prop", (TCase *[]){t, NULL});
 }

@@ -1,10 +1,10 @@
 /* QMP without a machine: cutting the stream, the envelope, argument checks, introspection. */
-#include <check.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include "src/control/json_stream.h"
 #include "src/control/qmp.h"
+#include "tests/lib/suite.h"
 
 /* ---- commands of our own, so that nothing else of vmm is linked ---- */
 
@@ -377,10 +377,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("qmp");
 	TCase *t = tcase_create("qmp");
-	SRunner *r;
-	int failed;
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_set_timeout(t, 20);
@@ -393,10 +390,5 @@ int main(void)
 	tcase_add_test(t, negotiation_comes_first);
 	tcase_add_test(t, text_that_is_no_utf8_becomes_utf8);
 	tcase_add_test(t, schema_is_the_tables);
-	suite_add_tcase(suite, t);
-	r = srunner_create(suite);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return run_suite("qmp", (TCase *[]){t, NULL});
 }

@@ -1,9 +1,9 @@
 /* QMP events: the table and its rate limits. */
-#include <check.h>
 #include <stdlib.h>
 #include <string.h>
 #include "src/control/events.h"
 #include "src/control/qmp.h"
+#include "tests/lib/suite.h"
 #include "vmm/clock.h"
 
 static int sent;
@@ -114,10 +114,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *suite = suite_create("qmp_events");
 	TCase *t = tcase_create("qmp_events");
-	SRunner *r;
-	int failed;
 
 	tcase_add_checked_fixture(t, setup, teardown);
 	tcase_set_timeout(t, 20);
@@ -125,10 +122,5 @@ int main(void)
 	tcase_add_test(t, life_cycle_is_never_held_back);
 	tcase_add_test(t, waiting_events_are_dropped_at_the_end);
 	tcase_add_test(t, table_is_sorted_and_complete);
-	suite_add_tcase(suite, t);
-	r = srunner_create(suite);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return run_suite("qmp_events", (TCase *[]){t, NULL});
 }

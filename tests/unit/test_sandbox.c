@@ -1,5 +1,4 @@
 /* Each filter bites: a forbidden call ends the process, loudly, and the calls a role lives on go through. */
-#include <check.h>
 #include <fcntl.h>
 #include <linux/kvm.h>
 #include <pthread.h>
@@ -14,6 +13,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include "tests/lib/suite.h"
 #include "vmm/sandbox.h"
 #include "vmm/util.h"
 
@@ -221,17 +221,9 @@ int main(void)
 	puts("SKIP: a sanitizer's own system calls and signal handlers are not in the filters");
 	return 77;
 #endif
-	Suite *suite = suite_create("sandbox");
 	TCase *t = tcase_create("sandbox");
-	SRunner *r;
-	int failed;
 
 	tcase_add_loop_test(t, filter_bites, 0, ARRAY_SIZE(cases));
 	tcase_add_test(t, threads_nest_their_filters);
-	suite_add_tcase(suite, t);
-	r = srunner_create(suite);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed != 0;
+	return run_suite("sandbox", (TCase *[]){t, NULL});
 }

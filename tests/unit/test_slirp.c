@@ -18,6 +18,7 @@
 #include <sys/ioctl.h>
 #include "frames.h"
 #include "local.h"
+#include "tests/lib/suite.h"
 #include "vmm/chardev.h"
 #include "vmm/sandbox.h"
 
@@ -895,10 +896,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("slirp");
 	TCase *c = tcase_create("user");
-	SRunner *r;
-	int failed;
 
 	tcase_add_checked_fixture(c, setup, teardown);
 	tcase_set_timeout(c, 120);
@@ -924,10 +922,5 @@ int main(void)
 	tcase_add_test(c, test_confined);
 	tcase_add_test(c, test_comes_and_goes);
 	tcase_add_test(c, test_begins_anew);
-	suite_add_tcase(s, c);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite("slirp", (TCase *[]){c, NULL});
 }

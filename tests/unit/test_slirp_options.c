@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "local.h"
+#include "tests/lib/suite.h"
 #include "vmm/chardev.h"
 #include "vmm/loop.h"
 
@@ -118,19 +119,11 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("slirp options");
 	TCase *c = tcase_create("options");
-	SRunner *r;
-	int failed;
 
 	tcase_add_checked_fixture(c, setup, teardown);
 	tcase_add_loop_test(c, test_options, 0, (int)ARRAY_SIZE(cases));
 	tcase_add_test(c, test_json);
 	tcase_add_loop_test(c, test_options_again, 0, 2);
-	suite_add_tcase(s, c);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return run_suite("slirp options", (TCase *[]){c, NULL});
 }

@@ -1,11 +1,11 @@
 /* The wire format: what is written is read back, and every single damaged bit or impossible number is refused. */
-#include <check.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "src/migration/wire.h"
 #include "src/migration/xxh3.h"
+#include "tests/lib/suite.h"
 #include "vmm/bytes.h"
 
 START_TEST(preamble)
@@ -187,10 +187,7 @@ END_TEST
 
 int main(void)
 {
-	Suite *s = suite_create("wire");
 	TCase *t = tcase_create("wire");
-	SRunner *r;
-	int failed;
 
 	tcase_add_test(t, preamble);
 	tcase_add_test(t, hashes);
@@ -198,10 +195,5 @@ int main(void)
 	tcase_add_test(t, batch);
 	tcase_add_test(t, runs);
 	tcase_add_test(t, zero_pages);
-	suite_add_tcase(s, t);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_NORMAL);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return run_suite("wire", (TCase *[]){t, NULL});
 }
