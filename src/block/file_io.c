@@ -50,6 +50,20 @@ static int read_past_end(struct block_node *n, uint64_t pos, const struct iovec 
 	return -EIO;
 }
 
+/* One system call: bytes moved, 0: the end of the file (reading), or -errno. */
+static ssize_t move_once(struct image_file *f, bool write, bool stable, const struct iovec *iov, int n_iov, uint64_t at)
+{
+	ssize_t r;
+
+	do
+		r = write ? pwritev2(f->fd, iov, n_iov, (off_t)at, stable ? RWF_DSYNC : 0)
+			  : preadv(f->fd, iov, n_iov, (off_t)at);
+	while (r < 0 && errno == EINTR);
+	if (r < 0)
+		return -errno;
+	return !r && write ? -ENOSPC : r;
+}
+
 /* Transfer all of req->iov as it is, continuing after short transfers. */
 static int transfer(struct block_node *n, struct block_req *req)
 {
@@ -67,16 +81,9 @@ static int transfer(struct block_node *n, struct block_req *req)
 			n_iov = iov_slice(part, SLICE, req->iov, req->n_iov, pos, req->len - pos, &got);
 			iov = part;
 		}
-		if (write)
-			r = pwritev2(f->fd, iov, n_iov, (off_t)(req->offset + pos), req->stable ? RWF_DSYNC : 0);
-		else
-			r = preadv(f->fd, iov, n_iov, (off_t)(req->offset + pos));
-		if (r < 0 && errno == EINTR)
-			continue;
+		r = move_once(f, write, req->stable, iov, n_iov, req->offset + pos);
 		if (r < 0)
-			return -errno;
-		if (!r && write)
-			return -ENOSPC;
+			return (int)r;
 		if (!r)
 			return read_past_end(n, req->offset + pos, req->iov, req->n_iov, pos, req->len - pos);
 		pos += (uint64_t)r;
@@ -98,15 +105,10 @@ static int window_io(struct image_file *f, bool write, bool stable, char *buf, s
 
 	while (done < len) {
 		struct iovec iov = {buf + done, len - done};
-		ssize_t r = write ? pwritev2(f->fd, &iov, 1, (off_t)(start + done), stable ? RWF_DSYNC : 0)
-				  : preadv(f->fd, &iov, 1, (off_t)(start + done));
+		ssize_t r = move_once(f, write, stable, &iov, 1, start + done);
 
-		if (r < 0 && errno == EINTR)
-			continue;
 		if (r < 0)
-			return -errno;
-		if (!r && write)
-			return -ENOSPC;
+			return (int)r;
 		if (!r)
 			break;
 		done += (size_t)r;
