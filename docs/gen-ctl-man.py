@@ -121,7 +121,13 @@ verbs are those of Xen's
 .BR xm ,
 and some more. What it prints is for people; with
 .B \-\-json
-it is one JSON value for programs.
+it is one JSON value for programs; what goes on (
+.BR console ,
+.BR events ,
+.B qmp
+without a command, and logs with
+.BR \-\-follow )
+is one JSON value in each line.
 .SH OPTIONS OF EVERY VERB"""
     yield from options(about["options"])
     yield ".SH VERBS"

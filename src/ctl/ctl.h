@@ -76,6 +76,7 @@ int ctl_number(struct ctl *c, const char *what, const char *text, long min, long
 const struct verb *verb_at(size_t i);
 const struct verb *verb_find(const char *name);
 void verb_print_help(const struct verb *v, FILE *out);
+json_t *verb_describe(const struct verb *v);
 json_t *verb_describe_all(void); /* for the generators of the manual page and of the tests */
 
 /* ---- output (table.c) ---- */

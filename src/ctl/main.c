@@ -217,20 +217,23 @@ static json_t *describe_xen(void)
 	return settings;
 }
 
+json_t *verb_describe(const struct verb *v)
+{
+	json_t *examples = json_array();
+
+	for (size_t k = 0; v->examples && v->examples[k]; k++)
+		json_array_append_new(examples, json_string(v->examples[k]));
+	return json_pack("{s:s, s:s, s:s, s:s?, s:o, s:o}", "name", v->name, "args", v->args, "summary", v->summary,
+			 "help", v->help, "options", describe_options(v->options), "examples", examples);
+}
+
 json_t *verb_describe_all(void)
 {
 	json_t *verbs = json_array(), *statuses = json_array();
 	const struct verb *v;
 
-	for (size_t i = 0; (v = verb_at(i)); i++) {
-		json_t *examples = json_array();
-
-		for (size_t k = 0; v->examples && v->examples[k]; k++)
-			json_array_append_new(examples, json_string(v->examples[k]));
-		json_array_append_new(verbs, json_pack("{s:s, s:s, s:s, s:s?, s:o, s:o}", "name", v->name, "args",
-						       v->args, "summary", v->summary, "help", v->help, "options",
-						       describe_options(v->options), "examples", examples));
-	}
+	for (size_t i = 0; (v = verb_at(i)); i++)
+		json_array_append_new(verbs, verb_describe(v));
 	for (size_t i = 0; i < ARRAY_SIZE(status_help); i++)
 		json_array_append_new(statuses, json_string(status_help[i]));
 	return json_pack("{s:s, s:o, s:o, s:o, s:o, s:o}", "version", VMM_VERSION, "verbs", verbs, "options",
@@ -268,7 +271,6 @@ static int take_common(struct ctl *c, size_t which, const char *value)
 
 	switch (which) {
 	case 0:
-		verb_print_help(c->verb, stdout);
 		return -1;
 	case 1:
 		c->json = true;
@@ -382,6 +384,10 @@ static int run(struct ctl *c, int argc, char **argv)
 		return ctl_fail(c, CTL_USAGE, "a verb is missing: vmmctl help lists them");
 	}
 	r = take_options(c, argc - 1, argv + 1);
+	if (r < 0 && c->json)
+		c->result = verb_describe(c->verb);
+	else if (r < 0)
+		verb_print_help(c->verb, stdout);
 	if (r)
 		return r < 0 ? CTL_OK : r;
 	return c->verb->run(c);

@@ -159,14 +159,10 @@ static int do_create(struct ctl *c)
 
 static int make_anew(struct ctl *c, struct guest_config *config)
 {
-	static const uint8_t none[16];
-
-	if (memcmp(config->uuid, none, sizeof(none))) {
-		if (getrandom(config->uuid, sizeof(config->uuid), 0) != sizeof(config->uuid))
-			return ctl_errno(c, errno, "no random numbers");
-		config->uuid[6] = (config->uuid[6] & 0x0f) | 0x40; /* RFC 4122 4.4: version 4 */
-		config->uuid[8] = (config->uuid[8] & 0x3f) | 0x80;
-	}
+	if (getrandom(config->uuid, sizeof(config->uuid), 0) != sizeof(config->uuid))
+		return ctl_errno(c, errno, "no random numbers");
+	config->uuid[6] = (config->uuid[6] & 0x0f) | 0x40; /* RFC 4122 4.4: version 4 */
+	config->uuid[8] = (config->uuid[8] & 0x3f) | 0x80;
 	for (struct nic_config *n = config->nics; n; n = n->next) {
 		uint8_t tail[3];
 
@@ -513,7 +509,7 @@ const struct verb config_verbs[] = {
 	 "the guest; it does what on-poweroff, on-reboot and on-crash say.",
 	 create_options, 1, -1, WORDS_CONFIG, do_create,
 	 EXAMPLES("vmmctl create -n web.vmm", "vmmctl create -n winxp.hvm memory=256",
-		  "vmmctl create web2.vmm && vmmctl destroy web2")},
+		  "vmmctl create web2.vmm && vmmctl destroy web2", "vmmctl create --incoming tcp:0:4444 web.vmm")},
 	{"clone", "FILE|NAME NEWNAME", "Copy a guest: its configuration and its disks",
 	 "The copy has a name, a UUID and MAC addresses of its own, and stands in the configuration directory. Images "
 	 "are reflinked "

@@ -344,6 +344,7 @@ const struct verb cpu_verbs[] = {
 	 "whose cpu controller is still in version 1 (a hybrid layout): cpu.shares (256 is their 1024) and "
 	 "cpu.cfs_quota_us. Needs "
 	 "root, or a control group that was delegated to the user.",
-	 sched_options, 0, 1, WORDS_GUEST, do_sched_credit, NULL},
+	 sched_options, 0, 1, WORDS_GUEST, do_sched_credit,
+	 EXAMPLES("vmmctl sched-credit", "vmmctl sched-credit -d web -w 512 -c 50")},
 	{NULL},
 };

@@ -28,16 +28,18 @@ static int do_help(struct ctl *c)
 		ctl_say(c, "\n`vmmctl help VERB` says more; every verb takes --json.\n");
 	}
 	if (c->json)
-		c->result = verb_describe_all();
+		c->result = c->argc ? verb_describe(v) : verb_describe_all();
 	return CTL_OK;
 }
 
 /* ---- completion ---- */
 
-static void offer(const char *word, const char *begun)
+static void offer(struct ctl *c, const char *word, const char *begun)
 {
-	if (!strncmp(word, begun, strlen(begun)))
-		puts(word);
+	if (strncmp(word, begun, strlen(begun)))
+		return;
+	json_array_append_new(c->result, json_string(word));
+	ctl_say(c, "%s\n", word);
 }
 
 static void offer_guests(struct ctl *c, const char *begun)
@@ -47,11 +49,11 @@ static void offer_guests(struct ctl *c, const char *begun)
 	if (guest_all(c, NULL, 0, &list))
 		return;
 	for (size_t i = 0; i < list.n; i++)
-		offer(list.v[i].name, begun);
+		offer(c, list.v[i].name, begun);
 	guest_list_free(&list);
 }
 
-static void offer_configs(const char *begun)
+static void offer_configs(struct ctl *c, const char *begun)
 {
 	char *path = config_directory(NULL);
 	DIR *d = path ? opendir(path) : NULL;
@@ -62,7 +64,7 @@ static void offer_configs(const char *begun)
 
 		if (len > 4 && !strcmp(entry->d_name + len - 4, ".vmm")) {
 			entry->d_name[len - 4] = 0;
-			offer(entry->d_name, begun);
+			offer(c, entry->d_name, begun);
 		}
 	}
 	if (d)
@@ -70,16 +72,16 @@ static void offer_configs(const char *begun)
 	free(path);
 }
 
-static void offer_options(const struct verb *v, const char *begun)
+static void offer_options(struct ctl *c, const struct verb *v, const char *begun)
 {
 	char word[64];
 
 	for (const struct verb_option *o = v->options; o && o->name; o++) {
 		snprintf(word, sizeof(word), "--%s", o->name);
-		offer(word, begun);
+		offer(c, word, begun);
 	}
 	for (const char *const *s = (const char *const[]){"--help", "--json", "--color", "--timeout", NULL}; *s; s++)
-		offer(*s, begun);
+		offer(c, *s, begun);
 }
 
 /* argv: the words behind "vmmctl", the last one being completed. */
@@ -89,20 +91,21 @@ static int do_complete(struct ctl *c)
 	const struct verb *v = c->argc > 1 ? verb_find(c->argv[0]) : NULL;
 	int before = 0; /* arguments, not options, that stand before */
 
+	c->result = json_array();
 	for (int i = 1; i + 1 < c->argc; i++)
 		before += c->argv[i][0] != '-';
 	if (c->argc <= 1) {
 		for (size_t i = 0; (v = verb_at(i)); i++)
-			offer(v->name, begun);
+			offer(c, v->name, begun);
 	} else if (v && *begun == '-') {
-		offer_options(v, begun);
+		offer_options(c, v, begun);
 	} else if (v) {
 		if (v->words == WORDS_GUESTS || ((v->words == WORDS_GUEST || v->words == WORDS_GUEST_FILE) && !before))
 			offer_guests(c, begun);
 		if (v->words == WORDS_CONFIG)
-			offer_configs(begun);
+			offer_configs(c, begun);
 		for (size_t i = 0; v->words == WORDS_VERB && verb_at(i); i++)
-			offer(verb_at(i)->name, begun);
+			offer(c, verb_at(i)->name, begun);
 	}
 	return CTL_OK;
 }

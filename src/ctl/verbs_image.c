@@ -397,14 +397,16 @@ static const struct verb_option dump_options[] = {{'C', "crash", NULL, "end the 
 const struct verb image_verbs[] = {
 	{"save", "GUEST FILE", "Write a guest's state to a file and end it",
 	 "Its disks stay where they are. FILE.vmm beside the file holds the configuration for restore.", save_options,
-	 2, 2, WORDS_GUEST_FILE, do_save, NULL},
+	 2, 2, WORDS_GUEST_FILE, do_save,
+	 EXAMPLES("vmmctl save --checkpoint web before-upgrade",
+		  "vmmctl save web web.state && vmmctl restore web.state")},
 	{"restore", "FILE", "Start a guest from the state that save wrote", NULL, restore_options, 1, 1, WORDS_FILE,
-	 do_restore, NULL},
+	 do_restore, EXAMPLES("vmmctl destroy web && vmmctl restore --lazy before-upgrade")},
 	{"migrate", "GUEST HOST|URI", "Move a guest to another host",
 	 "There, `vmmctl create --incoming tcp:0:4444 FILE` waits for it. Disks must be reachable from both hosts. "
 	 "Ctrl-C gives it up, "
 	 "and the guest goes on here.",
-	 migrate_options, 2, 2, WORDS_GUEST, do_migrate, NULL},
+	 migrate_options, 2, 2, WORDS_GUEST, do_migrate, EXAMPLES("vmmctl migrate --live web host2")},
 	{"dump-core", "GUEST [FILE]", "Write a guest's memory as an ELF core, for crash and gdb",
 	 "The guest stands still meanwhile. Without FILE it goes into the log directory, and its path is printed.",
 	 dump_options, 1, 2, WORDS_GUEST_FILE, do_dump_core, EXAMPLES("vmmctl dump-core web web.core")},

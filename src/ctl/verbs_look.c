@@ -60,6 +60,21 @@ int guest_socket(const struct guest *g, const char *file, struct err *e)
 	return -1;
 }
 
+/* A guest's bytes as a line {"text": ...}. JSON holds text: what is not ASCII becomes '?'. */
+static bool print_json_text(char *buf, size_t n)
+{
+	json_t *line;
+	bool ok;
+
+	for (size_t i = 0; i < n; i++)
+		if ((buf[i] & 0x80) || !buf[i])
+			buf[i] = '?';
+	line = json_pack("{s:s#}", "text", buf, n);
+	ok = !json_dumpf(line, stdout, JSON_COMPACT) && putchar('\n') >= 0 && !fflush(stdout);
+	json_decref(line);
+	return ok;
+}
+
 /* Both ways until Ctrl-], the end of either side, or of piped input. */
 static int relay(struct ctl *c, int fd)
 {
@@ -76,7 +91,7 @@ static int relay(struct ctl *c, int fd)
 			n = read(fd, buf, sizeof(buf));
 			if (n <= 0)
 				return ctl_fail(c, CTL_FAILED, "the guest closed its console");
-			if (!write_all(STDOUT_FILENO, buf, (size_t)n))
+			if (c->json ? !print_json_text(buf, (size_t)n) : !write_all(STDOUT_FILENO, buf, (size_t)n))
 				return ctl_errno(c, errno, "cannot print");
 		}
 		if (p[1].revents) {
@@ -188,6 +203,7 @@ int console_attach(struct ctl *c, struct guest *g, long port)
 		return CTL_FAILED;
 	r = relay_raw(c, fd);
 	close(fd);
+	c->json &= r != CTL_OK; /* the lines were the result */
 	return r;
 }
 
@@ -249,7 +265,7 @@ static off_t tail_start(int fd, long lines)
 	return data + at;
 }
 
-static bool print_more(struct tail *t)
+static bool print_more(struct ctl *c, struct tail *t)
 {
 	char buf[16384];
 	ssize_t n = pread(t->fd, buf, sizeof(buf), t->at);
@@ -257,6 +273,8 @@ static bool print_more(struct tail *t)
 	if (n <= 0)
 		return false;
 	t->at += n;
+	if (c->json)
+		return print_json_text(buf, (size_t)n);
 	print_safely(buf, (size_t)n, t->raw);
 	return true;
 }
@@ -272,7 +290,7 @@ static int print_tail(struct ctl *c, int fd, const struct guest *g)
 	if (r)
 		return r;
 	t.at = lines == 0 ? lseek(fd, 0, SEEK_END) : tail_start(fd, lines);
-	if (c->json) {
+	if (c->json && !ctl_option(c, "follow")) {
 		off_t end = lseek(fd, 0, SEEK_END);
 		char *buf = xzalloc((size_t)(end - t.at) + 1);
 		ssize_t got = pread(fd, buf, (size_t)(end - t.at), t.at);
@@ -284,16 +302,17 @@ static int print_tail(struct ctl *c, int fd, const struct guest *g)
 		free(buf);
 		return CTL_OK;
 	}
-	while (print_more(&t)) {
+	while (print_more(c, &t)) {
 	}
 	while (ctl_option(c, "follow") && !fflush(stdout)) {
 		bool over = g ? guest_wait_end(g, 200) : poll(NULL, 0, 200) < 0;
 
-		while (print_more(&t)) {
+		while (print_more(c, &t)) {
 		}
 		if (over)
 			break;
 	}
+	c->json = false; /* the lines were the result */
 	return CTL_OK;
 }
 

@@ -71,7 +71,8 @@ json_t *typed_object(const struct opts *o)
 	json_t *args = json_object();
 
 	for (size_t i = 0; i < o->n; i++) {
-		static const char *const words[] = {"id", "driver", "drive", "netdev", "mac", "type", "chardev"};
+		static const char *const words[] = {"id",  "driver", "drive",   "netdev",
+						    "mac", "type",   "chardev", "addr"};
 		bool word = false;
 
 		for (size_t k = 0; k < ARRAY_SIZE(words); k++)
@@ -247,10 +248,11 @@ const struct verb raw_verbs[] = {
 	 "The device is written as for vmm -device; with id=NAME it can be detached. DRIVER nic is a network card with "
 	 "its network, "
 	 "written with the keys of [nic] in vmm.conf(5): nic,bridge=br0,model=virtio-net-pci; its id is printed.",
-	 NO_OPTIONS, 2, 2, WORDS_GUEST, do_attach, NULL},
+	 NO_OPTIONS, 2, 2, WORDS_GUEST, do_attach,
+	 EXAMPLES("vmmctl attach web virtio-rng-pci,id=rng0", "vmmctl attach web nic,model=virtio")},
 	{"detach", "GUEST ID", "Take a device from a running guest",
 	 "Waits (--timeout) until the guest has let go of it. A card's network goes with it.", NO_OPTIONS, 2, 2,
-	 WORDS_GUEST, do_detach, NULL},
+	 WORDS_GUEST, do_detach, EXAMPLES("vmmctl detach web rng0")},
 	{"qmp", "GUEST [COMMAND [KEY=VALUE]...|{JSON}]", "Send QMP commands as they are",
 	 "Without a command, lines {\"execute\": COMMAND, \"arguments\": {...}} are read from standard input, and one "
 	 "line is answered "

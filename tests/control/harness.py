@@ -21,7 +21,7 @@ import vmmtest  # noqa: E402
 class Vmm:
     """One process; .qmp is a negotiated client of its first monitor.  Context manager: always ends the process."""
 
-    def __init__(self, *args, qmp=True, pass_fds=(), stdin=subprocess.DEVNULL, prepare=None, env=None, defaults=False):
+    def __init__(self, *args, qmp=True, pass_fds=(), stdin=subprocess.DEVNULL, stdout=None, prepare=None, env=None, defaults=False):
         self.dir = tempfile.mkdtemp(prefix="vmm-control-")
         self.qmp_path = os.path.join(self.dir, "qmp")
         self.stderr_path = os.path.join(self.dir, "stderr")
@@ -34,7 +34,7 @@ class Vmm:
         self.argv += shlex.split(os.environ.get("VMM_TEST_ARGS", ""))
         self.argv += [str(arg).replace("@DIR@", self.dir) for arg in args]
         with open(self.stderr_path, "wb") as stderr:
-            self.process = subprocess.Popen(self.argv, stdin=stdin, stdout=stderr, stderr=stderr, pass_fds=pass_fds,
+            self.process = subprocess.Popen(self.argv, stdin=stdin, stdout=stdout or stderr, stderr=stderr, pass_fds=pass_fds,
                                             env={**os.environ, **(env or {})})
         self.pid = self.process.pid
         try:
@@ -165,6 +165,13 @@ class Qtest:
 def send_with_fds(sock, data, fds):
     """Send bytes and file descriptors in one message."""
     sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))])
+
+
+def free_port():
+    """A TCP port of this host that nobody uses."""
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
 
 
 def run(*args):

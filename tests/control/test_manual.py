@@ -12,7 +12,7 @@ import sys
 import tempfile
 import unittest
 
-from harness import Vmm, vmmtest
+from harness import Vmm, free_port, vmmtest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "tests", "guest"))
@@ -33,7 +33,7 @@ def matches(wanted, got):
 
 
 class CommandLine(unittest.TestCase):
-    """The examples of vmm(1) start, without a CPU."""
+    """The examples of vmm(1) and the README start, without a CPU."""
 
     def examples(self):
         with tempfile.TemporaryDirectory() as folder:
@@ -43,17 +43,35 @@ class CommandLine(unittest.TestCase):
                 text = stream.read()
         return [block.replace("\\\n", " ").replace("\\", "") for block in re.findall(r"^\.EX\n(.*?)^\.EE", text, re.M | re.S)]
 
+    def readme(self):
+        """The lines with vmm (tests/ctl/test_docs.py has the others), and the commands in its sentences."""
+        with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as stream:
+            text = stream.read()
+        lines = re.findall(r"^    (vmm .*?)(?:\s+#.*)?$", text, re.M)
+        return [line.replace(" ...", "") for line in lines], re.findall(r"`(vmm -[^`]*)`", text)
+
     def test_examples(self):
-        examples = self.examples()
+        examples, (lines, _) = self.examples(), self.readme()
         self.assertGreaterEqual(len(examples), 4)
-        for example in examples:
+        self.assertGreaterEqual(len(lines), 8)
+        for example in examples + lines:
             with self.subTest(example):
                 self.run_example(example)
+
+    def test_lists(self):
+        """`vmm -device help` and the like, as the README names them."""
+        commands = self.readme()[1]
+        self.assertGreaterEqual(len(commands), 1)
+        for command in commands:
+            with self.subTest(command):
+                done = subprocess.run([vmmtest.VMM, *shlex.split(command)[1:]], stdout=subprocess.PIPE, text=True, check=True,
+                                      stdin=subprocess.DEVNULL, timeout=60 * vmmtest.SLOW)
+                self.assertGreater(len(done.stdout.splitlines()), 5)
 
     def run_example(self, example):
         """Files and sockets are the test's own; a tap that cannot be had is said to be missing."""
         def prepare(folder):
-            for name in ("win.img", "disk.img", "xp.iso"):
+            for name in ("win.img", "disk.img", "xp.iso", "install.iso", "dos.img"):
                 with open(f"{folder}/{name}", "wb") as image:
                     image.truncate(1 << 20)
             with open(f"{folder}/initrd", "wb") as initrd:
@@ -66,21 +84,36 @@ class CommandLine(unittest.TestCase):
 
         words = shlex.split(example)
         self.assertEqual(words.pop(0), "vmm")
-        words = [re.sub(r"(^|=|unix:)(?:/run/)?(win\.img|disk\.img|xp\.iso|bzImage|initrd|cable|vm\.pid|vm\.sock)(?=$|,)",
+        words = [re.sub(r"(^|=|unix:)(?:/run/|/tmp/)?"
+                        r"(win\.img|disk\.img|dos\.img|xp\.iso|install\.iso|bzImage|initrd|cable|vm\.pid|vm\.sock|qmp)(?=$|,)",
                         r"\1@DIR@/\2", word) for word in words]
         words = [re.sub(r"^127\.0\.0\.1:1$", "unix:@DIR@/vnc", word) for word in words]
-        if "-vnc" in words and not vmmtest.has_module("vnc"):
-            self.skipTest("built without VNC")
+        words = [re.sub(r"tcp:(127\.0\.0\.1:2222|0:4444)", f"tcp:127.0.0.1:{free_port()}", word) for word in words]
+        for word, module in (("-vnc", "vnc"), ("curses", "curses"), ("user,", "slirp")):
+            if any(word in w for w in words) and not vmmtest.has_module(module):
+                self.skipTest(f"built without {module}")
+        if "-incoming" in words and vmmtest.why_no_vmm():
+            self.skipTest(vmmtest.why_no_vmm())     # what arrives wants a real processor
         try:
-            with Vmm(*words, "-accel", "qtest", "-qmp", "unix:@DIR@/test,server=on,wait=off", qmp=False, prepare=prepare) as vmm:
+            with Vmm(*words, "-accel", "kvm" if "-incoming" in words else "qtest", "-qmp", "unix:@DIR@/test,server=on,wait=off", qmp=False, prepare=prepare,
+                     defaults=True, **self.terminal("curses" in words)) as vmm:
                 client = vmm.client(vmm.path("test")) if "-daemonize" not in words else self.daemon(vmm)
-                self.assertTrue(client.command("query-status")["running"])
+                self.assertEqual(client.command("query-status")["status"], "inmigrate" if "-incoming" in words else "running")
                 client.command("quit")
         except ConnectionError as error:
             if "tap0" not in example or "tap" not in str(error).rsplit("exited with", 1)[-1]:
                 raise
         finally:
             self.cable.close()
+
+    def terminal(self, needed):
+        """Further arguments for one that wants a terminal."""
+        if not needed:
+            return {}
+        master, slave = os.openpty()
+        self.addCleanup(os.close, master)
+        self.addCleanup(os.close, slave)
+        return {"stdin": slave, "stdout": slave, "env": {"TERM": "xterm"}}
 
     def daemon(self, vmm):
         """Its parent has gone; it answers where it said, and left its number."""

@@ -5,15 +5,9 @@ import os
 import socket
 import unittest
 
-from harness import Vmm, vmmtest
+from harness import Vmm, free_port, vmmtest
 
 MODULES = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(vmmtest.VMM))), "modules")
-
-
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 @unittest.skipUnless(os.path.exists(os.path.join(MODULES, "vmm-slirp.so")), "built without libslirp")

@@ -7,6 +7,7 @@ them off, reset them or let them panic when it wants.
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,9 +21,60 @@ for folder in ("lib", "control", "guest"):
     sys.path.insert(0, os.path.join(HERE, "..", folder))
 import harness  # noqa: E402
 import vmmtest  # noqa: E402
+from harness import free_port  # noqa: E402,F401
 
 VMMCTL = os.environ.get("VMMCTL") or os.path.join(vmmtest.ROOT, "build/src/ctl/vmmctl")
+BUILD = os.path.dirname(os.path.dirname(os.path.dirname(VMMCTL)))
 OK, FAILED, USAGE, NO_GUEST, NO_ANSWER, BAD_CONFIG = range(6)
+
+
+def manual_examples(page):
+    """The example blocks of a manual page, as they are read."""
+    with open(os.path.join(BUILD, "docs", page), encoding="utf-8") as stream:
+        text = stream.read()
+    plain = lambda t: t.replace(r"\(aq", "'").replace(r"\-", "-").replace(r"\&", "").replace(r"\e", "\\")
+    return [plain(block) for block in re.findall(r"^\.EX\n(.*?)\n\.EE", text, re.S | re.M)]
+
+
+def cpu_group(case):
+    """A control group with the cpu controller, made for this test, empty; None where that cannot be.
+
+    Of version 2 where the controller is there, else of version 1: below the group this process is in, or, as its processes are in
+    the way of that in version 2, below the root.
+    """
+    with open("/proc/self/cgroup", encoding="ascii") as lines:
+        groups = dict(line.rstrip("\n").split(":", 2)[1:] for line in lines)
+    v1 = next((path for names, path in groups.items() if "cpu" in names.split(",")), None)
+    places = ["/sys/fs/cgroup/cpu" + v1] if v1 else []
+    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
+        try:
+            with open(root + "/cgroup.controllers", encoding="ascii") as stream:
+                if "cpu" in stream.read().split():
+                    places += [root + groups.get("", "/"), root]
+                    with open(root + "/cgroup.subtree_control", "w", encoding="ascii") as control:
+                        control.write("+cpu")       # usually it is there
+        except OSError:
+            pass
+    for place in places:
+        path = os.path.join(place, f"vmm-test-{os.getpid()}")
+        try:
+            os.mkdir(path)
+        except OSError:
+            continue
+
+        def gone():
+            try:
+                os.rmdir(path)              # once the keeper, which is in it, has ended
+                return True
+            except OSError:
+                return False
+
+        if os.path.exists(path + "/cpu.shares") or os.path.exists(path + "/cpu.weight"):
+            case.addCleanup(vmmtest.poll, gone, 20, "the test's control group to be empty")
+            case.addCleanup(case.clean_up)
+            return path
+        gone()
+    return None
 
 
 class Case(unittest.TestCase):

@@ -33,12 +33,6 @@ def own_network():
     os.execvp(alone[0], alone + [sys.executable, *sys.argv])
 
 
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 class Case(ctltest.Case):
     def networks(self, *guests):
         """{(guest, nic): row}"""
@@ -53,7 +47,7 @@ class User(Case):
     """A network of the guest's own."""
 
     def test_from_a_file(self):
-        port = free_port()
+        port = ctltest.free_port()
         self.create(more=f"[nic]\nforward = tcp:127.0.0.1:{port}-:22\n[nic]\nmodel = virtio\nmac = 52:54:00:00:00:07\n")
         rows = self.networks()
         self.assertEqual(set(rows), {("web", "nic0"), ("web", "nic1")})
@@ -90,7 +84,7 @@ class User(Case):
 
     def test_attach_and_detach(self):
         self.create(more="[nic]\n")
-        port = free_port()
+        port = ctltest.free_port()
         self.refused(USAGE, "forward= is for a card without", "attach", "web", f"nic,forward=tcp::{port}-:22,bridge=br0")
         self.refused(USAGE, "not found", "attach", "web", "nic,speed=10")
         self.refused(FAILED, "nosuch", "attach", "web", "nic,model=nosuch")
@@ -171,6 +165,26 @@ class Bridge(Case):
             board.ask(f"outl 0xae08 {asked:#x}")
             self.assertEqual(detach.wait(20), 0)
         vmmtest.poll(lambda: not self.ports(), 10, "the tap to go")
+
+    @unittest.skipUnless(vmmtest.has_module("slirp") and vmmtest.has_module("vnc"), "built without libslirp or VNC")
+    def test_examples_of_the_manual(self):
+        """vmm.conf(5)'s files, as they are but for the directory: on this host everything they name is there."""
+        ours, xen = ctltest.manual_examples("vmm.conf.5")
+        for name in ("web.img", "winxp.img", "winxp.iso"):
+            with open(self.path(name), "wb") as image:
+                image.truncate(1 << 20)
+        qtest = "extra=-accel qtest " + os.environ.get("VMM_TEST_ARGS", "")
+        self.ctl("create", self.write("web.vmm", ours), qtest)
+        self.ctl("create", self.write("winxp.hvm", xen.replace("/srv/", self.path(""))), qtest)
+        rows = {row["name"]: row for row in self.json("list")}
+        self.assertEqual([(rows[name]["memory"], rows[name]["vcpus"], rows[name]["state"]) for name in ("web", "winxp")],
+                         [(512, 2, "running"), (512, 1, "running")])
+        self.assertEqual({key: row["network"] for key, row in self.networks("web").items()},
+                         {("web", "nic0"): "br0", ("web", "nic1"): "10.0.2.0"})
+        self.assertEqual(self.ctl("console", "--print", "web"), "127.0.0.1::5905\n")
+        with socket.create_connection(("127.0.0.1", 2222), timeout=10):
+            pass
+        self.assertIn("winxp.img", self.info("block", "winxp"))
 
     def test_no_bridge(self):
         self.refused(FAILED, "vmm did not start: .*nosuch", "create", self.config(more="[nic]\nbridge = nosuch\n"))

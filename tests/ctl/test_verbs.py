@@ -326,23 +326,6 @@ class Looks(ctltest.Case):
         self.refused(USAGE, "cannot be a guest's name", "log", "../../etc/passwd")
 
 
-def cpu_group():
-    """A control group with the cpu controller, made for this process; None where that cannot be."""
-    with open("/proc/self/cgroup", encoding="ascii") as lines:
-        groups = dict(line.rstrip("\n").split(":", 2)[1:] for line in lines)
-    v1 = next((path for names, path in groups.items() if "cpu" in names.split(",")), None)
-    base = "/sys/fs/cgroup/cpu" + v1 if v1 else "/sys/fs/cgroup" + groups.get("", "")
-    path = os.path.join(base, f"vmm-test-{os.getpid()}")
-    try:
-        os.mkdir(path)
-    except OSError:
-        return None
-    if os.path.exists(path + "/cpu.shares") or os.path.exists(path + "/cpu.weight"):
-        return path
-    os.rmdir(path)
-    return None
-
-
 class Resources(ctltest.Case):
     """Processors and memory."""
 
@@ -407,18 +390,9 @@ class Resources(ctltest.Case):
 
     def test_shares_of_the_host(self):
         """What this host really has, in a group of the test's own."""
-        parent = cpu_group()
+        parent = ctltest.cpu_group(self)
         if not parent:
             self.skipTest("no cpu controller, or no right to make a control group")
-
-        def gone():
-            try:
-                os.rmdir(parent)  # once the keeper, which is in it, has ended
-                return True
-            except OSError:
-                return False
-
-        self.addCleanup(vmmtest.poll, gone, 20, "the test's control group to be empty")
         v2 = os.path.exists(parent + "/cpu.weight")
         join = f"echo $$ > {parent}/cgroup.procs && exec "
         config = self.config(cpu_weight=128, cpu_cap=25)

@@ -8,7 +8,17 @@
  *   slot N VVVV:DDDD reg R      a function appeared; its first register behind BAR 0
  *   slot N empty                ejected, and nothing answers
  *
- * "q" received ends it. References: QEMU docs/specs/acpi_cpu_hotplug.rst and acpi_pci_hotplug.rst; Intel SDM 3A 8.4.4.
+ * It also answers to the machine's other operators, as a system does:
+ *
+ *   power button                pressed; it powers off
+ *   key XX                      a byte of the keyboard, scan code set 1
+ *   break                       on COM1
+ *   balloon N                   so many pages of 4 KiB are asked for, whenever that changes
+ *   char C                      received on COM1, if it is none of these:
+ *     q ends it, p reports a panic to pvpanic, r resets the machine
+ *
+ * References: QEMU docs/specs/acpi_cpu_hotplug.rst, acpi_pci_hotplug.rst and pvpanic.txt; Intel SDM 3A 8.4.4; 82371AB
+ * (PIIX4) 7.1 and 7.2; VIRTIO 1.2 4.1.4 and 5.5.4.
  */
 #include "payload.h"
 
@@ -16,12 +26,18 @@ enum { GPE_STATUS = 0xafe0, GPE_PCI = 1 << 1, GPE_CPU = 1 << 2 };
 enum { PCI_UP = 0xae00, PCI_DOWN = 0xae04, PCI_EJECT = 0xae08 };
 enum { CPU_SELECTOR = 0xaf00, CPU_STATUS = 0xaf04, CPU_COMMAND = 0xaf05, CPU_DATA = 0xaf08 };
 enum { CPU_INSERT = 2, CPU_REMOVE = 4, CPU_EJECT = 8, NEXT_EVENT = 0, ARCH_ID = 3 };
+enum { PM_FUNCTION = 1 << 3 | 3, PM_BASE = 0x600, PM_STATUS = PM_BASE, PM_CONTROL = PM_BASE + 4 };
+enum { POWER_BUTTON = 1 << 8, SLEEP = 1 << 13, PANIC_PORT = 0x505, RESET_PORT = 0xcf9 };
+enum { VIRTIO = 0x1af4, BALLOON_OLD = 0x1002, BALLOON = 0x1045, CAP_VENDOR = 9, DEVICE_CFG = 4 };
+enum { KEY_DATA = 0x60, KEY_STATUS = 0x64, KEY_COMMAND = 0x64, KEY_FULL = 1, KEY_BUSY = 2 };
+enum { COM1_DATA = 0x3f8, COM1_STATUS = 0x3fd, COM1_READY = 1, COM1_BREAK = 0x10 };
 enum { APIC_SPURIOUS = 0xf0, APIC_ICR_LOW = 0x300, APIC_ICR_HIGH = 0x310 };
 
-#define TRAMPOLINE 0x8000
-#define COUNTERS   0x9000 /* one for each APIC id */
-#define BAR        0xfeb00000u
-#define SECOND     3000000000ull /* of time stamp; more than enough, not exact */
+#define TRAMPOLINE  0x8000
+#define COUNTERS    0x9000 /* one for each APIC id */
+#define BAR         0xfeb00000u
+#define BALLOON_BAR 0xfea00000u
+#define SECOND      3000000000ull /* of time stamp; more than enough, not exact */
 
 /* Real mode, CS:IP = 0800:0000. */
 extern const char trampoline[], trampoline_end[];
@@ -153,14 +169,101 @@ static void pci_events(void)
 	}
 }
 
+static void key_write(uint16_t port, uint8_t value)
+{
+	while (inb(KEY_STATUS) & KEY_BUSY)
+		;
+	outb(port, value);
+}
+
+/* The power management's registers where firmware would have put them; a keyboard that talks set 1. */
+static void operators(void)
+{
+	pci_write32(PM_FUNCTION, 0x40, PM_BASE | 1);
+	pci_write32(PM_FUNCTION, 0x80, 1);
+	key_write(KEY_COMMAND, 0x60);
+	key_write(KEY_DATA, 0x40);
+	key_write(KEY_DATA, 0xf4); /* enable scanning */
+	while (!(inb(KEY_STATUS) & KEY_FULL))
+		;
+	inb(KEY_DATA); /* its acknowledge */
+}
+
+/* num_pages of the balloon's configuration: its own structure, in the BAR that a capability names. NULL: no balloon. */
+static volatile uint32_t *find_balloon(void)
+{
+	int bdf = pci_find(VIRTIO, BALLOON_OLD, 0);
+
+	if (bdf < 0)
+		bdf = pci_find(VIRTIO, BALLOON, 0);
+	for (unsigned at = bdf < 0 ? 0 : pci_read32(bdf, 0x34) & 0xfc; at; at = pci_read32(bdf, at) >> 8 & 0xfc) {
+		uint32_t head = pci_read32(bdf, at), bar = 0x10 + 4 * (pci_read32(bdf, at + 4) & 7);
+
+		if ((head & 0xff) != CAP_VENDOR || head >> 24 != DEVICE_CFG)
+			continue;
+		if (pci_read32(bdf, bar) & 4)
+			pci_write32(bdf, bar + 4, 0);
+		pci_write32(bdf, bar, BALLOON_BAR);
+		pci_write32(bdf, 4, 2);
+		return (volatile uint32_t *)(uintptr_t)(BALLOON_BAR + pci_read32(bdf, at + 8));
+	}
+	return NULL;
+}
+
+static void look_at_balloon(volatile uint32_t *num_pages)
+{
+	static uint32_t last;
+	uint32_t now = num_pages ? *num_pages : 0;
+
+	if (now != last)
+		say("balloon ", last = now, "\n");
+}
+
+static void buttons(void)
+{
+	if (inb(KEY_STATUS) & KEY_FULL) {
+		put_string("key ");
+		put_hex(inb(KEY_DATA));
+		put_string("\n");
+	}
+	if (inw(PM_STATUS) & POWER_BUTTON) {
+		put_string("power button\n");
+		outw(PM_CONTROL, SLEEP);
+	}
+}
+
+/* What COM1 has; false: it is the end. */
+static bool serial(void)
+{
+	uint8_t status = inb(COM1_STATUS);
+	char c = status & (COM1_READY | COM1_BREAK) ? (char)inb(COM1_DATA) : 0;
+
+	if (status & COM1_BREAK) {
+		put_string("break\n");
+	} else if (c == 'p') {
+		outb(PANIC_PORT, 1);
+	} else if (c == 'r') {
+		outb(RESET_PORT, 6);
+	} else if (c && c != 'q') {
+		put_string("char ");
+		put_char(c);
+		put_string("\n");
+	}
+	return c != 'q';
+}
+
 int payload_main(void)
 {
 	for (const char *from = trampoline; from < trampoline_end; from++)
 		*(volatile char *)(uintptr_t)(TRAMPOLINE + (from - trampoline)) = *from;
 	*apic(APIC_SPURIOUS) = 0x1ff;
 	outl(CPU_SELECTOR, 0);
+	operators();
+	volatile uint32_t *balloon = find_balloon();
 	put_string("ready\n");
-	while (get_char() != 'q') {
+	while (serial()) {
+		buttons();
+		look_at_balloon(balloon);
 		uint16_t events = inw(GPE_STATUS);
 		outw(GPE_STATUS, events);
 		if (events & GPE_PCI)
