@@ -108,7 +108,6 @@ struct chardev *chardev_find(const char *id);
 struct chardev *chardev_next(struct chardev *prev); /* iterate; NULL starts; mux ports are not listed */
 /* Backends by name, for query-chardev-backends and -chardev help: NULL past the end. */
 const char *chardev_backend_at(size_t i, const char **help, const struct prop **props);
-void chardev_print_help(const char *backend, FILE *out); /* NULL: list of backends */
 
 /* Ring buffer (-chardev ringbuf) for QMP ringbuf-read/-write; -EINVAL if c is none. Main thread. Read: oldest first,
    takes them out. Write: as if the guest had, the oldest are overwritten. Return bytes. */

@@ -891,14 +891,3 @@ const char *chardev_backend_at(size_t i, const char **help, const struct prop **
 		*props = backends[i]->props;
 	return backends[i]->name;
 }
-
-void chardev_print_help(const char *backend, FILE *out)
-{
-	for (size_t i = 0; i < ARRAY_SIZE(backends); i++) {
-		if (backend && strcmp(backend, backends[i]->name))
-			continue;
-		fprintf(out, "  %-10s %s\n", backends[i]->name, backends[i]->help);
-		if (backend)
-			props_print_help(backends[i]->props, out);
-	}
-}

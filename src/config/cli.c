@@ -100,6 +100,17 @@ const struct config_group config_groups[] = {
 
 /* ---- option functions ---- */
 
+static bool is_help(const char *arg)
+{
+	return !strcmp(arg, "help") || !strcmp(arg, "?");
+}
+
+/* "NAME,help" */
+static bool asks_for_help(struct opts *o)
+{
+	return opts_get(o, "help") || opts_get(o, "?");
+}
+
 static int set_string(char **to, const char *text)
 {
 	free(*to);
@@ -158,11 +169,15 @@ static int opt_machine(struct config *c, const char *arg, struct err *e)
 	const char *accel;
 	int r;
 
-	if (!strcmp(arg, "help") || !strcmp(arg, "?"))
+	if (is_help(arg))
 		return cli_machine_help();
 	r = opts_parse(&o, arg, "type", e);
 	if (r)
 		return r;
+	if (asks_for_help(&o)) {
+		opts_free(&o);
+		return cli_props_help("machine", machine_props);
+	}
 	accel = opts_get(&o, "accel");
 	if (accel)
 		r = set_accel(c, accel, e);
@@ -291,7 +306,7 @@ static int opt_uuid(struct config *c, const char *arg, struct err *e)
 static int opt_cpu(struct config *c, const char *arg, struct err *e)
 {
 	(void)e;
-	if (!strcmp(arg, "help") || !strcmp(arg, "?"))
+	if (is_help(arg))
 		return cli_cpu_help();
 	return set_string(&c->cpu, arg);
 }
@@ -301,13 +316,13 @@ static int opt_device(struct config *c, const char *arg, struct err *e)
 	struct opt_item *item;
 	int r;
 
-	if (!strcmp(arg, "help") || !strcmp(arg, "?"))
+	if (is_help(arg))
 		return cli_device_help(NULL, e);
 	r = list_add(&c->device, arg, "driver", e);
 	if (r)
 		return r;
 	item = container_of(c->device.last, struct opt_item, next);
-	if (opts_get(&item->opts, "help"))
+	if (asks_for_help(&item->opts))
 		return cli_device_help(opts_get(&item->opts, "driver"), e);
 	return 0;
 }
@@ -346,13 +361,13 @@ static int opt_object(struct config *c, const char *arg, struct err *e)
 	struct opt_item *item;
 	int r;
 
-	if (!strcmp(arg, "help") || !strcmp(arg, "?"))
+	if (is_help(arg))
 		return cli_object_help(NULL, e);
 	r = list_add(&c->object, arg, "qom-type", e);
 	if (r)
 		return r;
 	item = container_of(c->object.last, struct opt_item, next);
-	if (opts_get(&item->opts, "help"))
+	if (asks_for_help(&item->opts))
 		return cli_object_help(opts_get(&item->opts, "qom-type"), e);
 	return 0;
 }
@@ -362,13 +377,13 @@ static int opt_netdev(struct config *c, const char *arg, struct err *e)
 	struct opt_item *item;
 	int r;
 
-	if (!strcmp(arg, "help") || !strcmp(arg, "?"))
+	if (is_help(arg))
 		return cli_netdev_help(NULL, e);
 	r = list_add(&c->netdev, arg, "type", e);
 	if (r)
 		return r;
 	item = container_of(c->netdev.last, struct opt_item, next);
-	if (opts_get(&item->opts, "help"))
+	if (asks_for_help(&item->opts))
 		return cli_netdev_help(opts_get(&item->opts, "type"), e);
 	return 0;
 }
@@ -504,7 +519,7 @@ static int opt_gdb_short(struct config *c, const char *arg, struct err *e)
 static int opt_d(struct config *c, const char *arg, struct err *e)
 {
 	(void)e;
-	if (!strcmp(arg, "help") || !strcmp(arg, "?"))
+	if (is_help(arg))
 		return cli_log_help();
 	return set_string(&c->log_filter, arg);
 }
@@ -541,9 +556,9 @@ static int opt_nic(struct config *c, const char *arg, struct err *e)
 		return r;
 	item = container_of(c->nic.last, struct opt_item, next);
 	model = opts_get(&item->opts, "model");
-	if (!strcmp(arg, "help") || !strcmp(arg, "?"))
+	if (is_help(arg))
 		return cli_netdev_help(NULL, e);
-	if (model && (!strcmp(model, "help") || !strcmp(model, "?")))
+	if (model && is_help(model))
 		return cli_nic_help();
 	return opts_get(&item->opts, "type") ? 0 : err_set(e, EINVAL, "Parameter 'type' is missing");
 }
@@ -812,6 +827,37 @@ static int take(struct config *c, const struct row *row, const char *arg, struct
 	return 0;
 }
 
+/* "-OPTION help" of those that do not look for it themselves; 1: it was printed. */
+static int option_help(const struct row *row, const char *arg)
+{
+	const char *name = row->d.name;
+
+	if (!arg || !is_help(arg))
+		return 0;
+	if (row->d.props && row->fn != opt_machine)
+		return cli_props_help(name, row->d.props);
+	if (!strcmp(name, "chardev"))
+		return cli_chardev_help(NULL);
+	if (!strcmp(name, "accel"))
+		return cli_list_help("Accelerators", accel_names);
+	if (!strcmp(name, "display"))
+		return cli_list_help("Displays", (const char *const[]){"none", "curses", "vnc=HOST:N", NULL});
+	if (!strcmp(name, "vga"))
+		return cli_list_help("Graphics adapters", (const char *const[]){"std", "none", NULL});
+	return 0;
+}
+
+/* The same for "-chardev BACKEND,help". */
+static int backend_help(const struct config *c, const struct row *row)
+{
+	struct opt_item *item;
+
+	if (row->kind != ROW_LIST || row->offset != offsetof(struct config, chardev))
+		return 0;
+	item = container_of(c->chardev.last, struct opt_item, next);
+	return asks_for_help(&item->opts) ? cli_chardev_help(opts_get(&item->opts, "backend")) : 0;
+}
+
 static const struct row *find_row(const char *name)
 {
 	for (size_t k = 0; k < ARRAY_SIZE(rows); k++)
@@ -907,7 +953,11 @@ int config_parse(struct config *c, int argc, char **argv, struct err *e)
 			return err_set(e, EINVAL, "%s: requires an argument (%s)", word, row->d.arg_help);
 		if (!c->guest_option && guest_sees(row->d.name, argv[i + row->d.has_arg]))
 			c->guest_option = row->d.name;
-		r = take(c, row, row->d.has_arg ? argv[++i] : NULL, e);
+		r = option_help(row, argv[i + row->d.has_arg]);
+		if (!r)
+			r = take(c, row, row->d.has_arg ? argv[++i] : NULL, e);
+		if (!r)
+			r = backend_help(c, row);
 		if (r > 0)
 			return r;
 		if (r) {

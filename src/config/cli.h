@@ -18,5 +18,8 @@ int cli_netdev_help(const char *type, struct err *e); /* NULL: all */
 int cli_nic_help(void);
 int cli_device_help(const char *driver, struct err *e); /* NULL: all */
 int cli_log_help(void);
+int cli_chardev_help(const char *backend); /* NULL: all; not there: 0, nothing printed */
+int cli_props_help(const char *what, const struct prop *props);
+int cli_list_help(const char *what, const char *const *names);
 
 #endif

@@ -2,6 +2,7 @@
 #include "vmm/log.h"
 #include "cli.h"
 #include "vmm-config.h"
+#include "vmm/chardev.h"
 #include "vmm/device.h"
 #include "vmm/net.h"
 #include "vmm/object.h"
@@ -108,6 +109,40 @@ int cli_netdev_help(const char *type, struct err *e)
 		}
 	}
 	return type ? err_set(e, EINVAL, "'%s' is not a network back end, see -netdev help", type) : 1;
+}
+
+int cli_chardev_help(const char *backend)
+{
+	const char *name, *help;
+	const struct prop *props;
+
+	if (!backend)
+		printf("Available chardev backend types:\n");
+	for (size_t i = 0; (name = chardev_backend_at(i, &help, &props)); i++) {
+		if (!backend) {
+			printf("%-10s %s\n", name, help);
+		} else if (!strcmp(name, backend)) {
+			printf("%s: %s\n", name, help);
+			props_print_help(props, stdout);
+			return 1;
+		}
+	}
+	return !backend;
+}
+
+int cli_props_help(const char *what, const struct prop *props)
+{
+	printf("%s options:\n", what);
+	props_print_help(props, stdout);
+	return 1;
+}
+
+int cli_list_help(const char *what, const char *const *names)
+{
+	printf("%s:\n", what);
+	for (size_t i = 0; names[i]; i++)
+		printf("%s\n", names[i]);
+	return 1;
 }
 
 int cli_nic_help(void)

@@ -144,9 +144,17 @@ class BadInput(unittest.TestCase):
         self.assertIn("more than this host has", result.stderr)
 
     def test_help_texts_are_complete(self):
-        for args, words in ((["--help"], ["-machine", "-qmp", "-sandbox"]), (["--version"], ["vmm version"]),
-                            (["-device", "help"], ["ide-hd", "VGA", "isa-serial"]), (["-machine", "help"], ["pc-i440fx-7.2"]),
-                            (["-cpu", "help"], ["qemu64", "Nehalem", "pentium3"]), (["-device", "ide-hd,help"], ["serial", "drive"])):
+        for args, words in (
+                (["--help"], ["-machine", "-qmp", "-sandbox"]), (["--version"], ["vmm version"]),
+                (["-device", "help"], ["ide-hd", "VGA", "isa-serial"]), (["-machine", "help"], ["pc-i440fx-7.2"]),
+                (["-machine", "pc,help"], ["kernel-irqchip", "dumpdtb"]), (["-accel", "help"], ["kvm"]),
+                (["-cpu", "help"], ["qemu64", "Nehalem", "pentium3"]), (["-cpu", "?"], ["qemu64"]),
+                (["-device", "ide-hd,help"], ["serial", "drive"]), (["-device", "ide-hd,?"], ["serial", "drive"]),
+                (["-chardev", "help"], ["stdio", "pty", "socket", "file", "pipe", "null", "ringbuf", "serial"]),
+                (["-chardev", "socket,help"], ["path", "wait"]), (["-netdev", "user,?"], ["hostfwd"]),
+                (["-smp", "help"], ["maxcpus", "threads"]), (["-m", "?"], ["slots"]), (["-rtc", "help"], ["driftfix"]),
+                (["-boot", "help"], ["strict", "once"]), (["-action", "help"], ["watchdog"]), (["-vga", "help"], ["std"]),
+                (["-display", "help"], ["curses", "vnc"]), (["-d", "help"], ["guest_errors"])):
             with self.subTest(" ".join(args)):
                 result = subprocess.run([vmmtest.VMM] + args, capture_output=True, text=True, timeout=30)
                 self.assertEqual(result.returncode, 0, result.stderr)
