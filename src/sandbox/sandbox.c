@@ -31,7 +31,7 @@ static const struct {
 	[SANDBOX_SLIRP] = {"slirp", profile_slirp, ARRAY_SIZE(profile_slirp)},
 };
 
-static bool enabled, no_new_privs;
+static bool enabled;
 static _Thread_local const char *thread_role = "unconfined";
 
 const char *sandbox_role_name(enum sandbox_role role)
@@ -77,10 +77,10 @@ int sandbox_enter(enum sandbox_role role, struct err *e)
 
 	if (!enabled)
 		sandbox_enable();
-	/* Once for the process: threads inherit it, and behind the main filter prctl() only names threads. */
-	if (!no_new_privs && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+	/* Each thread for itself: vCPUs' are older than the main thread's promise, and without it only root may filter.
+	 */
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 		return err_errno(e, errno, "cannot give up gaining new privileges");
-	no_new_privs = true;
 	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &prog))
 		return err_errno(
 			e, errno,

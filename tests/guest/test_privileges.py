@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""vmm needs no privileges but /dev/kvm, gives up those it has, and confines every thread."""
+
+import os
+import pwd
+import shutil
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import assets   # noqa: E402
+import vmmtest  # noqa: E402
+
+
+def threads(pid):
+    """The fields of /proc/PID/task/*/status, by the thread's name."""
+    found = {}
+    for task in os.listdir(f"/proc/{pid}/task"):
+        with open(f"/proc/{pid}/task/{task}/status", encoding="ascii") as status:
+            fields = dict(line.rstrip("\n").split(":\t", 1) for line in status if ":\t" in line)
+        found[f"{fields['Name']} {task}"] = fields
+    return found
+
+
+@unittest.skipIf(vmmtest.is_qemu(), "vmm's own")
+class Privileges(vmmtest.TestCase):
+    """The hotplug payload: a vCPU of the first hour, one that comes later, a VNC server."""
+
+    def run_guest(self, *options, prefix=()):
+        """Start, use, and give back what each thread may do."""
+        with self.guest("-kernel", assets.payload("hotplug"), "-vnc", f"unix:{self.folder.name}/vnc", *options, memory=64,
+                        cpus="1,maxcpus=2", evidence=None, start=False) as guest:
+            guest.argv = [*prefix, *guest.argv]
+            guest.start()
+            guest.serial.wait_for("ready", 60)
+            place = next(c for c in guest.qmp.command("query-hotpluggable-cpus") if "qom-path" not in c)
+            guest.qmp.execute("device_add", {"driver": place["type"], "id": "late", **place["props"]})
+            guest.serial.wait_for("cpu 1 up", 60)
+            found = threads(guest.pid)
+            self.assertEqual(sum("CPU" in name for name in found), 2, found.keys())
+            self.assertEqual(guest.quit(), 0, guest.stderr())
+        return found
+
+    def setUp(self):
+        super().setUp()
+        self.folder = tempfile.TemporaryDirectory(prefix="vmm-test-")
+        self.addCleanup(self.folder.cleanup)
+
+    def assert_confined(self, found):
+        for name, fields in found.items():
+            with self.subTest(name):
+                self.assertEqual((fields["NoNewPrivs"], fields["Seccomp"]), ("1", "2"))
+
+    def test_every_thread_is_confined(self):
+        self.assert_confined(self.run_guest())
+
+    @unittest.skipUnless(shutil.which("setpriv"), "needs setpriv")
+    def test_without_capabilities(self):
+        """As a user of the group kvm has it: only who may not gain privileges may set up a filter."""
+        found = self.run_guest(prefix=["setpriv", "--bounding-set=-all", "--inh-caps=-all"])
+        self.assert_confined(found)
+        self.assertEqual({int(fields["CapEff"], 16) for fields in found.values()}, {0})
+
+    @unittest.skipUnless(os.geteuid() == 0, "only root can become somebody else")
+    def test_runas(self):
+        nobody = pwd.getpwnam("nobody")
+        for who, gid in (("nobody", nobody.pw_gid), ("12345:54321", 54321)):
+            with self.subTest(who):
+                found = self.run_guest("-runas", who, "-chroot", self.folder.name)
+                self.assert_confined(found)
+                uid = nobody.pw_uid if who == "nobody" else 12345
+                self.assertEqual({fields["Uid"] for fields in found.values()}, {"\t".join([str(uid)] * 4)})
+                self.assertEqual({fields["Gid"] for fields in found.values()}, {"\t".join([str(gid)] * 4)})
+                self.assertEqual({int(fields["CapEff"], 16) for fields in found.values()}, {0})
+
+
+if __name__ == "__main__":
+    vmmtest.main()
