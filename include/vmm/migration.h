@@ -83,8 +83,9 @@ struct migration_info {
 	enum migration_status status;
 	bool outgoing; /* the RAM numbers apply */
 	uint64_t total_time_ms, setup_time_ms, downtime_ms, expected_downtime_ms;
-	/* The downtime's parts, in the order they happen. final_pages overlaps with state. */
-	uint64_t stop_us, final_pages_us, state_us, load_us, resume_us, downtime_us;
+	/* The downtime's parts, in the order they happen. final_pages overlaps with flush (requests in flight end,
+	   disks are flushed) and state. */
+	uint64_t stop_us, final_pages_us, flush_us, state_us, load_us, resume_us, downtime_us;
 	uint64_t transferred, remaining, total, zero_pages, normal_pages, dirty_pages_rate, sync_count, downtime_bytes,
 		precopy_bytes, postcopy_bytes, postcopy_requests, multifd_bytes, pages_per_second;
 	double mbps;

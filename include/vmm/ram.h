@@ -29,6 +29,20 @@ int machine_ram_map_private(struct board *b, const char *name, int fd, uint64_t 
  * thread. */
 int machine_ram_adopt(struct board *b, const char *name, int fd, struct err *e);
 
+/* A piece of the guest's address space that is RAM or ROM: `size` bytes of block `block` from `offset` on. */
+struct machine_window {
+	uint64_t gpa, size, offset; /* multiples of RAM_PAGE */
+	uint16_t block;             /* machine_ram()'s number */
+	bool readonly, log_dirty;   /* log_dirty: even without a migration, see region.log_dirty */
+};
+#define MACHINE_WINDOWS 128
+/* What the guest has mapped now, by address; the first MACHINE_WINDOWS of them. Returns how many. Any thread while no
+   device comes or goes. */
+unsigned machine_windows(struct board *b, struct machine_window out[MACHINE_WINDOWS]);
+/* A guest that will arrive has these: KVM gets them now, and has nothing to do when the state is loaded. They may come
+   from a stranger; -EINVAL if they are not in our blocks, unsorted or overlap. Main thread, before the state. */
+int machine_expect_windows(struct board *b, const struct machine_window *w, unsigned n, struct err *e);
+
 /* While on, no page of RAM is given back to the host (dma_discard()): pages may be missing that come when they are
    touched. Any thread. */
 void machine_hold_discards(struct board *b, bool on);

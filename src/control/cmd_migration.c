@@ -43,8 +43,8 @@ static const struct qmp_type ram_stats = QMP_OBJECT(
 	QMP_REQ("dirty-sync-missed-zero-copy", qmp_int));
 static const struct qmp_type downtime_parts =
 	QMP_OBJECT("MigrationDowntime", QMP_REQ("stop-us", qmp_int), QMP_REQ("final-pages-us", qmp_int),
-		   QMP_REQ("state-us", qmp_int), QMP_REQ("load-us", qmp_int), QMP_REQ("resume-us", qmp_int),
-		   QMP_REQ("total-us", qmp_int));
+		   QMP_REQ("flush-us", qmp_int), QMP_REQ("state-us", qmp_int), QMP_REQ("load-us", qmp_int),
+		   QMP_REQ("resume-us", qmp_int), QMP_REQ("total-us", qmp_int));
 static const struct qmp_type address_type = QMP_ENUM("SocketAddressType", "inet", "unix", "vsock", "fd");
 static const struct qmp_type socket_address =
 	QMP_OBJECT("SocketAddress", QMP_REQ("type", address_type), QMP_OPT("host", qmp_str), QMP_OPT("port", qmp_str),
@@ -238,10 +238,11 @@ static json_t *query_migrate(struct qmp_call *call, struct err *e)
 	}
 	add_int(o, "downtime", m.downtime_ms);
 	json_object_set_new(o, "x-downtime",
-			    json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "stop-us", (json_int_t)m.stop_us,
-				      "final-pages-us", (json_int_t)m.final_pages_us, "state-us",
-				      (json_int_t)m.state_us, "load-us", (json_int_t)m.load_us, "resume-us",
-				      (json_int_t)m.resume_us, "total-us", (json_int_t)m.downtime_us));
+			    json_pack("{s:I, s:I, s:I, s:I, s:I, s:I, s:I}", "stop-us", (json_int_t)m.stop_us,
+				      "final-pages-us", (json_int_t)m.final_pages_us, "flush-us",
+				      (json_int_t)m.flush_us, "state-us", (json_int_t)m.state_us, "load-us",
+				      (json_int_t)m.load_us, "resume-us", (json_int_t)m.resume_us, "total-us",
+				      (json_int_t)m.downtime_us));
 	return o;
 }
 

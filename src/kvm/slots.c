@@ -29,6 +29,8 @@ static int slot_ioctl(struct kvm_vm *vm, const struct slot *s, uint64_t size, st
 	};
 	int err = vm_ioctl(vm, KVM_SET_USER_MEMORY_REGION, &r);
 
+	log_debug("kvm", "memory slot %u: %llu KiB at 0x%llx, flags %u", s->id, (unsigned long long)(size / KIB),
+		  (unsigned long long)s->gpa, r.flags);
 	if (err < 0)
 		return err_errno(e, -err, "KVM refuses %s of %llu KiB at guest address 0x%llx",
 				 size ? "memory" : "the removal", (unsigned long long)(s->size / KIB),

@@ -42,6 +42,9 @@ void map_hold_slots(struct board *b, bool hold);
 void map_freeze(struct board *b); /* before the devices are destroyed; vCPUs stopped */
 void map_free(struct board *b);
 void map_refresh_slots(struct board *b); /* board.dirty_log changed */
+/* The pieces that are memory, in order, as KVM wants them; log: all that can be written are logged. The caller frees
+ * *out. Map's lock held. */
+size_t map_list_memory(const struct map_view *v, bool log, struct kvm_memory **out);
 /* fn(arg) on the main loop once no vCPU can still be inside a handler it found in the map of now. */
 void map_call_after_grace(struct board *b, loop_post_fn *fn, void *arg);
 void map_forget(struct board *b, const struct region *r); /* r, disabled, is about to be freed */

@@ -72,33 +72,25 @@ static struct map_view *flatten(const struct map *m)
 	return v;
 }
 
-static bool logged(const struct board *b, const struct region *r)
-{
-	return r->log_dirty || (b->dirty_log && r->kind == REGION_RAM);
-}
-
-/* Tell KVM which pieces are memory. Pieces that are not page-aligned (BARs below 4 KiB) cannot be backed: they trap. */
-static void update_slots(struct board *b, const struct map_view *v)
+/* Which pieces are memory. Those that are not page-aligned (BARs below 4 KiB) cannot be backed: they trap. */
+size_t map_list_memory(const struct map_view *v, bool log, struct kvm_memory **out)
 {
 	const struct device *owner = NULL; /* of list[n - 1] */
-	struct kvm_memory *list;
+	struct kvm_memory *list = *out = xcalloc(v->n + 1, sizeof(*list));
 	size_t n = 0;
-	struct err e = ERR_INIT;
 
-	if (!b->kvm || b->map.slots_held)
-		return;
-	list = xcalloc(v->n + 1, sizeof(*list));
 	for (size_t i = 0; i < v->n; i++) {
 		const struct map_piece *p = &v->piece[i];
 		struct region *r = p->region;
 		struct kvm_memory *last = n ? &list[n - 1] : NULL;
+		bool logged = r->log_dirty || (log && r->kind == REGION_RAM);
 		uint8_t *host;
 
 		if (r->kind == REGION_IO || !r->ram || ((p->start | p->end) & (PAGE - 1)))
 			continue;
 		host = r->ram->host + r->ram_offset + (p->start - r->base);
 		if (last && last->gpa + last->size == p->start && (uint8_t *)last->host + last->size == host &&
-		    last->readonly == (r->kind == REGION_ROM) && last->log_dirty == logged(b, r) && owner == r->dev)
+		    last->readonly == (r->kind == REGION_ROM) && last->log_dirty == logged && owner == r->dev)
 			/* Adjacent PAM windows; never with the RAM around them: the large slots stay when a window
 			 * changes. */
 			last->size += p->end - p->start;
@@ -107,9 +99,21 @@ static void update_slots(struct board *b, const struct map_view *v)
 							.size = p->end - p->start,
 							.host = host,
 							.readonly = r->kind == REGION_ROM,
-							.log_dirty = logged(b, r)};
+							.log_dirty = logged};
 		owner = r->dev;
 	}
+	return n;
+}
+
+static void update_slots(struct board *b, const struct map_view *v)
+{
+	struct kvm_memory *list;
+	struct err e = ERR_INIT;
+	size_t n;
+
+	if (!b->kvm || b->map.slots_held)
+		return;
+	n = map_list_memory(v, b->dirty_log, &list);
 	if (kvm_set_memory(b->kvm, list, n, &e))
 		log_error("map", "%s", e.msg);
 	free(list);

@@ -31,7 +31,8 @@
 
 uint32_t destination_features(const struct channel *c)
 {
-	return WIRE_F_CHANNELS | (c->local && !c->tls ? WIRE_F_MEMORY : 0) | (compress_available() ? WIRE_F_ZSTD : 0) |
+	return WIRE_F_CHANNELS | WIRE_F_WINDOWS | (c->local && !c->tls ? WIRE_F_MEMORY : 0) |
+	       (compress_available() ? WIRE_F_ZSTD : 0) |
 	       (cap_is_on(caps_now(), CAP_POSTCOPY_RAM) && postcopy_available() ? WIRE_F_POSTCOPY : 0);
 }
 
@@ -211,6 +212,7 @@ static int on_switch(struct incoming *in, const char *text, struct err *e)
 	if (r)
 		return r;
 	session_status(MIGRATION_DEVICE);
+	log_debug("migration", "the guest stands: %zu bytes of its state", in->state.len);
 	snprintf(in->sw.run_state, sizeof(in->sw.run_state), "%s", text);
 	in->sw.data = in->state.data;
 	in->sw.len = in->state.len;
@@ -281,6 +283,10 @@ static int handle(struct incoming *in, bool *over, struct err *e)
 	case WIRE_MEMORY:
 		r = in->loaded ? err_set(e, EBADMSG, "the stream is damaged: memory after the state")
 			       : handover_receive(in->c, payload, rec.length, e);
+		break;
+	case WIRE_WINDOWS:
+		r = in->loaded ? err_set(e, EBADMSG, "the stream is damaged: memory windows after the state")
+			       : windows_expect(payload, rec.length, e);
 		break;
 	case WIRE_BITMAP:
 		r = in->loaded ? err_set(e, EBADMSG, "the stream is damaged: missing pages after the state")

@@ -130,16 +130,19 @@ struct switchover {
 	bool stopped, quiesced, released;
 	bool same_host;         /* the page cache is shared: nothing to flush */
 	struct state_buf state; /* saved device state */
-	uint64_t stop_us, state_us;
+	uint64_t stop_us, flush_us, state_us;
 	unsigned flushes;
 	int flush_error;
+	uint64_t flush_since;
+	void (*flushed)(struct switchover *s);
 	char run_state[32]; /* destination: what the source says the guest was doing */
 	const uint8_t *data;
 	size_t len;
 	bool activate;
 	struct main_call *call;
 };
-void switchover_stop(struct main_call *c);           /* vCPUs stand; arg: struct switchover */
+void switchover_flush(struct main_call *c);          /* the disks, while the guest runs; arg: struct switchover */
+void switchover_stop(struct main_call *c);           /* vCPUs stand; arg: the same from here on */
 void switchover_save(struct main_call *c);           /* quiesce, flush, release locks, save */
 void switchover_take_back(struct main_call *c);      /* locks again, run as before */
 void switchover_done(struct main_call *c);           /* the guest has left: postmigrate */
@@ -165,6 +168,10 @@ struct source_start {
 	uint8_t *drives;
 	size_t drives_len;
 };
+/* windows.c: where the guest's memory is mapped, told before it stops. Source: again only if it is not as last time
+   (first: there was none). Destination: a record of them. */
+int windows_tell(struct channel *c, bool first, struct err *e);
+int windows_expect(const uint8_t *payload, size_t len, struct err *e);
 /* handshake.c */
 int describe_drives(uint8_t **out, size_t *len, struct err *e);   /* main thread */
 int check_drives(const uint8_t *data, size_t len, struct err *e); /* main thread */

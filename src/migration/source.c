@@ -21,9 +21,11 @@
 #include "vmm/bytes.h"
 #include "vmm/log.h"
 
-#define REASON_MS  300   /* after a failed send: how long to wait for the destination's reason */
-#define RUNNING_MS 10000 /* after GO: how long RUNNING may take */
-#define STATE_PART (16u << 20)
+#define REASON_MS   300   /* after a failed send: how long to wait for the destination's reason */
+#define RUNNING_MS  10000 /* after GO: how long RUNNING may take */
+#define STATE_PART  (16u << 20)
+#define FLUSHED_NS  5000000ull /* a flush that was over so soon is over as soon when the guest stands */
+#define MAX_FLUSHES 3
 
 /* ---- answers ---- */
 
@@ -99,7 +101,8 @@ static uint32_t wanted_features(void)
 	uint32_t f = 0;
 
 	if (same_host())
-		return WIRE_F_MEMORY;
+		return WIRE_F_MEMORY | WIRE_F_WINDOWS;
+	f |= WIRE_F_WINDOWS;
 	if (cap_is_on(session.caps, CAP_MULTIFD)) {
 		f |= WIRE_F_CHANNELS;
 		if (session.params.multifd_compression == COMPRESSION_ZSTD && compress_available())
@@ -247,8 +250,10 @@ static int set_up(struct source *s, struct err *e)
 	if (r)
 		return r;
 	session_confine();
-	if (same_host())
-		return handover_send(s->main, e);
+	if (same_host()) {
+		r = handover_send(s->main, e);
+		return r ? r : windows_tell(s->main, true, e);
+	}
 	r = main_call(start_logging, NULL, e);
 	s->logging = !r;
 	if (!r) {
@@ -309,6 +314,11 @@ static int one_round(struct source *s, bool stable, struct converge_round *cr, s
 	uint8_t answer[8];
 	int r;
 
+	if (!stable) {
+		r = windows_tell(s->main, s->round == 0, e);
+		if (r)
+			return r;
+	}
 	ram_send_stats(&before);
 	s->round++;
 	session_pass(s->round);
@@ -355,6 +365,18 @@ static void tell_stall(struct source *s)
 		 (unsigned long long)s->converge.downtime_limit_ms);
 }
 
+/*
+ * The disks are flushed when the guest stands, which can take long where the host is at work; so most of it is done
+ * before. If that took its time another round sends what the guest wrote meanwhile, to memory and, much less, to disks.
+ */
+static bool disks_ready(struct source *s, bool hurry, int *r, struct err *e)
+{
+	uint64_t t0 = mono_ns();
+
+	*r = main_call(switchover_flush, s->sw, e);
+	return *r || hurry || mono_ns() - t0 < FLUSHED_NS || ++s->flushes >= MAX_FLUSHES;
+}
+
 static int rounds(struct source *s, struct err *e)
 {
 	uint64_t pending = ram_send_sync(true), synced = mono_ns();
@@ -384,7 +406,7 @@ static int rounds(struct source *s, struct err *e)
 		source_throttle(s->converge.throttle);
 		publish(&s->converge, pending);
 		r = timed_out(s, &force, e);
-		if (v == CONVERGE_SWITCH || force || s->postcopy)
+		if (!r && (v == CONVERGE_SWITCH || force || s->postcopy) && disks_ready(s, force || s->postcopy, &r, e))
 			break;
 	}
 	return r;
@@ -528,6 +550,7 @@ static int switch_over(struct source *s, struct err *e)
 	r = last_pages(s, e);
 	pthread_mutex_lock(&session.lock);
 	session.info.stop_us = s->sw->stop_us;
+	session.info.flush_us = s->sw->flush_us;
 	session.info.state_us = s->sw->state_us;
 	pthread_mutex_unlock(&session.lock);
 	if (!r)

@@ -14,6 +14,7 @@ struct source {
 	struct switchover *sw;
 	struct converge converge;
 	uint32_t round;
+	unsigned flushes; /* of the disks, before the guest was stopped */
 	uint64_t timeout_s;
 	bool timeout_force, postcopy, stall_told;
 	bool logging, sending;

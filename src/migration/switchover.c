@@ -71,6 +71,7 @@ static void saved(struct switchover *s)
 	uint64_t t0 = mono_ns();
 	int r;
 
+	s->flush_us += (t0 - s->flush_since) / 1000;
 	if (s->flush_error) {
 		main_call_done(c, err_errno(&c->err, -s->flush_error, "cannot flush the guest's disks"));
 		return;
@@ -92,15 +93,13 @@ static void flush_done(struct block_req *req, int ret)
 		s->flush_error = ret;
 	free(f);
 	if (!--s->flushes)
-		saved(s);
+		s->flushed(s);
 }
 
 /* What the guest believes written must be where the destination reads it. */
-static void quiesced(void *opaque)
+static void flush(struct switchover *s, void (*done)(struct switchover *s))
 {
-	struct switchover *s = opaque;
-
-	s->quiesced = true;
+	s->flushed = done;
 	s->flushes = 1;
 	s->flush_error = 0;
 	for (struct block *b = block_next(NULL); b; b = block_next(b)) {
@@ -115,7 +114,28 @@ static void quiesced(void *opaque)
 		block_submit(b, &f->req);
 	}
 	if (!--s->flushes)
-		saved(s);
+		done(s);
+}
+
+static void flushed_early(struct switchover *s)
+{
+	main_call_done(s->call, 0); /* an error is found again when the guest stands */
+}
+
+void switchover_flush(struct main_call *c)
+{
+	struct switchover *s = c->arg;
+
+	s->call = c;
+	flush(s, flushed_early);
+}
+
+static void quiesced(void *opaque)
+{
+	struct switchover *s = opaque;
+
+	s->quiesced = true;
+	flush(s, saved);
 }
 
 void switchover_save(struct main_call *c)
@@ -123,6 +143,7 @@ void switchover_save(struct main_call *c)
 	struct switchover *s = c->arg;
 
 	s->call = c;
+	s->flush_since = mono_ns();
 	machine_quiesce(session.board, quiesced, s);
 }
 

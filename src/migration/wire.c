@@ -112,6 +112,8 @@ const char *wire_type_name(uint16_t type)
 		return "page bitmap";
 	case WIRE_MEMORY:
 		return "memory descriptors";
+	case WIRE_WINDOWS:
+		return "memory windows";
 	case WIRE_END:
 		return "end";
 	case WIRE_INDEX:

@@ -45,7 +45,8 @@ enum wire_feature {
 	WIRE_F_ZSTD = 1u << 1,     /* compressed page batches */
 	WIRE_F_POSTCOPY = 1u << 2, /* the destination can run before it has all pages */
 	WIRE_F_MEMORY = 1u << 3,   /* same host: memory blocks go by descriptor, no page is sent */
-	WIRE_F_ALL = 15
+	WIRE_F_WINDOWS = 1u << 4,  /* where the guest's memory is mapped, before it stops */
+	WIRE_F_ALL = 31
 };
 
 struct wire_preamble {
@@ -69,13 +70,15 @@ enum wire_type {
 	WIRE_BATCH,           /* pages, see struct wire_batch */
 	WIRE_ROUND,           /* end of a round on this channel: u32 round */
 	WIRE_STATE,           /* a part of machine_save_state()'s sections, in order */
-	WIRE_SWITCH, /* the guest is stopped, everything is sent; text: its run state; the destination loads and says
-			READY. Flag WIRE_SWITCH_POSTCOPY: not everything; what WIRE_BITMAP named comes later */
-	WIRE_GO,     /* only the destination may run now */
-	WIRE_BITMAP, /* post-copy: pages the destination does not have, runs per block */
-	WIRE_END,    /* the last record */
-	WIRE_INDEX,  /* files: where things are (save room) */
-	WIRE_MEMORY, /* u16 n; then one byte that carries a descriptor for each block of the layout */
+	WIRE_SWITCH,  /* the guest is stopped, everything is sent; text: its run state; the destination loads and says
+			 READY. Flag WIRE_SWITCH_POSTCOPY: not everything; what WIRE_BITMAP named comes later */
+	WIRE_GO,      /* only the destination may run now */
+	WIRE_BITMAP,  /* post-copy: pages the destination does not have, runs per block */
+	WIRE_END,     /* the last record */
+	WIRE_INDEX,   /* files: where things are (save room) */
+	WIRE_MEMORY,  /* u16 n; then one byte that carries a descriptor for each block of the layout */
+	WIRE_WINDOWS, /* what is mapped where now: n * { u64 address, u64 size, u64 offset, u16 block, u8 flags (1:
+			 read-only, 2: logged) } */
 	/* destination to source */
 	WIRE_ACCEPT = 0x80, /* u32 features, u64 pages that it already has (0) */
 	WIRE_REFUSE,        /* text: why not */
