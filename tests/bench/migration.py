@@ -11,15 +11,23 @@ The line's own speed, without any VMM, is measured between two processes in turn
 has, 2 MiB at a time as vmm's batches are, from memory that lies there into memory that was never touched, as a destination's is; "warm"
 into memory that was; "hot" sends one buffer of 1 MiB, which stays in the processor's caches, again and again. --check compares
 with the limits (LIMITS) and fails if one is missed; the throughput's is against "raw".
+
+  migration.py --moves N [--busy K] [--runs N] ...
+
+One guest of 64 MiB that writes 40 MB/s and five times a second to its IDE disk (cache=none) moves N times from process to process,
+with K busy loops on the host beside it and as many writers that fsync(): the distribution of its pauses, as the program says and as
+the guest saw them ("gap"; 26 ms of it are the guest's own pace).
 """
 
 import argparse
 import json
 import mmap
 import os
+import signal
 import socket
 import statistics
 import sys
+import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -123,11 +131,115 @@ def migrate(binary, rate=None, params=None, check=True, incoming_args=None):
                 figures["parts_us"] = info["x-downtime"]
             if rate and check:
                 b.serial.send("x")
-                match = b.serial.wait_for(r"(PASS dirtier rounds=\d+ gap=(\d+)|FAIL.*)\r", 120)
+                match = b.serial.wait_for(r"(PASS dirtier rounds=\d+ gap=(\d+).*|FAIL.*)\r", 120)
                 if not match[2]:
                     raise RuntimeError(match[0])
                 figures["gap_ms"] = int(match[2]) / tsc_hz() * 1000
             return figures
+
+
+class Roamer(vmmtest.Guest):
+    """A guest with a disk that can be moved."""
+
+    LINE = "start=32M size=8M quiet=1 disk=1 rate=10000"
+
+    def __init__(self, binary, image, *args):
+        vmmtest.VMM, vmmtest._is_qemu = binary, None
+        super().__init__("-kernel", assets.payload("dirtier"), "-append", f"{self.LINE} tsc={tsc_hz()}", "-drive",
+                         f"file={image},format=raw,if=ide,index=0,cache=none", *args, memory=64)
+
+    def check(self):
+        """All is right; the longest gap since the last check, in ms."""
+        self.serial.send("x")
+        match = self.serial.wait_for(r"(PASS dirtier rounds=\d+ gap=(\d+).*|FAIL.*)\r", 120)
+        if not match[2]:
+            raise RuntimeError(match[0])
+        return int(match[2]) / tsc_hz() * 1000
+
+    def move(self, binary, image):
+        """To a new process: that, and query-migrate's answer."""
+        dest = Roamer(binary, image, "-incoming", "tcp:127.0.0.1:0")
+        try:
+            address = dest.qmp.command("query-migrate")["socket-address"][0]
+            self.check()
+            self.qmp.command("migrate", uri=f"tcp:127.0.0.1:{address['port']}")
+            info = vmmtest.poll(lambda: (lambda i: i if i["status"] in ("completed", "failed") else None)(
+                self.qmp.command("query-migrate")), 120)
+            if info["status"] != "completed":
+                raise RuntimeError(info)
+            return dest, self.qmp.command("query-migrate")
+        except BaseException:
+            dest.close()
+            raise
+
+
+def host_load(busy, directory):
+    """Processes that keep the host at work; their pids."""
+    pids = []
+    for number in range(2 * busy):
+        pid = os.fork()
+        if not pid:
+            with open(os.path.join(directory, f"load{number}"), "wb", buffering=0) as file:
+                while True:
+                    if number < busy:
+                        sum(range(100000))
+                        continue
+                    file.seek(0)
+                    file.write(bytes(4 << 20))
+                    os.fsync(file.fileno())
+        pids.append(pid)
+    return pids
+
+
+def roam(binary, moves, directory):
+    """The pauses of so many moves: what the program says, what the guest saw, and the program's parts."""
+    image = os.path.join(directory, "disk")
+    with open(image, "wb") as file:
+        file.truncate(1 << 20)
+    guest, pauses, gaps, parts = Roamer(binary, image), [], [], []
+    try:
+        guest.serial.wait_for("ready", 60)
+        for _ in range(moves):
+            old = guest
+            guest, info = old.move(binary, image)
+            old.close()
+            gaps.append(guest.check())
+            part = info.get("x-downtime", {})
+            pauses.append(part["total-us"] / 1000 if part else info["downtime"])
+            parts.append(part)
+    finally:
+        guest.close()
+    return pauses, gaps, parts
+
+
+def show_moves(args):
+    """--moves: the programs take turns."""
+    programs = [("vmm", args.vmm)] + ([] if args.no_qemu else [("qemu", args.qemu)])
+    results = {who: ([], [], []) for who, _ in programs}
+    with tempfile.TemporaryDirectory(dir=args.dir) as directory:
+        pids = host_load(args.busy, directory)
+        try:
+            for run in range(args.runs):
+                for who, binary in programs if run % 2 else reversed(programs):
+                    for all_runs, one in zip(results[who], roam(binary, args.moves, directory)):
+                        all_runs += one
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+    for who, (pauses, gaps, parts) in results.items():
+        for what, values in (("pause", pauses), ("gap", gaps)):
+            values = sorted(values)
+            print(f"{who:5}{what:6}{len(values):4} moves, ms: " + "  ".join(
+                f"{name} {values[min(len(values) - 1, int(len(values) * part))]:.1f}"
+                for name, part in (("least", 0), ("median", .5), ("90%", .9), ("99%", .99), ("most", 1))))
+        worst = sorted(zip(pauses, parts), key=lambda pair: -pair[0])[:5]
+        for pause, part in worst if parts[0] else ():
+            print(f"     {pause:8.1f}  " + "  ".join(f"{name} {value}" for name, value in part.items()))
+    if args.json:
+        with open(args.json, "w", encoding="ascii") as file:
+            json.dump(results, file, indent=1)
+    return 0
 
 
 CASES = {
@@ -170,7 +282,12 @@ def main():
     parser.add_argument("--no-qemu", action="store_true")
     parser.add_argument("--json")
     parser.add_argument("--check", action="store_true", help="fail if a limit is missed")
+    parser.add_argument("--moves", type=int, help="the pauses of many moves of one guest instead")
+    parser.add_argument("--busy", type=int, default=0, help="for --moves: busy loops, and as many writers, on the host")
+    parser.add_argument("--dir", help="for --moves: where the guest's disk and the writers' files are")
     args = parser.parse_args()
+    if args.moves:
+        return show_moves(args)
     results, medians = {}, {}
     ram = memory(SIZE << 20, True)
     for name, case in CASES.items():

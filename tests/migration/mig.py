@@ -38,7 +38,7 @@ class Dirtier(vmmtest.Guest):
         self.options = dict(memory=memory, size=size, start=start, rate=rate, quiet=quiet, disk=disk, idle2=idle2, **options)
         super().__init__("-kernel", assets.payload("dirtier"), "-append", line, *args, memory=memory, **options)
 
-    second_rounds = 0
+    pages = second_pages = 0    # written, at the last check
 
     def running(self):
         """Wait until it dirties."""
@@ -48,13 +48,29 @@ class Dirtier(vmmtest.Guest):
     def check(self, timeout=60):
         """Every page is as it was left: (rounds, longest gap in TSC ticks)."""
         self.serial.send("x")
-        match = self.serial.wait_for(rb"(PASS dirtier rounds=(\d+) gap=(\d+)(?: second=(\d+))?\r|FAIL.*\r)", timeout)
+        match = self.serial.wait_for(rb"(PASS dirtier rounds=(\d+) gap=(\d+) pages=(\d+)(?: second=(\d+))?\r|FAIL.*\r)", timeout)
         if not match[2]:
             raise AssertionError(match[0].decode())
         if self.options.get("cpus", 1) > 1:
-            assert int(match[4]) > self.second_rounds, "the second vCPU stands still"
-            self.second_rounds = int(match[4])
+            assert self.idle or int(match[5]) > self.second_pages, "the second vCPU stands still"
+            self.second_pages = int(match[5])
+        self.pages = int(match[4])
         return int(match[2]), int(match[3])
+
+    idle = False
+
+    def pace(self, rate):
+        """From now on so many pages a second; 0: as fast as it goes; None: none at all."""
+        self.serial.send("i" if rate is None else f"{rate}\n")
+        self.serial.wait_for("idle\r" if rate is None else f"rate {rate}\r", 60)
+        self.idle = rate is None
+
+    def writes_on(self, so_far):
+        """All its memory is right, and it writes more than it had."""
+        def more():
+            self.check()
+            return self.pages > so_far
+        vmmtest.poll(more, 60, lambda: f"more than {so_far} pages to be written")
 
     def alive(self):
         """It goes on: two more rounds, and all its memory is right."""

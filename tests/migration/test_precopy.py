@@ -1,9 +1,12 @@
 """A running guest moves and loses nothing: channels, irqchips, vCPUs, rates, options."""
 
+import contextlib
 import os
 import socket
+import sys
 import tempfile
 import threading
+import time
 import unittest
 
 import mig
@@ -173,23 +176,61 @@ class Precopy(unittest.TestCase):
                 a.qmp.command("migrate", uri="exec:cat")
             a.alive()
 
-    def matrix(self, *cases):
-        """(memory, size, rate), each with one and two vCPUs."""
-        for memory, size, rate in cases:
+    def test_some_sizes_and_rates(self):
+        """A corner and the middle of the matrix."""
+        for memory, size, rate in ((64, 16, 4000), (256, 64, 0)):
             for cpus in (1, 2):
                 with self.subTest(memory=memory, size=size, rate=rate, cpus=cpus):
                     self.move({"memory": memory, "size": size, "rate": rate, "cpus": cpus},
                               params={"downtime-limit": 3000} if not rate else None)
 
-    def test_some_sizes_and_rates(self):
-        """A corner and the middle of the matrix."""
-        self.matrix((64, 16, 1000), (256, 64, 0))
+    def tour(self, rates, **options):
+        """One guest moves on from process to process, at another rate each time, and is checked in each; seconds per move."""
+        size, took = options["size"], []
+        with contextlib.ExitStack() as stack:
+            a = stack.enter_context(mig.Dirtier(quiet=1, **options))
+            a.serial.wait_for("ready", 30 + size / 20)          # the host may find it hard to get so much memory
+            for rate in rates:
+                start = time.monotonic()
+                a.pace(rate)
+                a.writes_on(a.pages if rate is not None else -1)
+                b = stack.enter_context(mig.twin(a))
+                b.idle = a.idle
+                a.params(**{"downtime-limit": 3000 if rate == 0 else 300})
+                a.qmp.command("migrate", uri=b.address())
+                info = a.migration(timeout=60 + size / 5)
+                self.assertEqual(info["status"], "completed", info)
+                self.assertEqual(a.status(), "postmigrate")
+                self.assertGreaterEqual(info["ram"]["normal"], size * 256)
+                vmmtest.poll(lambda: b.status() == "running", 20, "the guest to run at the destination")
+                a.close()
+                b.writes_on(a.pages if rate is not None else a.pages - 1)
+                a = b
+                took.append((rate, round(time.monotonic() - start, 1), info["ram"]["dirty-sync-count"], info["downtime"]))
+        return took
 
     @unittest.skipUnless(LONG, "VMM_TEST_LONG=1")
     def test_sizes_and_rates(self):
-        """64 MiB to 4 GiB of RAM, working sets of 16 MiB to 1 GiB, from a round in eight seconds to as fast as it goes."""
-        self.matrix(*((memory, size, rate) for memory, sizes in ((64, (16,)), (512, (64, 256)), (1536, (1024,)), (4096, (16, 512, 1024)))
-                      for size in sizes for rate in (size * 32, 40000, 0)))
+        """64 MiB to 4 GiB of RAM, working sets of 16 MiB to 1 GiB below and above the PCI hole; from idle to as fast as it goes."""
+        for memory, size, start in ((64, 16, 32), (512, 64, 32), (512, 256, 128), (1536, 1024, 256), (4096, 16, 4200),
+                                    (4096, 512, 2500), (4096, 1024, 4096)):
+            for cpus in (1, 2):
+                with self.subTest(memory=memory, size=size, cpus=cpus):
+                    took = self.tour((None, size * 32, 40000, 0), memory=memory, size=size, start=start, cpus=cpus)
+                    print(f"\n{memory} MiB, {size} MiB written, {cpus} vCPUs: " + ", ".join(
+                        f"{'idle' if rate is None else rate or 'max'}: {seconds} s, {rounds} rounds, {down} ms"
+                        for rate, seconds, rounds, down in took), file=sys.stderr, flush=True)
+
+    def test_windows_are_there_before(self):
+        """What waits for the host is done while the guest runs: KVM's memory slots do not change any more when its state comes."""
+        with mig.Dirtier(rate=16000) as a:
+            a.running()
+            with mig.twin(a, "-d", "kvm,migration") as b:
+                a.qmp.command("migrate", uri=b.address())
+                mig.moved(self, a, b)
+                before, after = b.stderr().split("the guest stands")
+                self.assertRegex(before, r"memory slot \d+: 256 KiB at 0xc0000")
+                self.assertNotIn("memory slot", after)
 
     def test_dirty_ring(self):
         """KVM's other way of telling what was written: rings so small that they overflow all the time, and frame buffers beside."""

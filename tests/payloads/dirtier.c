@@ -12,11 +12,16 @@
  * is shared; idle2=1: it writes to one page only.  disk=1: after each round one of the first eight sectors of the
  * primary master (blank at first) is read, must hold what the last round but seven left there, and is written.
  *
- * Prints "ready", then "round N" after each of the first processor's; any received character makes it check all
- * pages (and sectors) once and print "PASS dirtier rounds=N gap=TICKS": the longest time between two pages of
- * either processor, in TSC ticks, since it was last asked; with cpus=2 also second=N, the second one's rounds.
- * quiet=1: rounds are not printed.  halt=1: halt once all pages are written, for an
- * idle guest that takes no processor time.
+ * Prints "ready", then "round N" after each of the first processor's (quiet=1: not).  It listens between two rounds
+ * and, if it knows tsc, every 20 ms between two batches of 256 pages:
+ *
+ *   x             check all pages (and sectors) once and print "PASS dirtier rounds=N gap=TICKS pages=N": the longest
+ *                 time between two pages of either processor, in TSC ticks, since it was last asked; the pages both
+ *                 have written; with cpus=2 also second=N, those of the second one
+ *   i             write nothing more, and print "idle"
+ *   N newline     write, N pages a second from now on (0: as fast as possible), and print "rate N"
+ *
+ * halt=1: halt once all pages are written, for an idle guest that takes no processor time.
  */
 #include "payload.h"
 
@@ -24,13 +29,17 @@
 
 /* A processor's part of the range. What the other one reads is volatile. */
 struct part {
-	uint64_t start, first, pages; /* address of the range; index of the first page */
-	uint64_t ticks;               /* for a batch of pages; 0: no limit */
-	volatile uint64_t round, gap;
-	volatile uint64_t bad;     /* index + 1 of a page that was wrong */
-	volatile bool wait, waits; /* stand still between two rounds; it does */
+	uint64_t start, first, pages;     /* address of the range; index of the first page */
+	volatile uint64_t ticks;          /* for a batch of pages; 0: no limit */
+	volatile uint64_t round, at, gap; /* rounds done; the page that is next in this one */
+	volatile uint64_t bad;            /* index + 1 of a page that was wrong */
+	volatile bool wait, waits;        /* stand still at the next batch; it does */
 };
 static struct part part[2];
+
+static unsigned cpus;
+static bool disk, idle;
+static uint64_t tsc, listened;
 
 static const uint64_t batch = 256;
 
@@ -46,7 +55,7 @@ static bool good(const struct part *p, uint64_t i, uint64_t round)
 	return page[0] == round && page[1] == mark && page[511] == mark;
 }
 
-static int fail(const struct part *p, uint64_t i, uint64_t round)
+static bool fail(const struct part *p, uint64_t i, uint64_t round)
 {
 	volatile uint64_t *page = (uint64_t *)(p->start + i * 4096);
 	put_string("FAIL page ");
@@ -57,7 +66,7 @@ static int fail(const struct part *p, uint64_t i, uint64_t round)
 	put_dec(round);
 	put_string(page[1] == page[511] ? " whole" : " torn");
 	put_string("\n");
-	return 0x11;
+	return false;
 }
 
 static void wait_until(uint64_t when)
@@ -74,10 +83,33 @@ static __attribute__((noreturn)) long halt(long a, long b)
 		__asm__ volatile("cli; hlt");
 }
 
-/* One round over the part's pages; false: one was wrong (p->bad). */
-static bool dirty_round(struct part *p, uint64_t *next)
+/* What a processor goes by: when the next batch is due, and when the last page was written. */
+struct pace {
+	uint64_t next, last;
+};
+
+static bool listen(struct pace *pace);
+
+/* Between two batches. False: end. */
+static bool pause(struct part *p, struct pace *pace)
 {
-	uint64_t round = p->round + 1, last = rdtsc();
+	if (p == &part[0] && tsc && rdtsc() - listened > tsc / 50 && !listen(pace))
+		return false;
+	if (p->wait) {
+		while (p->wait)
+			p->waits = true;
+		p->waits = false;
+		pace->next = pace->last = rdtsc();
+	}
+	if (p->ticks)
+		wait_until(pace->next += p->ticks);
+	return true;
+}
+
+/* One round over the part's pages; false: one was wrong (p->bad), or listen() says so. */
+static bool dirty_round(struct part *p, struct pace *pace)
+{
+	uint64_t round = p->round + 1;
 
 	for (uint64_t i = p->first; i < p->first + p->pages; i++) {
 		volatile uint64_t *page = (uint64_t *)(p->start + i * 4096);
@@ -86,15 +118,17 @@ static bool dirty_round(struct part *p, uint64_t *next)
 			return false;
 		}
 		uint64_t now = rdtsc();
-		if (now - last > p->gap)
-			p->gap = now - last;
-		last = now;
+		if (now - pace->last > p->gap)
+			p->gap = now - pace->last;
+		pace->last = now;
 		page[0] = round;
 		page[1] = mark_of(i, round);
 		page[511] = mark_of(i, round);
-		if (p->ticks && i % batch == batch - 1)
-			wait_until(*next += p->ticks);
+		p->at = i + 1;
+		if (i % batch == batch - 1 && i + 1 < p->first + p->pages && !pause(p, pace))
+			return false;
 	}
+	p->at = p->first;
 	p->round = round;
 	return true;
 }
@@ -102,15 +136,10 @@ static bool dirty_round(struct part *p, uint64_t *next)
 static void second(void *arg)
 {
 	struct part *p = arg;
-	uint64_t next = rdtsc();
+	struct pace pace = {rdtsc(), rdtsc()};
 
-	while (dirty_round(p, &next)) {
-		while (p->wait) {
-			p->waits = true;
-			next = rdtsc();
-		}
-		p->waits = false;
-	}
+	while (dirty_round(p, &pace))
+		pause(p, &pace);
 	for (;;)
 		__asm__ volatile("pause");
 }
@@ -190,50 +219,117 @@ static bool disk_round(uint64_t round)
 
 /* ---- all of it ---- */
 
-static int check_all(unsigned cpus, bool disk)
+static uint64_t written(const struct part *p)
 {
-	uint64_t gap = part[0].gap;
+	return p->round * p->pages + p->at - p->first;
+}
 
-	if (cpus > 1) {
-		part[1].wait = true;
-		while (!part[1].waits && !part[1].bad)
-			__asm__ volatile("pause");
-		if (part[1].gap > gap)
-			gap = part[1].gap;
-	}
+static void hold_second(void)
+{
+	part[1].wait = cpus > 1;
+	while (part[1].wait && !part[1].waits && !part[1].bad)
+		__asm__ volatile("pause");
+}
+
+/* It goes on before we do: at least one batch of its own between two checks. */
+static void release_second(void)
+{
+	part[1].wait = false;
+	while (part[1].waits)
+		__asm__ volatile("pause");
+}
+
+static bool check_all(void)
+{
+	uint64_t gap;
+
+	hold_second();
+	gap = part[part[1].gap > part[0].gap].gap;
 	for (unsigned n = 0; n < cpus; n++) {
 		if (part[n].bad)
 			return fail(&part[n], part[n].bad - 1, part[n].round);
 		for (uint64_t i = part[n].first; i < part[n].first + part[n].pages; i++)
-			if (!good(&part[n], i, part[n].round))
-				return fail(&part[n], i, part[n].round);
+			if (!good(&part[n], i, part[n].round + (i < part[n].at)))
+				return fail(&part[n], i, part[n].round + (i < part[n].at));
 	}
 	for (unsigned i = 0; disk && i < SECTORS; i++)
 		if (!sector_good(i))
-			return 0x11;
+			return false;
 	put_string("PASS dirtier rounds=");
 	put_dec(part[0].round);
 	put_string(" gap=");
 	put_dec(gap);
+	put_string(" pages=");
+	put_dec(written(&part[0]) + written(&part[1]));
 	if (cpus > 1) {
 		put_string(" second=");
-		put_dec(part[1].round);
+		put_dec(written(&part[1]));
 	}
 	put_string("\n");
 	part[0].gap = part[1].gap = 0;
-	part[1].wait = false;
-	while (part[1].waits) /* it goes on before we do: at least one round of its own between two checks */
-		__asm__ volatile("pause");
-	return 0;
+	if (!idle)
+		release_second();
+	return true;
+}
+
+static void set_rate(uint64_t rate)
+{
+	for (unsigned n = 0; n < cpus; n++)
+		part[n].ticks = rate && tsc ? tsc * batch * cpus / rate : 0;
+}
+
+static void obey(int c)
+{
+	uint64_t rate = 0;
+
+	if (c == 'i') {
+		idle = true;
+		hold_second();
+		put_string("idle\n");
+	}
+	if (c < '0' || c > '9')
+		return;
+	while (c >= '0' && c <= '9') {
+		rate = rate * 10 + (uint64_t)(c - '0');
+		do
+			c = get_char();
+		while (c < 0);
+	}
+	set_rate(rate);
+	put_string("rate ");
+	put_dec(rate);
+	put_string("\n");
+	if (idle)
+		release_second();
+	idle = false;
+}
+
+/* False: a page or sector was wrong. */
+static bool listen(struct pace *pace)
+{
+	do {
+		int c = get_char();
+
+		if (c == 'x' && !check_all())
+			return false;
+		obey(c);
+		listened = rdtsc();
+		if (c >= 0) /* that took its time, and was no gap */
+			pace->next = pace->last = listened;
+		if (idle)
+			wait_until(listened + tsc / 1000);
+	} while (idle);
+	return true;
 }
 
 int payload_main(void)
 {
-	uint64_t start = option("start", 64 << 20), size = option("size", 64 << 20);
-	uint64_t rate = option("rate", 0), tsc = option("tsc", 0), pages = size / 4096;
-	unsigned cpus = option("cpus", 1) > 1 ? 2 : 1;
-	bool disk = option("disk", 0), quiet = option("quiet", 0);
+	uint64_t start = option("start", 64 << 20), size = option("size", 64 << 20), pages = size / 4096;
+	bool quiet = option("quiet", 0);
 
+	tsc = option("tsc", 0);
+	cpus = option("cpus", 1) > 1 ? 2 : 1;
+	disk = option("disk", 0);
 	if (start + size > 4ull << 30)
 		map_high(60);
 	for (uint64_t i = 0; i < pages; i++) {
@@ -245,10 +341,9 @@ int payload_main(void)
 	for (uint64_t i = 0; i < option("fill", 0) / 4096; i++) /* memory that only has to travel */
 		*(volatile uint64_t *)(start + size + i * 4096) = i + 1;
 	for (unsigned n = 0; n < cpus; n++)
-		part[n] = (struct part){.start = start,
-					.first = n * (pages / cpus),
-					.pages = pages / cpus,
-					.ticks = rate && tsc ? tsc / rate * batch * cpus : 0};
+		part[n] = (struct part){
+			.start = start, .first = n * (pages / cpus), .at = n * (pages / cpus), .pages = pages / cpus};
+	set_rate(option("rate", 0));
 	if (option("idle2", 0))
 		part[1].pages = 1;
 	if (cpus > 1)
@@ -256,11 +351,16 @@ int payload_main(void)
 	put_string("ready\n");
 	if (option("halt", 0))
 		ring0(halt, 0, 0);
-	for (uint64_t next = rdtsc();;) {
-		if (!dirty_round(&part[0], &next))
-			return fail(&part[0], part[0].bad - 1, part[0].round);
-		if (part[1].bad)
-			return fail(&part[1], part[1].bad - 1, part[1].round);
+	for (struct pace pace = {rdtsc(), rdtsc()};;) {
+		if (!dirty_round(&part[0], &pace)) {
+			if (part[0].bad)
+				fail(&part[0], part[0].bad - 1, part[0].round);
+			return 0x11;
+		}
+		if (part[1].bad) {
+			fail(&part[1], part[1].bad - 1, part[1].round);
+			return 0x11;
+		}
 		if (disk && !disk_round(part[0].round))
 			return 0x11;
 		if (!quiet) {
@@ -268,7 +368,7 @@ int payload_main(void)
 			put_dec(part[0].round);
 			put_string("\n");
 		}
-		if (get_char() >= 0 && check_all(cpus, disk))
+		if (!listen(&pace) || !pause(&part[0], &pace))
 			return 0x11;
 	}
 }
