@@ -54,11 +54,11 @@ static int read_introduction(struct channel *c, struct introduction *in, struct 
 	for (;;) {
 		struct wire_record rec;
 		uint8_t raw[WIRE_HEADER], *payload = NULL, **to = NULL;
-		size_t *len = NULL;
+		size_t *len = NULL, room = MAX_DESCRIBE - in->layout_len - in->drives_len;
 		int r = channel_get_header(c, &rec, raw, e);
 
 		if (!r)
-			r = channel_get_payload(c, &rec, raw, MAX_DESCRIBE, &payload, e);
+			r = channel_get_payload(c, &rec, raw, (uint32_t)room, &payload, e);
 		if (r)
 			return r;
 		switch (rec.type) {
@@ -437,6 +437,10 @@ static void receive(struct channel *c, const struct introduction *intro, struct 
 
 static void start_session(struct main_call *c)
 {
+	if (destination_is_over()) { /* it introduced itself slowly, and another one was here first */
+		main_call_done(c, err_set(&c->err, EBUSY, "a guest has arrived here already"));
+		return;
+	}
 	session.outgoing = false;
 	session.running = true;
 	session.caps = caps_now();
@@ -456,12 +460,13 @@ int destination_serve(struct channel *c, const struct wire_preamble *p, const st
 {
 	struct introduction in = {0};
 	struct wire_preamble answer = *p;
+	bool claimed;
 	int r = 0;
 
 	c->one_way = p->flags & WIRE_ONE_WAY;
-	answer.features = session.features = p->features & (c->one_way ? WIRE_F_ZSTD : destination_features(c));
+	answer.features = p->features & (c->one_way ? WIRE_F_ZSTD : destination_features(c));
 	if (met) { /* it was answered, and its description read, before there was a machine */
-		session.features = met->features;
+		answer.features = met->features;
 		in.description = xmemdup(met->description, met->description_len);
 		in.description_len = met->description_len;
 	} else if (!c->one_way) {
@@ -470,8 +475,15 @@ int destination_serve(struct channel *c, const struct wire_preamble *p, const st
 	if (!r)
 		r = read_introduction(c, &in, e);
 	c->deadline_ns = 0;
-	if (!r)
+	/* Not before: who dawdles over his introduction keeps nobody out. */
+	destination_introduced(c);
+	claimed = !r && pages_claim(c, p);
+	if (!r && !claimed)
+		r = err_set(e, EBUSY, DESTINATION_BUSY);
+	if (!r) {
+		session.features = answer.features;
 		r = main_call(start_session, NULL, e);
+	}
 	if (!r) {
 		r = main_call(check_machine, &in, e);
 		if (r)
@@ -484,6 +496,8 @@ int destination_serve(struct channel *c, const struct wire_preamble *p, const st
 		log_warn("migration", "%s: refused: %s", c->peer, e->msg);
 		destination_refuse(c, e->msg);
 	}
+	if (claimed)
+		pages_release();
 	free_introduction(&in);
 	return r;
 }

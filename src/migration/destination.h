@@ -25,11 +25,13 @@ struct incoming {
 };
 
 /*
- * destination_pages.c. claim: the first that introduces itself becomes the session; release ends its page channels.
+ * destination_pages.c. claim: the first that has introduced itself becomes the session; release ends its page channels.
  * serve: a page channel until its end; takes c. reason: why a page channel failed, if one did. close waits until none
  * is served.
  */
 bool pages_claim(struct channel *c, const struct wire_preamble *p);
+bool pages_claimed(void);
+#define DESTINATION_BUSY "another migration is coming in already"
 void pages_release(void);
 void pages_serve(struct channel *c, const struct wire_preamble *p);
 void pages_expect(unsigned channels);
@@ -52,6 +54,8 @@ void recovery_quit(void); /* vmm ends */
    thread looks as well: poll waits at most timeout_ms. */
 void destination_poll(int timeout_ms);
 void destination_stop_listening(void); /* main thread */
+/* Whoever is at the other end has said all of who he is: he is not sent away any more when too many come. */
+void destination_introduced(const struct channel *c);
 /* Refuse or abort, and let the peer read the reason before the connection goes. */
 void destination_say_no(struct channel *c, enum wire_type type, const char *why);
 

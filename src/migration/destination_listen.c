@@ -21,16 +21,20 @@
 #define MAX_LISTEN   8
 #define LINGER_MS    500 /* how long a refused peer may take to read the reason */
 
+struct greeter;
+
 static struct {
 	bool waiting;  /* a guest is to come or is coming */
 	bool deferred; /* -incoming defer, migrate-incoming not given yet */
+	bool over;     /* a guest came */
 	struct address address;
 	struct watch *watch[MAX_LISTEN];
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
 	int listen_fd[MAX_LISTEN]; /* lock; changed by the main thread only */
 	unsigned n_listen;
-	unsigned greeters; /* lock */
+	unsigned greeters;         /* lock */
+	struct greeter *strangers; /* lock; who has not introduced himself yet, newest first */
 } waiting = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
 
 bool destination_waits(void)
@@ -51,6 +55,12 @@ bool destination_talks(void)
 void destination_over(void)
 {
 	waiting.waiting = false;
+	waiting.over = true;
+}
+
+bool destination_is_over(void)
+{
+	return waiting.over;
 }
 
 void destination_stop_listening(void)
@@ -94,10 +104,48 @@ void destination_refuse(struct channel *c, const char *why)
 
 struct greeter {
 	int fd;
+	struct channel *channel;
 	bool only; /* fd: or exec: nobody else will come */
 	char peer[320];
 	struct migration_meeting *met;
+	struct greeter *next; /* of strangers */
 };
+
+/* It may be sent away from now on, until destination_introduced(). */
+static void remember_stranger(struct greeter *g)
+{
+	pthread_mutex_lock(&waiting.lock);
+	g->next = waiting.strangers;
+	waiting.strangers = g;
+	pthread_mutex_unlock(&waiting.lock);
+}
+
+void destination_introduced(const struct channel *c)
+{
+	pthread_mutex_lock(&waiting.lock);
+	for (struct greeter **p = &waiting.strangers; *p; p = &(*p)->next)
+		if ((*p)->channel == c) {
+			*p = (*p)->next;
+			break;
+		}
+	pthread_mutex_unlock(&waiting.lock);
+}
+
+/* Who has had the most time makes room for another. */
+static void send_away_oldest(void)
+{
+	struct greeter **p = &waiting.strangers;
+
+	pthread_mutex_lock(&waiting.lock);
+	while (*p && (*p)->next)
+		p = &(*p)->next;
+	if (*p) {
+		log_warn("migration", "%s: others came while it dawdled over its introduction", (*p)->peer);
+		channel_shutdown((*p)->channel);
+		*p = NULL;
+	}
+	pthread_mutex_unlock(&waiting.lock);
+}
 
 static void refused_for_good(void *opaque)
 {
@@ -111,8 +159,11 @@ static void greet(struct greeter *g)
 	struct err e = ERR_INIT;
 	int r = 0;
 
+	g->channel = c;
 	if (g->met)
 		p = g->met->preamble;
+	else if (!g->only)
+		remember_stranger(g);
 	if (!g->only)
 		c->deadline_ns = mono_ns() + HANDSHAKE_MS * 1000000ull;
 	if (!g->met && tls_wanted())
@@ -120,12 +171,14 @@ static void greet(struct greeter *g)
 	if (!r && !g->met)
 		r = channel_recv_preamble(c, &p, &e);
 	if (!r && p.kind == WIRE_PAGES) {
+		destination_introduced(c);
 		pages_serve(c, &p);
 		return;
 	}
 	if (!r && p.kind != WIRE_MAIN)
 		r = err_set(&e, EBADMSG, "a stream of kind %u cannot be received here", p.kind);
 	if (!r && p.flags & WIRE_RESUME) {
+		destination_introduced(c);
 		if (recovery_offer(c, &p, &e))
 			return;
 		log_warn("migration", "%s: refused: %s", g->peer, e.msg);
@@ -133,17 +186,17 @@ static void greet(struct greeter *g)
 		channel_free(c);
 		return;
 	}
-	if (!r && !pages_claim(c, &p)) {
-		r = err_set(&e, EBUSY, "another migration is coming in already");
+	if (!r && pages_claimed()) {
 		channel_send_preamble(c, &p, &e);
+		r = err_set(&e, EBUSY, DESTINATION_BUSY);
 	}
 	if (r) {
 		log_warn("migration", "%s: refused: %s", g->peer, e.msg);
 		destination_refuse(c, e.msg);
 	} else {
 		r = destination_serve(c, &p, g->met, &e);
-		pages_release();
 	}
+	destination_introduced(c);
 	channel_free(c);
 	if (g->met) {
 		g->met->channel = NULL;
@@ -199,18 +252,20 @@ static void greet_peer(int fd)
 {
 	char peer[320];
 	struct err e = ERR_INIT;
-	bool full;
+	unsigned n;
 
 	pthread_mutex_lock(&waiting.lock);
-	full = waiting.greeters >= MAX_GREETERS + MAX_CHANNELS;
+	n = waiting.greeters;
 	pthread_mutex_unlock(&waiting.lock);
 	if (!address_allowed(fd, peer, sizeof(peer))) {
 		log_warn("migration", "%s: refused: -migration-allow does not list it", peer);
 		close(fd);
-	} else if (full) {
+	} else if (n >= 2 * (MAX_GREETERS + MAX_CHANNELS)) { /* those that were sent away have not gone yet */
 		log_warn("migration", "%s: refused: too many connections are waiting to introduce themselves", peer);
 		close(fd);
 	} else {
+		if (n >= MAX_GREETERS + MAX_CHANNELS)
+			send_away_oldest();
 		address_tune(fd);
 		if (!tls_wanted())
 			address_warn_plain(fd);

@@ -152,6 +152,16 @@ bool pages_claim(struct channel *c, const struct wire_preamble *p)
 	return mine;
 }
 
+bool pages_claimed(void)
+{
+	bool claimed;
+
+	pthread_mutex_lock(&pages.lock);
+	claimed = pages.claimed;
+	pthread_mutex_unlock(&pages.lock);
+	return claimed;
+}
+
 void pages_release(void)
 {
 	pages_close();

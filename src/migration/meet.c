@@ -1,8 +1,9 @@
 /*
  * -incoming without a machine on the command line: wait for a guest, read its description, and let main build the
  * machine from it; then the migration goes on where it stopped. Everything happens on the main thread before the
- * machine, the control sockets and the sandbox exist; each peer has HANDSHAKE_MS to introduce itself. A
- * termination signal ends the wait: its descriptor is the channels' cancel descriptor here.
+ * machine, the control sockets and the sandbox exist. Each peer has HANDSHAKE_MS to introduce itself; all of them are
+ * listened to at once (caller.c), so one that dribbles keeps nobody out. A termination signal ends the wait: its
+ * descriptor is the channels' cancel descriptor here.
  */
 #include "save.h"
 
@@ -12,174 +13,174 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "caller.h"
+#include "destination.h"
 #include "vmm/log.h"
 
-#define MAX_DESCRIPTION (64u << 20)
+#define MAX_CALLERS 16
+#define MAX_WAITING (64u << 20) /* bytes of descriptions that are not whole, of all callers */
 
-static int introduce(struct migration_meeting *m, struct err *e)
+struct waiting_room {
+	struct migration_meeting *meeting;
+	int signal_fd;
+	struct caller caller[MAX_CALLERS];
+	unsigned n;
+};
+
+static void remove_caller(struct waiting_room *w, unsigned i)
 {
-	struct channel *c = m->channel;
-	struct wire_preamble answer;
-	struct wire_record rec;
-	uint8_t raw[WIRE_HEADER];
-	int r = channel_recv_preamble(c, &m->preamble, e);
-
-	if (!r && m->preamble.kind != WIRE_MAIN)
-		r = err_set(e, EBADMSG, "a stream of kind %u cannot be received here", m->preamble.kind);
-	if (r)
-		return r;
-	c->one_way = m->preamble.flags & WIRE_ONE_WAY;
-	answer = m->preamble;
-	answer.features = m->features =
-		m->preamble.features & (c->one_way ? (uint32_t)WIRE_F_ZSTD : destination_features(c));
-	if (!c->one_way)
-		r = channel_send_preamble(c, &answer, e);
-	if (!r)
-		r = channel_get_header(c, &rec, raw, e);
-	if (!r && rec.type != WIRE_DESCRIPTION)
-		r = err_set(e, EBADMSG, "%s: the stream begins with '%s' instead of the machine's description", c->peer,
-			    wire_type_name(rec.type));
-	if (!r)
-		r = channel_get_payload(c, &rec, raw, MAX_DESCRIPTION, &m->description, e);
-	if (!r)
-		m->description_len = rec.length;
-	return r;
+	caller_end(&w->caller[i]);
+	w->caller[i] = w->caller[--w->n];
 }
 
-/* A connection: keep it if it introduces itself as a guest. */
-static int try_peer(struct migration_meeting *m, int fd, const char *peer, int signal_fd, struct err *e)
+/* Whoever has had the most time makes room; who is to leave anyway has had enough. */
+static void make_room(struct waiting_room *w)
+{
+	unsigned oldest = 0;
+
+	for (unsigned i = 1; i < w->n; i++) {
+		bool leaving = w->caller[i].stage == CALLER_LEAVING, other = w->caller[oldest].stage == CALLER_LEAVING;
+
+		if (leaving != other ? leaving : w->caller[i].until < w->caller[oldest].until)
+			oldest = i;
+	}
+	if (w->caller[oldest].stage != CALLER_LEAVING)
+		caller_refuse(&w->caller[oldest], "others came while it dawdled over its introduction");
+	remove_caller(w, oldest);
+}
+
+/* Takes fd, just accepted. */
+static void admit(struct waiting_room *w, int fd)
+{
+	char peer[320];
+
+	if (!address_allowed(fd, peer, sizeof(peer))) {
+		log_warn("migration", "%s: refused: -migration-allow does not list it", peer);
+		close(fd);
+		return;
+	}
+	address_tune(fd);
+	address_warn_plain(fd);
+	if (w->n == MAX_CALLERS)
+		make_room(w);
+	caller_begin(&w->caller[w->n++], channel_new(fd, w->signal_fd, peer), mono_ns() + HANDSHAKE_MS * 1000000ull);
+}
+
+/* Who is late goes; and who needs most memory, if it is too much together. */
+static void tidy(struct waiting_room *w)
+{
+	uint64_t now = mono_ns();
+	size_t sum = 0;
+	unsigned largest = 0;
+
+	for (unsigned i = 0; i < w->n;) {
+		struct caller *c = &w->caller[i];
+
+		if (now >= c->until && c->stage == CALLER_LEAVING) {
+			remove_caller(w, i);
+			continue;
+		}
+		if (now >= c->until)
+			caller_refuse(c, "it took too long to introduce itself");
+		i++;
+	}
+	for (unsigned i = 0; i < w->n; i++) {
+		sum += w->caller[i].room;
+		if (w->caller[i].room > w->caller[largest].room)
+			largest = i;
+	}
+	if (sum > MAX_WAITING)
+		caller_refuse(&w->caller[largest], "its description is too large while others wait");
+}
+
+/* 1: this caller brings a guest. */
+static int listen_to(struct caller *c, struct err *e)
 {
 	int r;
 
-	m->channel = channel_new(fd, signal_fd, peer);
-	if (!m->only)
-		m->channel->deadline_ns = mono_ns() + HANDSHAKE_MS * 1000000ull;
-	r = introduce(m, e);
-	if (!r)
+	if (c->stage == CALLER_LEAVING) {
+		if (caller_gone(c))
+			c->until = 0;
 		return 0;
-	if (r != -ECANCELED) {
-		log_warn("migration", "%s: refused: %s", peer, e->msg);
-		destination_refuse(m->channel, e->msg);
 	}
-	channel_free(m->channel);
-	m->channel = NULL;
+	*e = ERR_INIT;
+	r = caller_advance(c, e);
+	if (r < 0)
+		caller_refuse(c, e->msg);
 	return r;
 }
 
-/*
- * Who has connected but not yet said what he is. One peer at a time is listened to, but only once its whole preamble is
- * there: who says nothing, or dribbles, waits here until his time is over and keeps nobody out.
- */
-struct caller {
-	int fd;
-	uint64_t until;
-	char peer[320];
-};
-#define MAX_CALLERS 16
-
-static void send_away(const struct caller *c, int signal_fd, const char *why)
+static void take(struct migration_meeting *m, struct caller *c)
 {
-	struct channel *channel = channel_new(c->fd, signal_fd, c->peer);
-
-	log_warn("migration", "%s: refused: %s", c->peer, why);
-	destination_refuse(channel, why);
-	channel_free(channel);
+	m->channel = c->channel;
+	m->preamble = c->preamble;
+	m->features = c->features;
+	m->description = c->description;
+	m->description_len = c->rec.length;
+	*c = (struct caller){0};
 }
 
-/* Takes fd, just accepted. False: it was not wanted. */
-static bool admit(struct caller *c, int fd, bool full)
+/* One turn: 1: somebody introduced himself, 0: wait on, or an error (-EINTR: a signal; without listeners: the only one
+   was no guest). */
+static int look_around(struct waiting_room *w, struct err *e)
 {
-	const int enough = WIRE_PREAMBLE;
-
-	*c = (struct caller){.fd = fd, .until = mono_ns() + HANDSHAKE_MS * 1000000ull};
-	if (address_allowed(fd, c->peer, sizeof(c->peer)) && !full) {
-		address_tune(fd);
-		address_warn_plain(fd);
-		setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &enough,
-			   sizeof(enough)); /* TCP; a unix socket's peer is of this host */
-		return true;
-	}
-	log_warn("migration", "%s: refused: %s", c->peer,
-		 full ? "too many connections are waiting to introduce themselves"
-		      : "-migration-allow does not list it");
-	close(fd);
-	return false;
-}
-
-static int listen_to(struct migration_meeting *m, const struct caller *c, int signal_fd, struct err *e)
-{
-	const int any = 1;
-
-	setsockopt(c->fd, SOL_SOCKET, SO_RCVLOWAT, &any, sizeof(any));
-	*e = ERR_INIT;
-	return try_peer(m, c->fd, c->peer, signal_fd, e);
-}
-
-/* The next event: a caller is ready (its index); or LOOK_AGAIN; or an error, -EINTR for a signal. */
-enum { LOOK_AGAIN = -10000 };
-
-static int next_event(struct migration_meeting *m, struct caller *callers, unsigned *n, int signal_fd, struct err *e)
-{
-	struct pollfd p[MEET_LISTEN + MAX_CALLERS + 1] = {{.fd = signal_fd, .events = POLLIN}};
+	struct migration_meeting *m = w->meeting;
+	struct pollfd p[MEET_LISTEN + MAX_CALLERS + 1] = {{.fd = w->signal_fd, .events = POLLIN}};
 	struct pollfd *of_callers = p + 1 + m->n_listen;
+	unsigned n = w->n; /* those in p */
 	uint64_t now = mono_ns(), until = UINT64_MAX;
 	int timeout;
 
 	for (unsigned i = 0; i < m->n_listen; i++)
 		p[i + 1] = (struct pollfd){.fd = m->listen_fd[i], .events = POLLIN};
-	for (unsigned i = 0; i < *n; i++) {
-		of_callers[i] = (struct pollfd){.fd = callers[i].fd, .events = POLLIN};
-		until = MIN(until, callers[i].until);
+	for (unsigned i = 0; i < n; i++) {
+		of_callers[i] = (struct pollfd){.fd = w->caller[i].channel->fd, .events = POLLIN};
+		until = MIN(until, w->caller[i].until);
 	}
-	timeout = !*n ? -1 : until > now ? (int)((until - now) / 1000000) + 1 : 0;
-	if (poll(p, 1 + m->n_listen + *n, timeout) < 0 && errno != EINTR)
-		return err_errno(e, errno, "poll");
+	timeout = until == UINT64_MAX ? -1 : until > now ? (int)((until - now) / 1000000) + 1 : 0;
+	if (poll(p, 1 + m->n_listen + n, timeout) < 0)
+		return errno == EINTR ? 0 : err_errno(e, errno, "poll");
 	if (p[0].revents)
 		return err_set(e, EINTR, "ended by a signal while it waited for a guest");
-	for (unsigned i = 0; i < *n; i++)
-		if (of_callers[i].revents)
-			return (int)i;
-	now = mono_ns();
-	for (unsigned i = 0; i < *n;)
-		if (now >= callers[i].until) {
-			send_away(&callers[i], signal_fd, "it took too long to introduce itself");
-			callers[i] = callers[--*n];
-		} else {
-			i++;
+	for (unsigned i = 0; i < n; i++) {
+		int r = of_callers[i].revents ? listen_to(&w->caller[i], e) : 0;
+
+		if (r > 0) {
+			take(m, &w->caller[i]);
+			w->caller[i] = w->caller[--w->n];
+			return 1;
 		}
+		if (r < 0 && !m->n_listen)
+			return r;
+	}
+	tidy(w);
 	for (unsigned i = 0; i < m->n_listen; i++) {
 		int fd = p[i + 1].revents ? accept4(m->listen_fd[i], NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK) : -1;
-		struct caller c;
 
-		if (fd >= 0 && admit(&c, fd, *n == MAX_CALLERS))
-			callers[(*n)++] = c;
+		if (fd >= 0)
+			admit(w, fd);
 	}
-	return LOOK_AGAIN;
+	return 0;
 }
 
-static int wait_for_peer(struct migration_meeting *m, int signal_fd, struct err *e)
+/* The first who introduces himself as a guest; only: >= 0: that is he, and nobody else will come. */
+static int wait_for_peer(struct migration_meeting *m, int only, const char *name, int signal_fd, struct err *e)
 {
-	struct caller callers[MAX_CALLERS];
-	unsigned n = 0;
-	int r;
+	struct waiting_room w = {.meeting = m, .signal_fd = signal_fd};
+	int r = 0;
 
-	for (;;) {
-		struct caller c;
-
-		r = next_event(m, callers, &n, signal_fd, e);
-		if (r == LOOK_AGAIN)
-			continue;
-		if (r < 0)
-			break;
-		c = callers[r];
-		callers[r] = callers[--n];
-		r = listen_to(m, &c, signal_fd, e);
-		if (!r || r == -ECANCELED)
-			break;
+	if (only >= 0)
+		caller_begin(&w.caller[w.n++], channel_new(only, signal_fd, name), UINT64_MAX);
+	while (!r)
+		r = look_around(&w, e);
+	for (unsigned i = 0; i < w.n; i++) {
+		if (w.caller[i].stage != CALLER_LEAVING)
+			caller_refuse(&w.caller[i], r < 0 ? e->msg : DESTINATION_BUSY);
+		if (only >= 0)
+			caller_linger(&w.caller[i]);
+		caller_end(&w.caller[i]);
 	}
-	for (unsigned i = 0; i < n; i++)
-		send_away(&callers[i], signal_fd, r ? e->msg : "another migration is coming in already");
-	return r;
+	return r < 0 ? r : 0;
 }
 
 int migration_meet(const char *uri, const char *allow, int signal_fd, void (*listening)(void),
@@ -200,19 +201,19 @@ int migration_meet(const char *uri, const char *allow, int signal_fd, void (*lis
 			return r;
 		m->n_listen = (unsigned)r;
 		listening();
-		r = wait_for_peer(m, signal_fd, e);
+		r = wait_for_peer(m, -1, NULL, signal_fd, e);
 		break;
 	case ADDRESS_FD:
 	case ADDRESS_EXEC:
 		m->only = true;
 		fd = address_take_fd(&m->address, true, e);
-		r = fd < 0 ? fd : try_peer(m, fd, uri, signal_fd, e);
+		r = fd < 0 ? fd : wait_for_peer(m, fd, uri, signal_fd, e);
 		break;
 	case ADDRESS_FILE:
 		r = restore_open(m->address.path, &fd, e);
 		m->only = true;
 		if (r > 0)
-			r = try_peer(m, fd, uri, signal_fd, e);
+			r = wait_for_peer(m, fd, uri, signal_fd, e);
 		else if (!r)
 			restore_description(fdt, len);
 	}

@@ -21,7 +21,8 @@ struct migration_meeting {
 
 /* destination.c: what it offers; take over a meeting (the channel, the listening sockets). */
 uint32_t destination_features(const struct channel *c);
-void destination_over(void); /* the guest is here: nobody is waited for */
+void destination_over(void); /* the guest is here: nobody is waited for; main thread, as is the next */
+bool destination_is_over(void);
 int destination_resume(struct migration_meeting *m, struct err *e);
 /* Tell the peer why not and let it read that. */
 void destination_refuse(struct channel *c, const char *why);

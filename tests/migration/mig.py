@@ -4,6 +4,8 @@ The guest is tests/payloads/dirtier.c: it writes page after page, each with its 
 before it writes it again. A page that was lost, stale, torn or swapped makes it print FAIL and stop.
 """
 
+import ctypes
+import ctypes.util
 import os
 import socket
 import struct
@@ -18,6 +20,7 @@ import assets  # noqa: E402
 import vmmtest  # noqa: E402
 
 ENDED = ("completed", "failed", "cancelled")
+MAGIC = b"\x89VMM\r\n\x1a\n"
 
 
 def tsc_hz():
@@ -108,6 +111,17 @@ class Dirtier(vmmtest.Guest):
         if address["type"] == "unix":
             return "unix:" + address["path"]
         return f"tcp:{address['host']}:{address['port']}"
+
+
+def preamble(version, oldest, kind=0, session=1):
+    """The first bytes of a stream, with their checksum; None without the library that counts it."""
+    name = ctypes.util.find_library("xxhash")
+    if not name:
+        return None
+    library = ctypes.CDLL(name)
+    library.XXH3_64bits.restype = ctypes.c_uint64
+    head = MAGIC + struct.pack("<HHBBHQI", version, oldest, kind, 0, 0, session, 0)
+    return head + struct.pack("<I", library.XXH3_64bits(head, ctypes.c_size_t(len(head))) & 0xffffffff)
 
 
 def twin(source, *args, incoming="tcp:127.0.0.1:0", **changes):

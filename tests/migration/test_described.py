@@ -1,8 +1,10 @@
 """A destination that knows nothing but where to listen: its machine is built from the stream."""
 
+import contextlib
 import os
 import shlex
 import socket
+import struct
 import tempfile
 import unittest
 
@@ -64,6 +66,54 @@ class Described(unittest.TestCase):
                     s.settimeout(10)
                     self.assertIn(b"another migration", s.recv(4096))
                     s.close()
+
+    def test_dribbled_descriptions(self):
+        """More than may wait introduce themselves rightly and then dribble a description of 60 MiB: the guest is listened to at once."""
+        head = mig.preamble(1, 1)
+        if not head:
+            self.skipTest("no libxxhash")
+        head += struct.pack("<HHIIIQ", 1, 0, 60 << 20, 60 << 20, 0, 0)
+        with socket.create_server(("127.0.0.1", 0)) as s:
+            port = s.getsockname()[1]
+        with mig.Dirtier(memory=64, rate=16000) as a:
+            a.running()
+            with Bare(f"tcp:127.0.0.1:{port}", like=a) as b:
+                slow = []
+                for _ in range(24):
+                    slow.append(vmmtest.poll(lambda: self.call(port), 20, "the destination to listen"))
+                    slow[-1].sendall(head)
+                    slow[-1].settimeout(10)
+                self.assertEqual(len(slow[-1].recv(32)), 32)    # the last one is listened to, though the others are not through
+                slow[-1].sendall(bytes(100 << 10))
+                self.assertIn(b"others came while it dawdled", slow[0].recv(4096) + slow[0].recv(4096))
+                a.qmp.command("migrate", uri=f"tcp:127.0.0.1:{port}")
+                b.meet()
+                info = mig.moved(self, a, b)
+                self.assertLess(info["setup-time"], 5000)       # each of them has ten seconds
+                self.assertIn(b"another migration", slow[-1].recv(4096))
+                for s in slow:
+                    s.close()
+
+    def test_too_much_at_once(self):
+        """Callers cannot fill memory together: the largest is sent away, and told."""
+        head = mig.preamble(1, 1)
+        if not head:
+            self.skipTest("no libxxhash")
+        head += struct.pack("<HHIIIQ", 1, 0, 60 << 20, 60 << 20, 0, 0)
+        like = mig.Dirtier(memory=64, start=32, size=16)
+        like.close()
+        with socket.create_server(("127.0.0.1", 0)) as s:
+            port = s.getsockname()[1]
+        with Bare(f"tcp:127.0.0.1:{port}", like=like) as b:
+            callers = [vmmtest.poll(lambda: self.call(port), 20, "the destination to listen") for _ in range(3)]
+            for s in callers:
+                s.settimeout(20)
+                with contextlib.suppress(OSError):              # the last one may be sent away while it sends
+                    s.sendall(head + bytes(40 << 20))
+            vmmtest.poll(lambda: "too large while others wait" in b.stderr(), 10, lambda: b.stderr())
+            self.assertLess(b.counts()["rss_anon"], 80 << 20)
+            for s in callers:
+                s.close()
 
     @staticmethod
     def call(port):
