@@ -37,8 +37,8 @@ struct chardev_ops {
 	void (*close)(struct chardev *c);
 	/*
 	 * Take up to len bytes without blocking: > 0 taken; 0 would block, and the backend calls chardev_output_ready()
-	 * once it no longer does; < 0 the peer is gone or broken: core throws away what is queued and calls disconnect.
-	 * write itself never calls chardev_closed().
+	 * once it no longer does; < 0 the peer is gone or broken: core throws away what is queued and calls gone or
+	 * disconnect. write itself never calls chardev_closed().
 	 */
 	ssize_t (*write)(struct chardev *c, const uint8_t *buf, size_t len);
 	/* There is room for input (chardev_input_room() > 0), or no longer: start or stop reading. May be NULL. */
@@ -47,7 +47,8 @@ struct chardev_ops {
 	void (*set_line)(struct chardev *c, const struct chardev_line *line);
 	void (*send_break)(struct chardev *c);
 	void (*describe)(struct chardev *c, char *buf, size_t size); /* default: the backend's name */
-	void (*disconnect)(struct chardev *c);                       /* drop the peer, wait for the next one */
+	void (*gone)(struct chardev *c); /* writing failed; NULL: disconnect, else take what it still sent first */
+	void (*disconnect)(struct chardev *c); /* drop the peer, wait for the next one */
 	int (*take_fds)(struct chardev *c, int *fds, int max);
 	int (*serve)(struct chardev *c, unsigned max_peers, void (*on_peer)(void *, struct chardev *), void *opaque);
 	bool discards; /* output goes nowhere: no need to queue it */

@@ -384,7 +384,9 @@ void chardev_flush(struct chardev *c)
 	pthread_mutex_lock(&c->out_lock);
 	c->flushed_ns = clock_ns(VCLOCK_REAL);
 	pthread_mutex_unlock(&c->out_lock);
-	if (done < 0 && c->ops->disconnect)
+	if (done < 0 && c->ops->gone)
+		c->ops->gone(c);
+	else if (done < 0 && c->ops->disconnect)
 		c->ops->disconnect(c);
 	tell_all_writable(c);
 }

@@ -31,6 +31,8 @@
 #define MAX_FDS         16 /* QEMU's limit for one message and for what may wait */
 #define ACCEPT_RETRY_MS 1000
 
+#define LAST_READS 4096 /* of a byte to 4 KiB each */
+
 struct socket_chardev {
 	struct chardev c;
 	/* options */
@@ -41,7 +43,7 @@ struct socket_chardev {
 	uint16_t to;
 
 	int fd, listen_fd;
-	bool connecting, in_on, out_on;
+	bool connecting, in_on, out_on, leaving;
 	struct watch *watch, *listen_watch;
 	struct timer retry_timer;
 	struct addrinfo *addresses; /* TCP client with reconnect= */
@@ -220,14 +222,24 @@ static enum read_result read_some(struct socket_chardev *s)
 	return s->fd < 0 ? READ_EMPTY : READ_MORE;
 }
 
-/* The peer closed while the front end takes nothing: keep what it sent, then let go. */
+/* The peer closed while the front end takes nothing, or does not take our output any more: keep what it sent, then let
+ * go. One that only pretends to be gone has sent what a socket's buffer holds, and no more. */
 static void read_rest(struct socket_chardev *s)
 {
-	while (s->fd >= 0 && (chardev_input_room(&s->c) || chardev_input_grow(&s->c)))
-		if (read_some(s) != READ_MORE)
+	if (s->leaving)
+		return;
+	s->leaving = true;
+	for (unsigned n = 0; n < LAST_READS && s->fd >= 0; n++)
+		if (!(chardev_input_room(&s->c) || chardev_input_grow(&s->c)) || read_some(s) != READ_MORE)
 			break;
+	s->leaving = false;
 	if (s->fd >= 0)
 		socket_disconnect(&s->c);
+}
+
+static void socket_gone(struct chardev *c)
+{
+	read_rest(S(c));
 }
 
 static void connection_ready(void *opaque, int fd, unsigned events)
@@ -859,6 +871,7 @@ const struct chardev_ops chardev_socket_ops = {
 	.want_input = socket_want_input,
 	.send_break = socket_send_break,
 	.describe = socket_describe,
+	.gone = socket_gone,
 	.disconnect = socket_disconnect,
 	.take_fds = socket_take_fds,
 	.serve = socket_serve,

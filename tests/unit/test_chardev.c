@@ -535,6 +535,25 @@ START_TEST(input_of_a_vanished_peer_is_delivered)
 }
 END_TEST
 
+/* It has gone when it is written to, and what it sent before was not read yet. */
+START_TEST(last_words_of_a_peer_that_cannot_be_written_to)
+{
+	int fd;
+
+	open_fmt("socket,id=s,path=%s,server=on,wait=off", path("s"));
+	attach(&fe, "s", &wire);
+	fd = connect_unix(path("s"));
+	UNTIL(fe.opened);
+	ck_assert_int_eq(send(fd, "last", 4, 0), 4);
+	close(fd);
+	put(&fe, "output", 6);
+	chardev_flush(fe.c); /* fails, before the loop has looked at the socket */
+	UNTIL(fe.closed);
+	ck_assert_uint_eq(fe.n, 4);
+	ck_assert_mem_eq(fe.in, "last", 4);
+}
+END_TEST
+
 START_TEST(reading_stops_when_the_front_end_is_full)
 {
 	static char text[64 * 1024];
@@ -938,6 +957,7 @@ int main(void)
 	tcase_add_test(t, slow_reader_does_not_hold_up_a_wire);
 	tcase_add_test(t, protocol_loses_nothing);
 	tcase_add_test(t, input_of_a_vanished_peer_is_delivered);
+	tcase_add_test(t, last_words_of_a_peer_that_cannot_be_written_to);
 	tcase_add_test(t, reading_stops_when_the_front_end_is_full);
 	tcase_add_test(t, descriptors_arrive_with_the_bytes);
 	tcase_add_test(t, inherited_listening_socket_survives_clients);
