@@ -57,6 +57,7 @@ static int take_signals(struct run *run, struct err *e)
 	sigaddset(&set, SIGHUP);
 	pthread_sigmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN); /* a file that must not grow (ulimit -f) is a disk's error, not the guest's end */
 	run->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (run->signal_fd < 0)
 		return err_errno(e, errno, "cannot receive signals");

@@ -33,6 +33,7 @@ static void run(char *const argv[], int fd, int to)
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	signal(SIGPIPE, SIG_DFL);
+	signal(SIGXFSZ, SIG_DFL);
 	if (fd >= 0 && dup2(fd, to) < 0)
 		_exit(127);
 	close_range(MAX(to + 1, 3), ~0u, 0);
