@@ -314,14 +314,31 @@ static const char *machine_type_name(struct board *board)
 	return strcmp(machine_config(board)->machine.type, "none") ? "pc-i440fx-7.2-machine" : "none-machine";
 }
 
+/* The clock's property "date" has a second name here, as in QEMU. */
+static void visit_clock(struct visit *v, struct device *rtc)
+{
+	const struct device_property *p = rtc->class->properties;
+	struct device_property date;
+
+	if (visits(v, "rtc", "link<mc146818rtc>"))
+		v->value = json_string("/machine/rtc");
+	while (p->name && strcmp(p->name, "date"))
+		p++;
+	date = *p;
+	date.name = date.name ? "rtc-time" : NULL;
+	visit_running(v, rtc, (const struct device_property[]){date, {NULL}});
+}
+
 static void visit_machine(struct visit *v, struct board *board)
 {
+	struct device *rtc = device_find_class(board, "mc146818rtc");
+
 	visit_type(v, machine_type_name(board));
 	visit_child(v, "peripheral", "container", "/machine/peripheral");
 	visit_child(v, "peripheral-anon", "container", "/machine/peripheral-anon");
 	visit_child(v, "unattached", "container", "/machine/unattached");
-	if (device_find_class(board, "mc146818rtc") && visits(v, "rtc", "link<mc146818rtc>"))
-		v->value = json_string("/machine/rtc");
+	if (rtc)
+		visit_clock(v, rtc);
 	if (machine_option())
 		visit_props(v, machine_option()->props, &machine_config(board)->machine);
 }

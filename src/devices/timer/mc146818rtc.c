@@ -697,7 +697,22 @@ static int rtc_set_lost_ticks(struct device *dev, const char *json, struct err *
 	return 0;
 }
 
+/* The time the guest reads, as QEMU tells it: C's struct tm. A clock that is held keeps the time it was held at. */
+static char *rtc_date(struct device *dev)
+{
+	struct mc146818 *r = DEVICE(dev, struct mc146818);
+	int64_t second = rtc_running(r) ? rtc_second(r) : rtc_decode(r), days = div_floor(second, DAY);
+	int64_t t = second - days * DAY;
+	int year, month, day;
+
+	date_from_days(days, &year, &month, &day);
+	return xasprintf(
+		"{\"tm_year\": %d, \"tm_mon\": %d, \"tm_mday\": %d, \"tm_hour\": %d, \"tm_min\": %d, \"tm_sec\": %d}",
+		year - 1900, month - 1, day, (int)(t / 3600), (int)(t / 60 % 60), (int)(t % 60));
+}
+
 static const struct device_property rtc_properties[] = {
+	{"date", "struct tm", rtc_date, NULL},
 	{"lost-ticks", "int", rtc_lost_ticks, rtc_set_lost_ticks},
 	{NULL},
 };
