@@ -22,6 +22,8 @@ struct hotplug_ops {
 	int (*cpu_remove)(struct device *dev, unsigned index, struct err *e);
 	bool (*cpu_take_pending)(struct device *dev, unsigned index);
 	void (*cpu_gone)(struct device *dev, unsigned index);
+	/* What the guest's last _OST said of a vCPU (0, 0: nothing); false: its ACPI code does not report. */
+	bool (*cpu_ost)(struct device *dev, unsigned index, uint32_t *event, uint32_t *status);
 };
 /* In wire(). */
 void machine_register_hotplug(struct device *dev, const struct hotplug_ops *ops);

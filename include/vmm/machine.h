@@ -104,6 +104,9 @@ struct cpu_info {
 bool machine_cpu_info(struct board *b, unsigned n, struct cpu_info *out);
 /* Possible CPU `index`, whether it exists or not. */
 bool machine_possible_cpu(struct board *b, unsigned index, struct cpu_info *out);
+/* ACPI's _OST: event and status the guest reported last for possible CPU `index`, 0 if none since the machine's reset
+   or the guest's arrival; false: past the last one, or the guest does not use the interface. */
+bool machine_cpu_ost_status(struct board *b, unsigned index, uint32_t *event, uint32_t *status);
 const char *machine_cpu_type(const struct board *b); /* "qemu64-x86_64-cpu": what device_add takes for a CPU */
 /* Keep the n-th CPU out of the guest for ns, once (auto-converge); false: no such CPU. Any thread. */
 bool machine_cpu_doze(struct board *b, unsigned n, uint64_t ns);

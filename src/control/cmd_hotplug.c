@@ -56,10 +56,22 @@ static json_t *query_hotpluggable_cpus(struct qmp_call *call, struct err *e)
 	return list;
 }
 
-/* Slots of hot-pluggable memory; CPUs report by event only. */
+/* Slots of CPUs; there is no hot-pluggable memory. */
 static json_t *query_acpi_ospm_status(struct qmp_call *call, struct err *e)
 {
-	return json_array();
+	json_t *list = json_array();
+	uint32_t event, status;
+	struct cpu_info info;
+
+	for (unsigned i = 0; machine_cpu_ost_status(call->board, i, &event, &status); i++) {
+		json_t *o = json_pack("{s:o, s:s, s:I, s:I}", "slot", json_sprintf("%u", i), "slot-type", "CPU",
+				      "source", (json_int_t)event, "status", (json_int_t)status);
+
+		if (machine_possible_cpu(call->board, i, &info) && info.id)
+			json_object_set_new(o, "device", qmp_text(info.id));
+		json_array_append_new(list, o);
+	}
+	return list;
 }
 
 static const char *const device_add_features[] = {"json-cli", "json-cli-hotplug", NULL};
@@ -72,7 +84,7 @@ const struct qmp_command qmp_hotplug_commands[] = {
 	 QMP_MEMBERS(QMP_REQ("id", qmp_str)), NULL, 0, 0, device_del},
 	{"query-hotpluggable-cpus", "CPUs this machine can have, and which it has.", "0.2", NULL,
 	 &QMP_LIST_OF(hotpluggable_cpu), 0, 0, query_hotpluggable_cpus},
-	{"query-acpi-ospm-status", "What the guest said about hot-pluggable memory: there is none.", "0.2", NULL,
-	 &QMP_LIST_OF(qmp_any), 0, 0, query_acpi_ospm_status},
+	{"query-acpi-ospm-status", "What the guest reported last of each vCPU that can come and go (_OST).", "0.2",
+	 NULL, &QMP_LIST_OF(qmp_ost_info), 0, 0, query_acpi_ospm_status},
 	{NULL},
 };

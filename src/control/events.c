@@ -42,7 +42,7 @@ static const struct qmp_type stream_address = {
 		},
 };
 static const struct qmp_type ost_slot_type = QMP_ENUM("ACPISlotType", "DIMM", "CPU");
-static const struct qmp_type ost_info =
+const struct qmp_type qmp_ost_info =
 	QMP_OBJECT("ACPIOSTInfo", QMP_OPT("device", qmp_str), QMP_REQ("slot", qmp_str),
 		   QMP_REQ("slot-type", ost_slot_type), QMP_REQ("source", qmp_int), QMP_REQ("status", qmp_int));
 const struct qmp_type qmp_job_status = QMP_ENUM("JobStatus", "undefined", "created", "running", "paused", "ready",
@@ -56,7 +56,7 @@ const struct qmp_type qmp_dump_result = QMP_OBJECT("DumpQueryResult", QMP_REQ("s
 
 static const struct qmp_event events[] = {
 	{"ACPI_DEVICE_OST", "The guest says what became of a hot-plug request (_OST).",
-	 QMP_MEMBERS(QMP_REQ("info", ost_info))},
+	 QMP_MEMBERS(QMP_REQ("info", qmp_ost_info))},
 	{"BALLOON_CHANGE", "The guest has more or less RAM than before, in bytes.",
 	 QMP_MEMBERS(QMP_REQ("actual", qmp_int)), 1000},
 	{"BLOCK_IO_ERROR", "A disk request failed; action says what becomes of it.",

@@ -328,6 +328,18 @@ static void report_ost(void *opaque)
 	free(o);
 }
 
+bool machine_cpu_ost_status(struct board *board, unsigned index, uint32_t *event, uint32_t *status)
+{
+	bool reports;
+
+	if (!board->hotplug_dev || index >= board_max_cpus(board))
+		return false;
+	pthread_mutex_lock(board->hotplug_dev->lock);
+	reports = board->hotplug_ops->cpu_ost(board->hotplug_dev, index, event, status);
+	pthread_mutex_unlock(board->hotplug_dev->lock);
+	return reports;
+}
+
 void machine_cpu_ost(struct board *board, unsigned index, uint32_t event, uint32_t status)
 {
 	struct ost *o = xzalloc(sizeof(*o));

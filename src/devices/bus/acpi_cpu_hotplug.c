@@ -113,6 +113,8 @@ static void write_data(struct cpu_hotplug *h, uint32_t v)
 		h->ost_event = v;
 	} else if (h->command == COMMAND_OST_STATUS) {
 		h->ost_status = v;
+		h->ost[h->selector].event = h->ost_event;
+		h->ost[h->selector].status = v;
 		machine_cpu_ost(h->board, h->selector, h->ost_event, h->ost_status);
 	}
 }
@@ -185,6 +187,13 @@ bool cpu_hotplug_has_event(const struct cpu_hotplug *h)
 		if (h->inserting[i] | h->removing[i])
 			return true;
 	return false;
+}
+
+bool cpu_hotplug_ost(const struct cpu_hotplug *h, unsigned index, uint32_t *event, uint32_t *status)
+{
+	*event = h->ost[index].event;
+	*status = h->ost[index].status;
+	return h->modern;
 }
 
 bool cpu_hotplug_take_pending(struct cpu_hotplug *h, unsigned index)

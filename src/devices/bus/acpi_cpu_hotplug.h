@@ -17,6 +17,11 @@ struct cpu_hotplug {
 	uint8_t inserting[CPU_HOTPLUG_MAX / 8], removing[CPU_HOTPLUG_MAX / 8];
 	uint8_t ejected[CPU_HOTPLUG_MAX / 8]; /* given up by the guest, still to be stopped */
 	uint32_t ost_event, ost_status;
+	/* query-acpi-ospm-status: what was reported last of each. Not state: who takes the guest over has not been told
+	 */
+	struct {
+		uint32_t event, status;
+	} ost[CPU_HOTPLUG_MAX];
 };
 
 extern const struct state_table cpu_hotplug_state;
@@ -30,6 +35,7 @@ int cpu_hotplug_remove(struct cpu_hotplug *h, unsigned index, struct err *e);
 bool cpu_hotplug_has_event(const struct cpu_hotplug *h);
 void cpu_hotplug_settle(struct cpu_hotplug *h); /* after a load: ejections the source had not carried out */
 void cpu_hotplug_gone(struct cpu_hotplug *h, unsigned index);
+bool cpu_hotplug_ost(const struct cpu_hotplug *h, unsigned index, uint32_t *event, uint32_t *status);
 bool cpu_hotplug_take_pending(struct cpu_hotplug *h, unsigned index);
 
 #endif

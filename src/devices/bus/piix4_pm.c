@@ -403,6 +403,11 @@ static bool cpu_take_pending(struct device *dev, unsigned index)
 	return cpu_hotplug_take_pending(&DEVICE(dev, struct piix4_pm)->cpu_hotplug, index);
 }
 
+static bool cpu_ost(struct device *dev, unsigned index, uint32_t *event, uint32_t *status)
+{
+	return cpu_hotplug_ost(&DEVICE(dev, struct piix4_pm)->cpu_hotplug, index, event, status);
+}
+
 static void cpu_gone(struct device *dev, unsigned index)
 {
 	cpu_hotplug_gone(&DEVICE(dev, struct piix4_pm)->cpu_hotplug, index);
@@ -418,6 +423,7 @@ static const struct hotplug_ops hotplug_ops = {
 	.cpu_remove = cpu_remove,
 	.cpu_take_pending = cpu_take_pending,
 	.cpu_gone = cpu_gone,
+	.cpu_ost = cpu_ost,
 };
 
 static const struct region_ops pm_ops = {.read = pm_read, .write = pm_write};
