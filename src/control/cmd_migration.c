@@ -66,7 +66,7 @@ static json_t *done(int r)
 static json_t *migrate(struct qmp_call *call, struct err *e)
 {
 	if (qmp_arg_bool(call, "blk", false) || qmp_arg_bool(call, "inc", false)) {
-		err_set(e, ENOTSUP, "blk and inc are not offered: disks are shared, or copied by blockdev-mirror");
+		err_set(e, ENOTSUP, "blk and inc are not offered: source and destination share the disks");
 		return NULL;
 	}
 	return done(migration_start(qmp_arg_str(call, "uri"), qmp_arg_bool(call, "resume", false), e));

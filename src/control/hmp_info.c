@@ -365,42 +365,125 @@ static void info_mice(struct hmp *h)
 	json_decref(list);
 }
 
-/* Any query's result as indented JSON, for what has no form of its own. */
-static void print_query(struct hmp *h, const char *command)
-{
-	json_t *o = hmp_query(h->board, command, NULL, NULL);
-	char *text = o ? json_dumps(o, JSON_INDENT(4) | JSON_ENCODE_ANY) : NULL;
+/* ---- migration ---- */
 
-	for (const char *p = text ? text : "nothing"; *p; p++)
-		fprintf(h->out, *p == '\n' ? "\r\n" : "%c", *p);
-	fprintf(h->out, "\r\n");
-	free(text);
-	json_decref(o);
-}
+/* What query-migrate tells in numbers, as QEMU's monitor words it. */
+static const struct {
+	const char *object, *member, *label, *unit; /* object: NULL: the answer itself */
+	unsigned divide;
+} migrate_numbers[] = {
+	{NULL, "total-time", "total time", "ms", 1},
+	{NULL, "expected-downtime", "expected downtime", "ms", 1},
+	{NULL, "downtime", "downtime", "ms", 1},
+	{NULL, "setup-time", "setup", "ms", 1},
+	{"ram", "transferred", "transferred ram", "kbytes", 1024},
+	{"ram", "remaining", "remaining ram", "kbytes", 1024},
+	{"ram", "total", "total ram", "kbytes", 1024},
+	{"ram", "duplicate", "duplicate", "pages", 1},
+	{"ram", "normal", "normal", "pages", 1},
+	{"ram", "normal-bytes", "normal bytes", "kbytes", 1024},
+	{"ram", "dirty-sync-count", "dirty sync count", NULL, 1},
+	{"ram", "page-size", "page size", "kbytes", 1024},
+	{"ram", "dirty-pages-rate", "dirty pages rate", "pages", 1},
+	{"ram", "postcopy-requests", "postcopy request count", NULL, 1},
+	{NULL, "cpu-throttle-percentage", "cpu throttle percentage", NULL, 1},
+};
 
 static void info_migrate(struct hmp *h)
 {
-	print_query(h, "query-migrate");
+	json_t *o = hmp_query(h->board, "query-migrate", NULL, NULL);
+	const char *status = HMP_STR(o, "status"), *error = HMP_STR(o, "error-desc");
+
+	fprintf(h->out, "Migration status: %s", *status ? status : "none");
+	fprintf(h->out, *error ? " (%s)\r\n" : "\r\n", error);
+	for (size_t i = 0; i < ARRAY_SIZE(migrate_numbers); i++) {
+		const char *in = migrate_numbers[i].object, *unit = migrate_numbers[i].unit;
+		const json_t *v = json_object_get(in ? json_object_get(o, in) : o, migrate_numbers[i].member);
+
+		if (v)
+			fprintf(h->out, "%s: %lld%s%s\r\n", migrate_numbers[i].label,
+				(long long)json_integer_value(v) / migrate_numbers[i].divide, unit ? " " : "",
+				unit ? unit : "");
+	}
+	json_decref(o);
 }
 
 static void info_migrate_capabilities(struct hmp *h)
 {
-	print_query(h, "query-migrate-capabilities");
+	json_t *list = hmp_query(h->board, "query-migrate-capabilities", NULL, NULL), *c;
+	size_t i;
+
+	json_array_foreach(list, i, c) fprintf(h->out, "%s: %s\r\n", HMP_STR(c, "capability"),
+					       json_is_true(json_object_get(c, "state")) ? "on" : "off");
+	json_decref(list);
+}
+
+/* "true", "17" or "text" of a member that may be any of these. */
+static void print_scalar(FILE *out, const json_t *v)
+{
+	if (json_is_boolean(v))
+		fprintf(out, "%s", json_is_true(v) ? "on" : "off");
+	else if (json_is_integer(v))
+		fprintf(out, "%lld", (long long)json_integer_value(v));
+	else
+		fprintf(out, "'%s'", json_is_string(v) ? json_string_value(v) : "");
 }
 
 static void info_migrate_parameters(struct hmp *h)
 {
-	print_query(h, "query-migrate-parameters");
+	json_t *o = hmp_query(h->board, "query-migrate-parameters", NULL, NULL), *v;
+	const char *name;
+
+	json_object_foreach(o, name, v)
+	{
+		fprintf(h->out, "%s: ", name);
+		print_scalar(h->out, v);
+		fprintf(h->out, "\r\n");
+	}
+	json_decref(o);
 }
+
+/* ---- CPUs and memory that can come ---- */
 
 static void info_hotpluggable_cpus(struct hmp *h)
 {
-	print_query(h, "query-hotpluggable-cpus");
+	static const char *const places[] = {"socket-id", "core-id", "thread-id"};
+	json_t *list = hmp_query(h->board, "query-hotpluggable-cpus", NULL, NULL), *c;
+	size_t i;
+
+	fprintf(h->out, "Hotpluggable CPUs:\r\n");
+	json_array_foreach(list, i, c)
+	{
+		fprintf(h->out, "  type: \"%s\"\r\n  vcpus_count: \"%lld\"\r\n", HMP_STR(c, "type"),
+			HMP_INT(c, "vcpus-count"));
+		if (*HMP_STR(c, "qom-path"))
+			fprintf(h->out, "  qom_path: \"%s\"\r\n", HMP_STR(c, "qom-path"));
+		fprintf(h->out, "  CPUInstance Properties:\r\n");
+		for (size_t p = 0; p < ARRAY_SIZE(places); p++)
+			fprintf(h->out, "    %s: \"%lld\"\r\n", places[p],
+				HMP_INT(json_object_get(c, "props"), places[p]));
+	}
+	json_decref(list);
 }
 
 static void info_memdev(struct hmp *h)
 {
-	print_query(h, "query-memdev");
+	static const char *const flags[] = {"merge", "dump", "prealloc", "share", "reserve"};
+	json_t *list = hmp_query(h->board, "query-memdev", NULL, NULL), *m, *node;
+	size_t i, n;
+
+	json_array_foreach(list, i, m)
+	{
+		fprintf(h->out, "memory backend: %s\r\n  size:  %lld\r\n", HMP_STR(m, "id"), HMP_INT(m, "size"));
+		for (size_t f = 0; f < ARRAY_SIZE(flags); f++)
+			fprintf(h->out, "  %s: %s\r\n", flags[f],
+				json_is_true(json_object_get(m, flags[f])) ? "true" : "false");
+		fprintf(h->out, "  policy: %s\r\n  host nodes: ", HMP_STR(m, "policy"));
+		json_array_foreach(json_object_get(m, "host-nodes"), n, node)
+			fprintf(h->out, "%s%lld", n ? "," : "", (long long)json_integer_value(node));
+		fprintf(h->out, "\r\n");
+	}
+	json_decref(list);
 }
 
 static void info_snapshots(struct hmp *h)

@@ -27,11 +27,11 @@ static const struct {
 } refused[] = {
 	{"xbzrle", "pages go out whole; zstd compresses them (multifd-compression)"},
 	{"rdma-pin-all", "there is no RDMA transport"},
-	{"zero-blocks", "disks are shared or copied by blockdev-mirror"},
+	{"zero-blocks", "source and destination share the disks"},
 	{"compress", "use multifd with multifd-compression=zstd"},
 	{"x-colo", "there is no fault tolerance by lock-step"},
 	{"release-ram", "the source keeps its memory until the destination runs"},
-	{"block", "disks are shared or copied by blockdev-mirror"},
+	{"block", "source and destination share the disks"},
 	{"dirty-bitmaps", "there are no persistent bitmaps"},
 	{"postcopy-blocktime", "it is not measured"},
 	{"x-ignore-shared", "use a live upgrade"},
