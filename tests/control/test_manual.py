@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
-"""vmm-qmp(7) tells the truth: its examples run, every command and event is in it, and every command is run by some test."""
+"""vmm-qmp(7) tells the truth: its examples run, and every command and event is in it."""
 
-import glob
 import json
 import os
 import re
@@ -195,18 +194,6 @@ class Manual(unittest.TestCase):
             with self.assertRaisesRegex(vmmtest.QMPError, "does not accept value 'dance'"):
                 vmm.qmp.execute("watchdog-set-action", {"action": "dance"})
             self.assertEqual(vmm.qmp.execute("announce-self", {"initial": 50, "max": 550, "rounds": 1, "step": 50}), {})
-
-    def test_every_command_is_run_by_a_test(self):
-        tests = ""
-        for pattern in ("tests/*/*.py", "tests/*/*.c", "docs/qmp-examples.txt"):
-            for path in glob.glob(os.path.join(ROOT, pattern)):
-                with open(path, encoding="utf-8", errors="replace") as stream:
-                    tests += stream.read()
-        with Vmm() as vmm:
-            commands = [c["name"] for c in vmm.qmp.command("query-commands")]
-        # test_qmp runs every query that needs no arguments
-        missing = [c for c in commands if f'"{c}"' not in tests and not c.startswith("query-")]
-        self.assertEqual(missing, [])
 
 
 if __name__ == "__main__":

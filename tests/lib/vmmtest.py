@@ -145,6 +145,9 @@ class QMP:
         self.replies = collections.deque()
         self.greeting = None
         self.closed = False
+        self.answered = set()   # commands that succeeded
+        self.refused = set()    # commands that were there and answered with an error
+        self.told = set()       # events that came
         self._next_id = 0
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._read, name="qmp", daemon=True)
@@ -182,6 +185,7 @@ class QMP:
             self.greeting = message["QMP"]
         elif "event" in message:
             self.events.append(message)
+            self.told.add(message["event"])
         else:
             self.replies.append(message)
 
@@ -200,25 +204,32 @@ class QMP:
                 raise ConnectionError("QMP connection closed")
             raise TimeoutError("no QMP reply")
 
-    def command(self, name, **arguments):
+    def command(self, name, /, **arguments):
         """Run a command and return its result; `_` in argument names stands for `-`."""
         return self.execute(name, {key.replace("_", "-"): value
                                    for key, value in arguments.items()})
 
-    def execute(self, name, arguments=None):
-        """Run a command with a ready-made argument dictionary and return its result."""
+    def execute(self, name, arguments=None, fds=()):
+        """Run a command with a ready-made argument dictionary and return its result. fds go along."""
         with self._lock:
             self._next_id += 1
             message = {"execute": name, "id": self._next_id}
             if arguments:
                 message["arguments"] = arguments
-            self.send_raw(json.dumps(message).encode() + b"\n")
+            data = json.dumps(message).encode() + b"\n"
+            if fds:
+                socket.send_fds(self.sock, [data], fds)
+            else:
+                self.send_raw(data)
             while True:
                 reply = self.receive()
                 if reply.get("id") == self._next_id:
                     break
         if "error" in reply:
+            if reply["error"]["class"] != "CommandNotFound":
+                self.refused.add(name)
             raise QMPError(name, reply["error"])
+        self.answered.add(name)
         return reply["return"]
 
     def wait_event(self, name, timeout=60, where=None):

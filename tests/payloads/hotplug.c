@@ -3,8 +3,9 @@
  * ACPI register blocks as ACPI code does, starts the vCPUs that come and ejects what shall go. Says on COM1:
  *
  *   ready
- *   cpu N up                    its APIC id was read, INIT and SIPI sent, and it counts
+ *   cpu N up                    its APIC id was read, INIT and SIPI sent, and it counts; _OST says success
  *   cpu N gone                  ejected, and it counts no more
+ *   cpu N stays                 refused, as many as "refuse=" on the command line says; _OST says so
  *   slot N VVVV:DDDD reg R      a function appeared; its first register behind BAR 0
  *   slot N empty                ejected, and nothing answers
  *
@@ -25,7 +26,7 @@
 enum { GPE_STATUS = 0xafe0, GPE_PCI = 1 << 1, GPE_CPU = 1 << 2 };
 enum { PCI_UP = 0xae00, PCI_DOWN = 0xae04, PCI_EJECT = 0xae08 };
 enum { CPU_SELECTOR = 0xaf00, CPU_STATUS = 0xaf04, CPU_COMMAND = 0xaf05, CPU_DATA = 0xaf08 };
-enum { CPU_INSERT = 2, CPU_REMOVE = 4, CPU_EJECT = 8, NEXT_EVENT = 0, ARCH_ID = 3 };
+enum { CPU_INSERT = 2, CPU_REMOVE = 4, CPU_EJECT = 8, NEXT_EVENT = 0, OST_EVENT = 1, OST_STATUS = 2, ARCH_ID = 3 };
 enum { PM_FUNCTION = 1 << 3 | 3, PM_BASE = 0x600, PM_STATUS = PM_BASE, PM_CONTROL = PM_BASE + 4 };
 enum { POWER_BUTTON = 1 << 8, SLEEP = 1 << 13, PANIC_PORT = 0x505, RESET_PORT = 0xcf9 };
 enum { VIRTIO = 0x1af4, BALLOON_OLD = 0x1002, BALLOON = 0x1045, CAP_VENDOR = 9, DEVICE_CFG = 4 };
@@ -98,16 +99,33 @@ static uint32_t arch_id(void)
 	return inl(CPU_DATA);
 }
 
+/* _OST: 1 is a device check, 3 an eject request (ACPI 6.3 table 6-208); 0 success, 0x81 device in use. */
+static void report(uint32_t event, uint32_t status)
+{
+	outb(CPU_COMMAND, OST_EVENT);
+	outl(CPU_DATA, event);
+	outb(CPU_COMMAND, OST_STATUS);
+	outl(CPU_DATA, status);
+}
+
 static void wake_cpu(unsigned n)
 {
 	uint32_t id = arch_id();
 	ipi(id, 0x4500);                    /* INIT, assert */
 	ipi(id, 0x4600 | TRAMPOLINE >> 12); /* SIPI */
 	say("cpu ", n, counts(id, 60 * SECOND) ? " up\n" : " does not start\n");
+	report(1, 0);
 }
 
 static void eject_cpu(unsigned n)
 {
+	static uint64_t refused;
+	if (refused < option("refuse", 0)) {
+		refused++;
+		report(3, 0x81);
+		say("cpu ", n, " stays\n");
+		return;
+	}
 	uint32_t id = arch_id();
 	outb(CPU_STATUS, CPU_EJECT);
 	if (inb(CPU_STATUS) & 1)
