@@ -16,7 +16,8 @@ struct balloon_ops {
 int machine_register_balloon(struct device *dev, const struct balloon_ops *ops, struct err *e);
 void machine_unregister_balloon(struct device *dev); /* in destroy() */
 
-/* -ENODEV (DeviceNotActive) without a balloon. More than the guest's RAM means all of it. */
+/* What the guest should have and what it has left itself, in bytes. -ENODEV (DeviceNotActive) without a balloon. More
+   than the guest's RAM means all of it. */
 int machine_balloon_set(struct board *b, uint64_t bytes, struct err *e);
 int machine_balloon_get(struct board *b, uint64_t *bytes, struct err *e);
 

@@ -5,7 +5,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-char *base64_encode(const void *data, size_t len); /* malloc'ed */
+char *base64_encode(const void *data, size_t len); /* NUL-terminated, without line breaks; malloc'ed */
 ssize_t base64_decode(char *text);                 /* in place; length, or -1 if it is none */
 
 #endif

@@ -44,6 +44,7 @@ struct block_req {
 	uint64_t scratch[8]; /* an engine's control block */
 };
 
+/* Start a request. It stays the caller's, who keeps it and its iov until done(). */
 void block_submit(struct block *b, struct block_req *req);
 /* Try to cancel: a request not yet started completes with -ECANCELED, others as usual. Any thread. */
 void block_cancel(struct block *b, struct block_req *req);
@@ -56,7 +57,7 @@ int block_flush_sync(struct block *b);
 /* Geometry and properties. Size in bytes; that of an odd-sized image is rounded up to 512, as QEMU does: the rest of
    the last sector reads as zeroes, and writing it grows the file. 0 without medium. */
 uint64_t block_size(const struct block *b);
-bool block_readonly(const struct block *b);
+bool block_readonly(const struct block *b);            /* the image was opened so */
 bool block_inserted(const struct block *b);            /* a medium is present */
 const char *block_id(const struct block *b);           /* drive id ("ide0-hd0") or node name */
 const char *block_filename(const struct block *b);     /* "" when empty */
@@ -66,21 +67,22 @@ bool block_write_cache(const struct block *b);         /* writeback: guest must 
 void block_set_write_cache(struct block *b, bool on);  /* any thread, device's lock held; later writes are durable */
 bool block_discard_enabled(const struct block *b);     /* discard=unmap */
 const char *block_serial(const struct block *b);       /* -drive serial=, for devices without one; NULL: none */
-unsigned block_inflight(const struct block *b);
+unsigned block_inflight(const struct block *b);        /* requests submitted and not done; any thread */
 
 /* Error policy as given by werror=/rerror= (QEMU's names; default report, werror: enospc). */
 enum block_on_error { BLOCK_ERR_REPORT, BLOCK_ERR_IGNORE, BLOCK_ERR_STOP, BLOCK_ERR_ENOSPC };
 enum block_error_action { BLOCK_ACTION_REPORT, BLOCK_ACTION_IGNORE, BLOCK_ACTION_STOP };
+/* The policy in force. Any thread. */
 enum block_on_error block_on_read_error(const struct block *b);
 enum block_on_error block_on_write_error(const struct block *b);
 /* werror= and rerror= of the device, which go before the drive's. Main thread, in create(). */
 void block_set_on_error(struct block *b, enum block_on_error read, enum block_on_error write);
-/* What the device does with a failed request (err_no > 0): STOP means keep the request, ask
-   machine_request_stop_on_io_error(), retry in resume(). Emits the BLOCK_IO_ERROR event. Leaf. */
 /* What the last failed request that stopped the guest left behind: 0 ok, 1 failed, 2 no space; cleared when it goes on.
  */
 unsigned block_io_status(const struct block *b);
-void block_reset_io_status(void);
+void block_reset_io_status(void); /* of all drives: the guest goes on. Main thread */
+/* What the device does with a failed request (err_no > 0): STOP means keep the request, ask
+   machine_request_stop_on_io_error(), retry in resume(). Emits the BLOCK_IO_ERROR event. Leaf. */
 enum block_error_action block_error_action(struct block *b, enum block_op op, int err_no);
 
 /*
@@ -96,6 +98,8 @@ struct block_media_ops {
 	/* The image has another size now (block_resize). Optional; a device with `changed` NULL is not removable. */
 	void (*resized)(void *opaque);
 };
+/* In create(). qdev_id: the device's id as the user gave it, or "": names the drive in QMP and events; copied. ops and
+   opaque stay the device's, until block_release(). */
 void block_set_media_ops(struct block *b, const struct block_media_ops *ops, void *opaque, pthread_mutex_t *lock,
 			 const char *qdev_id);
 /* Operator's side (control room). QEMU's semantics and error texts. Main thread. */
@@ -104,14 +108,15 @@ int block_eject(struct block *b, bool force, struct err *e);
    (or NULL), "read-only", "read-write"; format NULL: that of -drive, else probed. */
 int block_change_medium(struct block *b, const char *filename, const char *format, const char *read_only_mode,
 			bool force, struct err *e);
+/* blockdev-open-tray and -close-tray. A locked tray is asked to open, and opens at once with force. */
 int block_open_tray(struct block *b, bool force, struct err *e);
 int block_close_tray(struct block *b, struct err *e);
 int block_remove_medium(struct block *b, struct err *e); /* blockdev-remove-medium: the tray must be open */
 /* blockdev-insert-medium: a -blockdev node that nobody uses, into an empty drive with its tray open. */
 int block_insert_medium(struct block *b, const char *node_name, struct err *e);
-bool block_is_removable(const struct block *b); /* its device takes media out, or it has none and media=cdrom */
-bool block_has_tray(const struct block *b);
-bool block_tray_is_open(const struct block *b);
+bool block_is_removable(const struct block *b);   /* its device takes media out, or it has none and media=cdrom */
+bool block_has_tray(const struct block *b);       /* floppy drives have none */
+bool block_tray_is_open(const struct block *b);   /* false without a tray */
 bool block_is_locked(const struct block *b);      /* the guest locked the tray */
 const char *block_qdev_id(const struct block *b); /* of the device that registered media operations, or "" */
 /* The front end moved its tray: emits DEVICE_TRAY_MOVED. Leaf. */
@@ -147,7 +152,7 @@ struct block_limits {
 int block_set_limits(struct block *b, const struct block_limits *l, const char *group,
 		     struct err *e);                                                    /* QEMU's texts */
 const struct block_limits *block_get_limits(const struct block *b, const char **group); /* NULL: never had any */
-bool block_limits_any(const struct block_limits *l);
+bool block_limits_any(const struct block_limits *l);                                    /* they limit something */
 /* Pass on at once what waits because of limits: somebody waits for all requests to end. Main thread. */
 void block_release_throttled(void);
 
@@ -222,7 +227,7 @@ bool block_node_at(size_t i, struct block_info *info); /* every node, also those
  * with -EPERM: of two processes only one can be active, whatever they believe. Main thread, nothing in flight.
  */
 void block_start_inactive(void); /* before the first image is opened: a guest is yet to arrive */
-bool block_active(void);
+bool block_active(void);         /* the images are ours to write */
 /* Take every lock (and look at the sizes again: somebody else has written meanwhile). On failure all stay released,
    with the image named. Does nothing if active. */
 int block_activate_all(struct err *e);

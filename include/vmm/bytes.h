@@ -34,7 +34,7 @@ VMM_BYTES_ACCESSORS(32)
 VMM_BYTES_ACCESSORS(64)
 #undef VMM_BYTES_ACCESSORS
 
-/* Little-endian value of size 1, 2, 4 or 8. */
+/* Little-endian value of size 1, 2, 4 or 8; put_le() stores its low bytes. */
 static inline uint64_t get_le(const void *p, unsigned size)
 {
 	uint64_t v = 0;

@@ -73,7 +73,7 @@ void chardev_send_break(struct chardev *c);
 void chardev_inject_break(struct chardev *c);
 void chardev_set_open(struct chardev *c, bool guest_open); /* virtio-serial ports; attach implies open */
 
-const char *chardev_id(const struct chardev *c);
+const char *chardev_id(const struct chardev *c);           /* a mux port has its mux' */
 const char *chardev_options(const struct chardev *c);      /* the -chardev text that opens it again */
 const char *chardev_backend_name(const struct chardev *c); /* "socket", "pty", ... */
 /* As query-chardev prints it: "pty:/dev/pts/3", "unix:/x,server=on", "disconnected:unix:/x,server=on". Valid until the
@@ -82,7 +82,7 @@ const char *chardev_filename(struct chardev *c);
 bool chardev_is_shared(const struct chardev *c);     /* a port of a mux: others write to the same terminal */
 bool chardev_wants_monitor(const struct chardev *c); /* "mon:..." in the old spelling: a monitor is to share it */
 bool chardev_is_open(const struct chardev *c);       /* peer connected */
-bool chardev_frontend_open(const struct chardev *c);
+bool chardev_frontend_open(const struct chardev *c); /* the front end is there: attached, and not closed by the guest */
 
 /*
  * -chardev BACKEND,id=..,... (first option: "backend"). May block only for server sockets with wait=on, which is what
@@ -104,7 +104,7 @@ int chardev_remove(const char *id, struct err *e);
  * What was not sent or not received yet goes over to the new one. On failure the old one stays. QEMU's texts.
  */
 struct chardev *chardev_change(struct opts *o, struct err *e);
-struct chardev *chardev_find(const char *id);
+struct chardev *chardev_find(const char *id);       /* NULL: none. Main thread */
 struct chardev *chardev_next(struct chardev *prev); /* iterate; NULL starts; mux ports are not listed */
 /* Backends by name, for query-chardev-backends and -chardev help: NULL past the end. */
 const char *chardev_backend_at(size_t i, const char **help, const struct prop **props);

@@ -25,7 +25,7 @@ uint64_t clock_ns(enum clock_kind kind); /* any thread; about the cost of clock_
 /* Stop and restart guest time (the life cycle calls these; nested calls are not counted). Any thread. */
 void clock_virtual_stop(void);
 void clock_virtual_start(void);
-bool clock_virtual_running(void);
+bool clock_virtual_running(void); /* any thread */
 /* Set guest time, e.g. from a migration stream. Only while stopped. */
 void clock_virtual_set(uint64_t ns);
 
@@ -34,7 +34,7 @@ void clock_use_manual(uint64_t host_ns);
 bool clock_is_manual(void);
 /* Advance to `ns` firing due timers; main thread. Going backwards is ignored. Returns the new time. */
 uint64_t clock_manual_set(uint64_t ns);
-uint64_t clock_manual_step(uint64_t delta_ns);
+uint64_t clock_manual_step(uint64_t delta_ns); /* the same, relative to now */
 /* Deadline of the earliest armed VCLOCK_VIRTUAL timer of loop_main(), or TIMER_NEVER. */
 uint64_t clock_next_deadline(void);
 
@@ -53,11 +53,12 @@ struct timer {
 	uint64_t deadline; /* ns on its clock; TIMER_NEVER = idle. Saved and loaded by STATE_TIMER */
 	uint32_t heap_pos; /* private: 0 = not in the heap */
 };
+/* Once, before anything else is done with it. lock may be NULL. Devices: device_timer_init(). */
 void timer_init(struct timer *t, struct loop *loop, enum clock_kind kind, pthread_mutex_t *lock, timer_fn *fn,
 		void *opaque);
 void timer_arm(struct timer *t, uint64_t deadline_ns); /* absolute; TIMER_NEVER cancels; in the past: at once */
 void timer_cancel(struct timer *t);                    /* NULL loop (never initialised) is fine */
-bool timer_pending(const struct timer *t);
+bool timer_pending(const struct timer *t);             /* armed and not fired; lock held */
 /* After a load: put t->deadline, as loaded, into effect. */
 void timer_settle(struct timer *t);
 

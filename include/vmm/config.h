@@ -128,7 +128,7 @@ struct config {
 
 /* Parse argv. 0; -errno with a message; 1: something was printed (help, version) and the process should exit 0. */
 int config_parse(struct config *c, int argc, char **argv, struct err *e);
-void config_free(struct config *c);
+void config_free(struct config *c); /* what c owns, not c; zeroed ones are fine */
 /* One more option, as if it were on the command line ("drive", "file=..."); not those that print help. */
 int config_add(struct config *c, const char *option, const char *arg, struct err *e);
 /* -set device.ID.PROP=VALUE: fn gets each; an ID nobody has is an error. */
@@ -137,7 +137,7 @@ int config_each_set(struct config *c, struct opts *(*device)(struct config *c, c
 int config_complete(struct config *c, struct err *e);
 /* The list of an option that can be given several times. */
 struct opt_list *config_list(struct config *c, const char *option);
-void config_list_free(struct opt_list *l);
+void config_list_free(struct opt_list *l); /* its items */
 /* What a described machine carries of the typed groups. name NULL ends. */
 struct config_group {
 	const char *name;
@@ -145,7 +145,7 @@ struct config_group {
 	size_t offset;
 };
 extern const struct config_group config_groups[];
-void config_described_free(struct config_described *d);
+void config_described_free(struct config_described *d); /* NULL-safe; config_free() does it */
 /* Every option with its syntax and help, grouped, for --help, the man page and query-command-line-options. */
 struct option_desc {
 	const char *name;

@@ -44,6 +44,7 @@ struct cpu_regs {
 	bool halted; /* waits in HLT, or an AP for its start-up IPI */
 };
 
+/* 64-bit code or compatibility mode. */
 static inline bool cpu_in_long_mode(const struct cpu_regs *r)
 {
 	return r->efer & CPU_EFER_LMA;

@@ -24,9 +24,9 @@ void crash_set_cleanup(void (*fn)(void));
 void crash_report(const char *what, uintptr_t address);
 
 /* ---- in a dumper: one line at a time ---- */
-void crash_line(void); /* begin; the one before is written */
-void crash_text(const char *text);
-void crash_hex(uint64_t value);
+void crash_line(void);             /* begin; the one before is written */
+void crash_text(const char *text); /* cut where the line is full */
+void crash_hex(uint64_t value);    /* "0x..." */
 void crash_dec(uint64_t value);
 
 #endif

@@ -17,15 +17,15 @@ struct machine_debugger {
 };
 void machine_set_debugger(struct board *b, const struct machine_debugger *d, void *opaque); /* NULL: none */
 
-unsigned machine_cpu_count(struct board *b); /* one more than the highest index in use; 0 without KVM */
-bool machine_has_cpu(struct board *b, unsigned cpu);
+unsigned machine_cpu_count(struct board *b);         /* one more than the highest index in use; 0 without KVM */
+bool machine_has_cpu(struct board *b, unsigned cpu); /* there may be holes below the count */
 /* 0 or -errno; the machine is not running. */
 int machine_get_cpu_regs(struct board *b, unsigned cpu, struct cpu_regs *r);
 int machine_set_cpu_regs(struct board *b, unsigned cpu, const struct cpu_regs *r);
 /* Traps and freezing of one vCPU; the machine may be running, it then pauses for a moment. */
 int machine_set_cpu_debug(struct board *b, unsigned cpu, const struct kvm_debug *d, bool frozen);
-bool machine_cpu_has_long_mode(struct board *b);
-bool machine_can_step_without_irqs(struct board *b);
+bool machine_cpu_has_long_mode(struct board *b);     /* as CPUID tells the guest */
+bool machine_can_step_without_irqs(struct board *b); /* kvm_debug.block_irqs works here */
 
 /* Guest physical memory. Reads reach devices as an access of the CPU would; writes change ROM, too. Returns how many
    bytes were done before something that is not there: 0..len. */

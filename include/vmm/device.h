@@ -163,15 +163,15 @@ void machine_request_reset(struct board *board, enum shutdown_cause cause);
 void machine_request_shutdown(struct board *board, enum shutdown_cause cause); /* power off */
 void machine_request_exit(struct board *board, int status); /* isa-debug-exit: process ends with status */
 void machine_request_suspend(struct board *board);          /* ACPI S3 */
-void machine_request_wakeup(struct board *board);
+void machine_request_wakeup(struct board *board);           /* from it */
 /* In reset(): it ends an S3 sleep, so what keeps its power then (the DRAM controller, wake-up status) keeps its values.
  */
 bool machine_waking(const struct board *board);
 bool machine_started(const struct board *board);            /* powered on: what is created now is hot-plugged */
 void machine_request_stop_on_io_error(struct board *board); /* werror=stop: RUN_STATE_IO_ERROR */
 void machine_guest_panicked(struct board *board, const char *action_info); /* pvpanic: event, then the panic action */
-void machine_guest_crashloaded(struct board *board);
-void machine_watchdog_fired(struct board *board); /* event, then what -watchdog-action says */
+void machine_guest_crashloaded(struct board *board); /* pvpanic: its own kernel for dumps takes over; event */
+void machine_watchdog_fired(struct board *board);    /* event, then what -watchdog-action says */
 /* Pulse CPU n's INIT (PORT 92h fast reset without chip reset is a full reset on this board). NMI to the boot CPU (SERR,
  * port 61). */
 void machine_inject_nmi(struct board *board);
@@ -181,10 +181,10 @@ void machine_register_powerdown(struct device *dev, void (*fn)(struct device *de
 /* Emit a QMP event; data: JSON object text or NULL. Queued; any thread. */
 void machine_event(struct board *board, const char *name, const char *data_json);
 /* Extra board facts devices need (read-only after create). */
-uint64_t board_ram_below_4g(const struct board *board);
-uint64_t board_ram_above_4g(const struct board *board);
-unsigned board_cpus(const struct board *board);
-unsigned board_max_cpus(const struct board *board);
+uint64_t board_ram_below_4g(const struct board *board); /* bytes from address 0 on */
+uint64_t board_ram_above_4g(const struct board *board); /* bytes from 4 GiB on */
+unsigned board_cpus(const struct board *board);         /* that are there now */
+unsigned board_max_cpus(const struct board *board);     /* -smp maxcpus= */
 struct ram_block *board_ram(const struct board *board); /* guest RAM as one block: offset = address below the hole;
 							   above 4G: minus the hole */
 /* The firmware ROM as one block; its last byte is at 4 GiB - 1. The host bridge shows its top 128 KiB below 1 MiB.

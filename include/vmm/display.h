@@ -38,11 +38,13 @@ struct console_source {
 	/* Text mode: fill t and return true (cells valid until the lock is released); graphics mode: false. */
 	bool (*text)(void *opaque, struct text_screen *t);
 };
+/* In create() and destroy(). Never fails; opaque and lock are the source's for as long as the console is there. */
 struct console *console_new(const char *id, const struct console_source *src, void *opaque, pthread_mutex_t *lock);
 void console_free(struct console *c);
 /* Source: set a new size (allocates; bounded to 16384 x 16384 and 256 MiB) or re-use. 0 or -errno. */
 int console_resize(struct console *c, uint32_t width, uint32_t height);
-struct surface *console_surface(struct console *c);
+struct surface *console_surface(struct console *c); /* the console's; data moves at console_resize() */
+/* In refresh(): this part of the surface is new; what is outside it is cut off. */
 void console_damage(struct console *c, const struct rect *r);
 
 /* The sink's side. */
@@ -53,6 +55,7 @@ struct console_sink {
 	struct console_sink *next;
 };
 struct console *console_first(void); /* NULL: no graphics adapter */
+/* The sink stays its owner's, who takes it out before it goes. resized() and damaged() may be NULL. */
 void console_add_sink(struct console *c, struct console_sink *sink);
 void console_del_sink(struct console *c, struct console_sink *sink);
 /* Render now; calls damaged() of all sinks. */
@@ -76,7 +79,8 @@ char *console_text_utf8(struct console *c);
 /* Unicode of each code page 437 character as the adapter draws it (controls are glyphs; 0 is a blank). */
 extern const uint16_t cp437_to_unicode[256];
 
-/* Front ends chosen on the command line (src/display/): "none", "curses"; VNC: see QEMU's -vnc syntax. */
+/* Front ends chosen on the command line (src/display/): "none", "curses", NULL: the default; VNC: see QEMU's -vnc
+   syntax. They load a module: before the sandbox closes. 0 or -errno. */
 int display_start(const char *kind, struct err *e);
 int vnc_start(const char *spec, struct err *e);
 int vnc_set_password(const char *password, struct err *e); /* QMP set_password / change-vnc-password */

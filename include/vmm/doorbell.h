@@ -32,9 +32,9 @@ int doorbell_open(struct doorbell *d, struct device *dev, struct loop *loop, voi
 /* Ring on writes of `len` bytes (1, 2, 4, 8; 0: any length, where KVM can, else 2 bytes) at offset; match: only of this
    value. Attaching an attached doorbell moves it. Device's lock held; any thread. */
 void doorbell_attach(struct doorbell *d, struct region *r, uint64_t offset, unsigned len, bool match, uint64_t value);
-void doorbell_detach(
-	struct doorbell *d); /* from now on the region's handler is called. Device's lock held; any thread */
-bool doorbell_attached(const struct doorbell *d);
-void doorbell_close(struct doorbell *d); /* main thread; zeroed or closed ones are fine */
+/* From now on the region's handler is called. Device's lock held; any thread. */
+void doorbell_detach(struct doorbell *d);
+bool doorbell_attached(const struct doorbell *d); /* device's lock held */
+void doorbell_close(struct doorbell *d);          /* main thread; zeroed or closed ones are fine */
 
 #endif

@@ -18,7 +18,7 @@ int fdset_open(const char *path, int flags, mode_t mode, struct err *e);
 int64_t fdset_add(int64_t set, int fd, const char *opaque, struct err *e);
 /* Close one member (fd: its number as fdset_add got it) or, with fd -1, all. -ENOENT with QEMU's text. */
 int fdset_remove(int64_t set, int fd, struct err *e);
-/* Members in order of sets: false past the end. */
+/* Member i in the order of sets; false past the end. The text is the set's. */
 struct fdset_member {
 	int64_t set;
 	int fd;

@@ -3,8 +3,8 @@
 #ifndef VMM_FW_CFG_H
 #define VMM_FW_CFG_H
 #include "vmm/device.h"
-int fw_cfg_add_file(struct board *board, const char *name, const void *data, size_t len,
-		    struct err *e); /* -EEXIST, -ENOSPC */
+/* -ENODEV: no such device; -EEXIST; -ENOSPC. */
+int fw_cfg_add_file(struct board *board, const char *name, const void *data, size_t len, struct err *e);
 int fw_cfg_add_item(struct board *board, uint16_t key, const void *data, size_t len, struct err *e);
 /* A file the guest may write through DMA (RSDP address, vmgenid ...); written(): after a write, lock held; may be NULL.
    A reset brings the contents given here back. */

@@ -34,7 +34,7 @@ void machine_eject_pci(struct board *board, unsigned slot);
 uint32_t machine_removable_slots(const struct board *board); /* bit n: nothing in slot n is fixed to the board */
 /* The guest ejects a vCPU: gone for the guest at once, stopped by the main loop. */
 void machine_eject_cpu(struct board *board, unsigned index);
-bool machine_cpu_present(const struct board *board, unsigned index);
+bool machine_cpu_present(const struct board *board, unsigned index);     /* for the guest: not ejected */
 uint32_t machine_cpu_apic_id(const struct board *board, unsigned index); /* also of CPUs that are not present */
 /* ACPI _OST for a CPU: ACPI_DEVICE_OST, and DEVICE_UNPLUG_GUEST_ERROR where it refuses an eject. */
 void machine_cpu_ost(struct board *board, unsigned index, uint32_t event, uint32_t status);

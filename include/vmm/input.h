@@ -14,8 +14,8 @@
 typedef uint16_t keycode_t;
 keycode_t keycode_from_name(const char *qcode); /* 0: unknown */
 const char *keycode_name(keycode_t k);          /* 0: "unmapped"; NULL beyond the last key */
-/* Scan codes, set 1 as PC/AT "raw": 0x00..0x7f, | 0x100 for the 0xE0 prefix; 0: none. Set 2 likewise. Pause, PrtSc: see
- * the PS/2 device. */
+/* Scan codes, set 1 as PC/AT "raw": 0x00..0x7f, | 0x100 for the 0xE0 prefix; 0: none. Set 2 likewise; set 3 has no
+ * prefixes. Pause, PrtSc: see the PS/2 device. */
 uint16_t keycode_set1(keycode_t k);
 uint16_t keycode_set2(keycode_t k);
 uint16_t keycode_set3(keycode_t k);
@@ -45,20 +45,21 @@ struct input_handler {
 	pthread_mutex_t *lock;
 	struct input_handler *next;
 };
-void input_register(struct input_handler *h); /* newest with a given callback wins */
-void input_unregister(struct input_handler *h);
+void input_register(struct input_handler *h);   /* newest with a given callback wins */
+void input_unregister(struct input_handler *h); /* in destroy(): no callback runs afterwards */
 /* The current handler comes first; NULL starts, NULL ends. For query-mice. */
 const struct input_handler *input_next(const struct input_handler *prev);
 void input_activate(struct input_handler *h); /* make it the current one (guest enabled the device) */
 
+/* Events for the current handler of that kind; lost without one. Units as above. */
 void input_key(keycode_t key, bool down);
 void input_rel(int dx, int dy, int dz, unsigned buttons);
 void input_abs(uint16_t x, uint16_t y, int dz, unsigned buttons);
-bool input_wants_abs(void);
+bool input_wants_abs(void); /* the current pointer takes input_abs(). Any thread */
 /* Press the keys in order, hold them hold_ms (0: 100), release in reverse order (QMP send-key). Queues behind earlier
  * ones. */
 int input_send_keys(const keycode_t *keys, size_t n, unsigned hold_ms, struct err *e);
 /* Keyboard LEDs changed (bit 0 scroll, 1 num, 2 caps): sinks may show it. Leaf. */
 void input_set_leds(unsigned leds);
-unsigned input_leds(void);
+unsigned input_leds(void); /* as they were set last. Any thread */
 #endif

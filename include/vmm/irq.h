@@ -28,6 +28,7 @@ struct irq_line {
 
 /* Drive the line; no-op when the level does not change or the line is not wired. */
 void irq_set(struct irq_line *line, bool level);
+/* The same by name. */
 static inline void irq_raise(struct irq_line *line)
 {
 	irq_set(line, true);
@@ -57,6 +58,7 @@ struct irq_chip_ops {
 	uint8_t (*ack)(struct device *chip);
 };
 enum irq_chip_role { IRQ_CHIP_PIC, IRQ_CHIP_IOAPIC };
+/* In create(). ops are used from then on. */
 void irq_attach_chip(struct device *chip, enum irq_chip_role role, const struct irq_chip_ops *ops);
 /* PIC: the INTR output (to LINT0/ExtINT of the boot CPU). Fabric lock held. */
 void irq_pic_output(struct device *chip, bool level);
@@ -86,6 +88,7 @@ struct pit_channel_state {
 	int64_t count_load_ns; /* VCLOCK_VIRTUAL time at which the count was loaded */
 };
 bool irq_chips_in_kernel(struct device *dev); /* PIC, IOAPIC and PIT live in KVM */
+/* which: 0 master, 1 slave. */
 int irq_kernel_get_pic(struct device *dev, unsigned which, struct pic_state *s);
 int irq_kernel_set_pic(struct device *dev, unsigned which, const struct pic_state *s);
 int irq_kernel_get_ioapic(struct device *dev, struct ioapic_state *s);

@@ -73,7 +73,7 @@ int kvm_set_memory(struct kvm_vm *vm, const struct kvm_memory *list, size_t n, s
 void kvm_coalesce_writes(struct kvm_vm *vm, bool pio, uint64_t addr, uint32_t size);
 /* Have what is waiting delivered soon. Any thread; leaf. */
 void kvm_hurry_coalesced(struct kvm_vm *vm);
-bool kvm_coalesced_waiting(struct kvm_vm *vm);
+bool kvm_coalesced_waiting(struct kvm_vm *vm); /* something waits. Any thread; leaf */
 /* ORs into bitmap the pages (bit 0: the one at gpa) of [gpa, gpa+size) that the guest wrote since the last call and
    clears KVM's log for them. Page-aligned. Slots without log_dirty and holes contribute nothing. The first call after
    log_dirty was switched on may report every page (KVM_DIRTY_LOG_INITIALLY_SET: nothing was write-protected yet). Any
@@ -90,7 +90,8 @@ bool kvm_vcpu_dirty_pages(struct kvm_vcpu *c, uint64_t *pages);
 /* Before the first vCPU and before interrupts are used, best after the first kvm_set_memory(): a slot added after the
    chips waits for the RCU callbacks their creation leaves. Queued, see kvm_vm_ready(). */
 int kvm_irqchip_create(struct kvm_vm *vm, enum irqchip_mode mode, struct err *e);
-int kvm_irq_line(struct kvm_vm *vm, unsigned gsi, bool level); /* mode ON */
+int kvm_irq_line(struct kvm_vm *vm, unsigned gsi, bool level); /* mode ON. Any thread; leaf. 0 or -errno */
+/* Deliver an MSI at once, after route changes that wait. Any thread; leaf. 0 or -errno. */
 int kvm_signal_msi(struct kvm_vm *vm, uint64_t address, uint32_t data);
 /* Split: the route of an IOAPIC pin, so that KVM tells us of EOIs. A masked pin keeps its last route: an interrupt
    already delivered still wants its EOI. Route changes (these and MSI routes) are batched until the next vCPU entry or
@@ -101,7 +102,7 @@ int kvm_ioapic_route(struct kvm_vm *vm, unsigned pin, uint64_t address, uint32_t
 void kvm_pic_output(struct kvm_vm *vm, bool level);
 /* Raise LINT1 of CPU `cpu` (-1: all), which the guest has to have programmed for NMI delivery. Any thread. */
 void kvm_inject_nmi(struct kvm_vm *vm, int cpu);
-/* irqfd/ioeventfd for virtio, MSI routes (allocated GSI numbers above 24). */
+/* irqfd/ioeventfd for virtio, MSI routes (allocated GSI numbers above 24: a number, or -ENOSPC). Any thread; leaf. */
 int kvm_msi_route_alloc(struct kvm_vm *vm, struct err *e);
 int kvm_msi_route_set(struct kvm_vm *vm, int gsi, uint64_t address, uint32_t data);
 void kvm_msi_route_free(struct kvm_vm *vm, int gsi);
@@ -133,8 +134,8 @@ int kvm_cpu_setup(struct kvm_vm *vm, const char *text, const struct smp_opts *sm
 const char *kvm_cpu_model(struct kvm_vm *vm); /* "qemu64" ... */
 /* Features the guest sees as QEMU's names, separated by spaces; malloc'ed. */
 char *kvm_cpu_features(struct kvm_vm *vm);
-unsigned kvm_cpu_phys_bits(struct kvm_vm *vm);
-bool kvm_cpu_has_long_mode(struct kvm_vm *vm);
+unsigned kvm_cpu_phys_bits(struct kvm_vm *vm); /* physical address bits, as CPUID tells the guest */
+bool kvm_cpu_has_long_mode(struct kvm_vm *vm); /* likewise */
 /* What management asks about CPU models (cpu_query.c). Strings of features are separated by blanks. */
 struct kvm_cpu_view {
 	char vendor[13], model_id[49];
@@ -144,9 +145,9 @@ struct kvm_cpu_view {
 /* What -cpu TEXT would give a guest. Release with kvm_cpu_view_free(). */
 int kvm_cpu_expand(struct kvm_vm *vm, const char *text, struct kvm_cpu_view *out, struct err *e);
 int kvm_cpu_current(struct kvm_vm *vm, struct kvm_cpu_view *out); /* the CPU of this guest */
-void kvm_cpu_view_free(struct kvm_cpu_view *v);
-char *kvm_feature_names(void);                     /* every feature there is; malloc'ed */
-const char *kvm_cpu_model_alias(const char *name); /* "Nehalem" -> "Nehalem-v1"; NULL: not an alias */
+void kvm_cpu_view_free(struct kvm_cpu_view *v);                   /* its strings */
+char *kvm_feature_names(void);                                    /* every feature there is; malloc'ed */
+const char *kvm_cpu_model_alias(const char *name);                /* "Nehalem" -> "Nehalem-v1"; NULL: not an alias */
 /* Models by index for query-cpu-definitions; NULL after the last. */
 const char *kvm_cpu_model_name(size_t i, const char **summary);
 
@@ -162,7 +163,7 @@ void kvm_vcpu_retire(struct kvm_vcpu *c);
 void kvm_set_thread_hook(struct kvm_vm *vm, void (*fn)(void));
 unsigned kvm_vcpu_count(struct kvm_vm *vm); /* one more than the highest index in use; there may be holes below */
 struct kvm_vcpu *kvm_vcpu_get(struct kvm_vm *vm, unsigned index); /* NULL: there is no such vCPU */
-uint32_t kvm_vcpu_apic_id(const struct kvm_vcpu *c);
+uint32_t kvm_vcpu_apic_id(const struct kvm_vcpu *c);              /* xAPIC id */
 /* The APIC id CPU `index` has in this topology (for MADT and -device; also for CPUs not created). */
 uint32_t kvm_apic_id(const struct smp_opts *smp, unsigned index);
 int kvm_vcpu_thread_id(const struct kvm_vcpu *c); /* gettid() of the thread */
@@ -181,6 +182,7 @@ struct kvm_boot_state {
 	uint16_t gdt_limit; /* the GDT we left in guest RAM */
 	uint16_t cs, ds;
 };
+/* After kvm_vcpu_reset(), paused. 0 or -errno. */
 int kvm_vcpu_set_boot_state(struct kvm_vcpu *c, const struct kvm_boot_state *b);
 /* Run control: main thread, no device lock held. pause returns when every vCPU has left the guest and finished its exit
    handler, with any half-done I/O instruction completed. A vCPU that met a triple fault or an internal error stays put
@@ -223,7 +225,7 @@ struct kvm_debug {
 };
 /* What traps from now on; all zero: nothing. Paused (it would wait for a vCPU in the guest). -errno. */
 int kvm_vcpu_set_debug(struct kvm_vcpu *c, const struct kvm_debug *d);
-bool kvm_can_block_irqs(struct kvm_vm *vm);
+bool kvm_can_block_irqs(struct kvm_vm *vm); /* KVM_GUESTDBG_BLOCKIRQ */
 /* A frozen vCPU stays parked when the others are resumed. Paused. */
 void kvm_vcpu_freeze(struct kvm_vcpu *c, bool frozen);
 

@@ -19,7 +19,7 @@ enum log_level {
 	LOG_DEBUG, /* for developers; off by default */
 	LOG_LEVELS
 };
-const char *log_level_name(enum log_level level);
+const char *log_level_name(enum log_level level); /* "error", "warning", ... */
 
 /* Rate limit: a static or per-device object, zero-initialised. */
 struct log_limit {
@@ -31,6 +31,7 @@ struct log_limit {
 
 /* room: the folder's name ("block") or the chip's ("ide"), see log_rooms. fmt without newline. */
 void log_write(enum log_level level, const char *room, const char *fmt, ...) VMM_PRINTF(3, 4);
+/* At most LOG_BURST lines at once and then one per second through this limit, which only the log touches. */
 void log_limited(struct log_limit *limit, enum log_level level, const char *room, const char *fmt, ...)
 	VMM_PRINTF(4, 5);
 #define LOG_HERE(level, room, ...)                                   \
@@ -49,6 +50,7 @@ void log_limited(struct log_limit *limit, enum log_level level, const char *room
 /* Guest faults. */
 #define log_guest(limit, room, ...) log_limited(limit, LOG_GUEST, room, __VA_ARGS__)
 
+/* Whether log_write() would write anything: for what is costly to put together. */
 bool log_enabled(enum log_level level, const char *room);
 /* Lines written at this level so far, and lines that rate limits kept back at any. */
 uint64_t log_count(enum log_level level);
@@ -62,7 +64,7 @@ int log_open(const char *path, struct err *e);
  * one.
  */
 int log_set_filter(const char *list, struct err *e);
-void log_set_level(enum log_level level);
+void log_set_level(enum log_level level); /* of rooms that the filter does not name */
 /* -msg: an ISO 8601 UTC time; the guest's name; JSON lines instead of text. */
 void log_set_timestamp(bool on);
 void log_set_guest_name(const char *name); /* NULL: none; copied */

@@ -28,14 +28,14 @@ struct loop *loop_new(struct err *e); /* NULL on failure */
 void loop_free(struct loop *loop);    /* NULL-safe; no handler may be running */
 /* The process's main loop; created by base at start-up (loop_init_main) before anything else needs it. */
 struct loop *loop_main(void);
-int loop_init_main(struct err *e);
+int loop_init_main(struct err *e); /* the calling thread is its owner */
 
 /* Run until loop_stop(). Owner thread only. */
 void loop_run(struct loop *loop);
 /* Handle what is ready; wait at most timeout_ms (-1: until something happens, 0: poll). Returns handlers run. */
 int loop_step(struct loop *loop, int timeout_ms);
-void loop_stop(struct loop *loop); /* any thread */
-bool loop_is_current(const struct loop *loop);
+void loop_stop(struct loop *loop);             /* any thread */
+bool loop_is_current(const struct loop *loop); /* the caller is the loop's thread */
 
 /* Watch fd for events. Any thread. fd stays the caller's. Fails with -EPERM for regular files (epoll cannot). */
 struct watch *loop_watch(struct loop *loop, int fd, unsigned events, pthread_mutex_t *lock, loop_watch_fn *fn,
@@ -62,6 +62,7 @@ struct bh {
 	bool pending;
 	struct bh *next;
 };
+/* Once, before it is scheduled. lock: as loop_post(). Devices: device_bh_init(). */
 void bh_init(struct bh *bh, struct loop *loop, pthread_mutex_t *lock, loop_post_fn *fn, void *opaque);
 void bh_schedule(struct bh *bh); /* any thread; leaf lock only */
 void bh_cancel(struct bh *bh);   /* loop's thread, or with bh->lock held: fn does not run after return */

@@ -26,26 +26,26 @@ enum run_state {
 	RUN_WATCHDOG,
 	RUN_GUEST_PANICKED
 };
-const char *run_state_name(enum run_state s);
-bool run_state_find(const char *name, enum run_state *out);
+const char *run_state_name(enum run_state s);               /* "inmigrate", ... */
+bool run_state_find(const char *name, enum run_state *out); /* the other way; false: there is none */
 
 /* Build the board from c: RAM, devices, firmware; vCPUs created but not running. NULL with a message on failure.
    One machine per process. c must outlive the machine. */
 struct board *machine_new(const struct config *c, struct err *e);
-void machine_free(struct board *b); /* stops vCPUs, quiesces, destroys devices; NULL-safe */
-const struct config *machine_config(const struct board *b);
-struct kvm_vm *machine_kvm(const struct board *b); /* NULL: the machine has no CPU (-accel qtest) */
+void machine_free(struct board *b);                         /* stops vCPUs, quiesces, destroys devices; NULL-safe */
+const struct config *machine_config(const struct board *b); /* the one machine_new() got */
+struct kvm_vm *machine_kvm(const struct board *b);          /* NULL: the machine has no CPU (-accel qtest) */
 
 /* Power on: reset everything, then run unless -S. */
 int machine_start(struct board *b, struct err *e);
 /* Life cycle, QMP semantics; events are emitted. */
 void machine_stop(struct board *b, enum run_state s); /* vCPUs paused, virtual clock stopped; STOP */
 int machine_cont(struct board *b, struct err *e);     /* RESUME; refused in shutdown/internal-error until reset */
-void machine_reset(struct board *b, enum shutdown_cause cause);
-void machine_powerdown(struct board *b);                       /* ACPI power button; POWERDOWN */
-void machine_quit(struct board *b, enum shutdown_cause cause); /* end the main loop */
+void machine_reset(struct board *b, enum shutdown_cause cause); /* RESET; over when the devices have quiesced */
+void machine_powerdown(struct board *b);                        /* ACPI power button; POWERDOWN */
+void machine_quit(struct board *b, enum shutdown_cause cause);  /* end the main loop */
 enum run_state machine_run_state(const struct board *b);
-bool machine_running(const struct board *b);
+bool machine_running(const struct board *b); /* the run state is RUN_RUNNING */
 /* What the guest has written has reached its devices (region_desc.coalesced). No device lock held. */
 void machine_settle_writes(struct board *b);
 /* Exit status for main() after the loop ended. */
@@ -81,7 +81,8 @@ int machine_config_from_description(struct config *c, const void *fdt, size_t le
 int machine_check_description(struct board *b, const void *fdt, size_t len, struct err *e);
 int machine_write_description(struct board *b, const char *path, struct err *e); /* -machine dumpdtb=FILE */
 
-/* Devices */
+/* Devices. create: one of class `driver` with the options in o, plugged in; whoever calls it for a guest that runs
+   resets and settles it. NULL with QEMU's message. destroy: at once, for what has nothing in flight; NULL-safe. */
 struct device *device_create(struct board *b, const char *driver, const char *id, struct opts *o, struct device *parent,
 			     struct err *e);
 void device_destroy(struct device *dev);
@@ -115,7 +116,7 @@ bool machine_cpu_dirty(struct board *b, unsigned n, uint64_t *pages);
 
 /* Events: control subscribes (one subscriber list). data_json may be NULL. Main thread. */
 typedef void machine_event_fn(void *opaque, const char *name, const char *data_json);
-void machine_subscribe_events(machine_event_fn *fn, void *opaque);
+void machine_subscribe_events(machine_event_fn *fn, void *opaque); /* for good */
 
 /* All state sections (devices in creation order, PCI config, vCPUs, clock) appended to out; paused and quiesced. */
 extern const struct state_table machine_clock_state;
@@ -133,8 +134,8 @@ void map_print(struct board *b, FILE *out); /* flattened map, for `info mtree` *
 /* Interrupt capture for tests and qtest: called at every level change of a GSI (chip 0), PIC output (chip 1), MSI (chip
  * 2; n = data, level = 1). */
 typedef void irq_capture_fn(void *opaque, unsigned chip, unsigned n, bool level);
-void irq_set_capture(struct board *b, irq_capture_fn *fn, void *opaque);
-bool irq_gsi_level(struct board *b, unsigned gsi);
+void irq_set_capture(struct board *b, irq_capture_fn *fn, void *opaque); /* one; NULL ends it. fn: a leaf, any thread */
+bool irq_gsi_level(struct board *b, unsigned gsi);                       /* the ORed input (below 24) now */
 /* Make line a source of its own for a GSI (below 24): what a test plugs into a slot. Drive it with irq_set(). */
 void irq_line_for_gsi(struct board *b, struct irq_line *line, unsigned gsi);
 #endif

@@ -11,8 +11,8 @@ struct memory_backend;
 
 /* For the user `owner_property`; NULL with a message. A back end has one user. */
 struct memory_backend *memory_backend_claim(const char *id, const char *owner_property, struct err *e);
-void memory_backend_release(struct memory_backend *m);
-void *memory_backend_host(const struct memory_backend *m);
+void memory_backend_release(struct memory_backend *m);        /* the user lets go of it */
+void *memory_backend_host(const struct memory_backend *m);    /* where it is mapped, until it is released */
 uint64_t memory_backend_size(const struct memory_backend *m); /* bytes, whole pages */
 int memory_backend_fd(const struct memory_backend *m);        /* mapped shared from offset 0 */
 

@@ -30,7 +30,7 @@ enum migration_status {
 	MIGRATION_WAIT_UNPLUG,
 	MIGRATION_N_STATUS
 };
-const char *migration_status_name(enum migration_status s);
+const char *migration_status_name(enum migration_status s); /* "postcopy-active", ... */
 
 /* Once, before the first command can arrive. */
 void migration_init(struct board *b);
@@ -43,9 +43,14 @@ bool migration_guest_torn(void);
 /* migrate: uri is tcp:HOST:PORT, unix:PATH, fd:NAME-OR-NUMBER or exec:COMMAND. resume: go on with a post-copy whose
    connection broke. */
 int migration_start(const char *uri, bool resume, struct err *e);
+/* migrate_cancel: asks; the status tells when it is over. Without a migration nothing happens; refused once the guest
+   may run at the destination. */
 int migration_cancel(struct err *e);
+/* migrate-continue: from `state`, which is MIGRATION_PRE_SWITCHOVER and has to be the present one. */
 int migration_continue(enum migration_status state, struct err *e);
+/* migrate-start-postcopy: asks; with the capability, while the status is active. */
 int migration_start_postcopy(struct err *e);
+/* migrate-pause: breaks the connection of a post-copy, on either side. */
 int migration_pause(struct err *e);
 /* -incoming URI and migrate-incoming; "defer" waits for the latter. */
 int migration_incoming(const char *uri, struct err *e);
@@ -60,16 +65,18 @@ int migration_meet(const char *uri, const char *allow, int signal_fd, void (*lis
 		   struct migration_meeting **out, const void **fdt, size_t *len, struct err *e);
 int migration_meeting_resume(struct migration_meeting *m, struct err *e);
 void migration_meeting_end(struct migration_meeting *m, const char *why); /* NULL-safe */
+/* migrate-recover, at the destination of a post-copy whose connection broke: listen again. */
 int migration_recover(const char *uri, struct err *e);
 /* -migration-allow: only peers from these networks ("10.0.0.0/8,192.168.1.7,fd00::/8"); unix and fd are always allowed.
  */
 int migration_allow(const char *list, struct err *e);
 /* A migration is going on, either way: what may not change meanwhile (devices, media) is refused. */
 bool migration_busy(void);
-bool migration_is_incoming(void);
+bool migration_is_incoming(void); /* a guest is awaited or arriving */
 
 /* Capabilities by index: name NULL past the end. */
 const char *migration_capability(size_t i, bool *on);
+/* -EBUSY while a migration is going on; unknown ones, and those of QEMU's that are not offered, are refused by name. */
 int migration_set_capability(const char *name, bool on, struct err *e);
 /* Parameters: a property table over one object. Set through migration_set_parameter(), which checks what is going on.
  */
@@ -96,7 +103,7 @@ struct migration_info {
 	char error[1024];  /* why it failed; "" */
 	char address[320]; /* incoming: where we listen, "tcp:HOST:PORT" or "unix:PATH"; "" */
 };
-void migration_query(struct migration_info *out);
+void migration_query(struct migration_info *out); /* of the present or the last one */
 
 /* A guest arrived here, or HMP's announce_self: its network cards tell the switches, see net_announce(). */
 void migration_announce(uint32_t initial_ms, uint32_t max_ms, uint32_t rounds, uint32_t step_ms);

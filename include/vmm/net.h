@@ -145,12 +145,12 @@ void netdev_close_all(void); /* at exit, after the machine has gone */
 /* set_link: name is a netdev, which takes its NIC's link along, or a NIC. -ENODEV. */
 int net_set_link(const char *name, bool up, struct err *e);
 
-struct netdev *netdev_find(const char *id);
+struct netdev *netdev_find(const char *id);      /* NULL: none */
 struct netdev *netdev_next(struct netdev *prev); /* iterate in order of creation; NULL starts */
 const char *netdev_id(const struct netdev *d);
-const char *netdev_type(const struct netdev *d);
-struct nic *netdev_nic(const struct netdev *d); /* NULL: nobody's */
-unsigned netdev_queues(const struct netdev *d); /* queue pairs it has, 1 .. NET_MAX_QUEUES */
+const char *netdev_type(const struct netdev *d); /* "tap", ... */
+struct nic *netdev_nic(const struct netdev *d);  /* NULL: nobody's */
+unsigned netdev_queues(const struct netdev *d);  /* queue pairs it has, 1 .. NET_MAX_QUEUES */
 /* The -netdev text that opens it again, for the machine description. Valid as long as the netdev. */
 const char *netdev_options(const struct netdev *d);
 /* As `info network` prints it: "tap,ifname=tap0,script=no,..." malloc'ed. */

@@ -35,11 +35,11 @@ struct object {
 int object_add(struct opts *o, struct err *e);
 /* -ENOENT; -EBUSY while it is used. */
 int object_del(const char *id, struct err *e);
-void object_del_all(void); /* at the end, when no device is left */
-struct object *object_find(const char *id);
-struct object *object_next(struct object *prev);    /* in order of creation; NULL starts */
-const struct object_type *object_type_at(size_t i); /* NULL past the end */
-const struct object_type *object_type_find(const char *name);
+void object_del_all(void);                                    /* at the end, when no device is left */
+struct object *object_find(const char *id);                   /* NULL: none */
+struct object *object_next(struct object *prev);              /* in order of creation; NULL starts */
+const struct object_type *object_type_at(size_t i);           /* NULL past the end */
+const struct object_type *object_type_find(const char *name); /* NULL: unknown */
 
 /* For a user that holds on to it: `parent` is what it has to be. NULL with a message that names owner and property. */
 struct object *object_claim(const char *id, const char *parent, const char *owner_property, struct err *e);

@@ -74,6 +74,7 @@ int pci_add_capability(struct device *dev, uint8_t id, uint8_t len);
 /* Send MSI-X vector / MSI (vector 0); nothing when disabled; a masked MSI-X vector becomes pending and is sent when
    it is unmasked. Device's lock held; otherwise leaf. */
 void pci_msix_notify(struct device *dev, unsigned vector);
+/* As the guest has set them. Device's lock held. */
 bool pci_msix_enabled(const struct device *dev);
 bool pci_msi_enabled(const struct device *dev);
 

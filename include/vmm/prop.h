@@ -86,13 +86,14 @@ struct opts {
 	size_t n;
 	struct opt *v;
 };
+/* Into o, which may be uninitialised. -EINVAL; o is empty then. */
 int opts_parse(struct opts *o, const char *text, const char *implied_key, struct err *e);
-void opts_free(struct opts *o);
+void opts_free(struct opts *o);                                    /* zeroed or freed ones are fine */
 const char *opts_get(struct opts *o, const char *key);             /* last value, marks used; NULL if absent */
 void opts_set(struct opts *o, const char *key, const char *value); /* replaces or appends */
 void opts_add(struct opts *o, const char *key, const char *value); /* appends, also beside others of that name: lists */
-void opts_del(struct opts *o, const char *key);
-char *opts_format(const struct opts *o); /* back to "k=v,k2=v2"; malloc'ed */
+void opts_del(struct opts *o, const char *key);                    /* all of that name */
+char *opts_format(const struct opts *o);                           /* back to "k=v,k2=v2"; malloc'ed */
 /* Apply every not yet used option to obj through table; unknown names are refused by name with the nearest one. */
 int opts_apply(struct opts *o, const struct prop *table, void *obj, const char *owner, struct err *e);
 

@@ -55,7 +55,7 @@ void machine_ram_forget(struct board *b);
  * Which pages were written: by vCPUs (KVM's log), by devices and by ourselves. While it is on each block has a bitmap
  * that collects; everything counts as written at first.
  */
-/* Main thread. */
+/* Main thread. stop: also when it is not on. */
 int machine_dirty_start(struct board *b, struct err *e);
 void machine_dirty_stop(struct board *b);
 /* Move KVM's logs into the bitmaps, and with them what the log holds back until then: call before machine_dirty_take().

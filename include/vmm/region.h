@@ -93,9 +93,10 @@ void region_batch_end(struct device *dev);
  * RAM blocks: guest RAM, VRAM, ROM images. memfd-backed, zero-filled, part of the migration stream (by name).
  * `size` is rounded up to the page size.
  */
+/* In create(); the board's, which frees it with the device. NULL with a message. */
 struct ram_block *ram_block_new(struct device *dev, const char *name, uint64_t size, struct err *e);
-void *ram_block_ptr(struct ram_block *rb);
-uint64_t ram_block_size(const struct ram_block *rb);
+void *ram_block_ptr(struct ram_block *rb);           /* host address, for as long as the block is there */
+uint64_t ram_block_size(const struct ram_block *rb); /* bytes, rounded up */
 /*
  * Pages written since the last call, by guest or device, for blocks with log_dirty regions (frame buffers):
  * sets bit n of bitmap for page n of [offset, offset+len) and clears the log. Main thread.

@@ -19,7 +19,8 @@ void rng_release(struct rng *r); /* NULL-safe */
 /* Up to len bytes; never blocks. 0: none at the moment, see rng_wait(). */
 size_t rng_read(struct rng *r, void *buf, size_t len);
 
-/* Somebody who found no bytes: bh is scheduled once when there may be some. */
+/* Somebody who found no bytes: bh is scheduled once when there may be some. w is its owner's, zeroed at first, and
+   cancelled before it goes; both functions may be called at any time. */
 struct rng_wait {
 	struct bh *bh;
 	struct rng_wait *next;

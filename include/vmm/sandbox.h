@@ -29,6 +29,6 @@ void sandbox_thread_io(void);
 void sandbox_thread_vnc(void);
 void sandbox_thread_migration(void);
 void sandbox_thread_slirp(void);
-const char *sandbox_role_name(enum sandbox_role role);
+const char *sandbox_role_name(enum sandbox_role role); /* "main", "vcpu", ... */
 
 #endif

@@ -84,7 +84,7 @@ struct state_buf {
 	uint8_t *data;
 	size_t len, cap;
 };
-void state_buf_free(struct state_buf *b);
+void state_buf_free(struct state_buf *b); /* empty and usable again afterwards */
 
 /* Append one section for obj (table + id). */
 int state_save(struct state_buf *out, const char *id, const struct state_table *t, void *obj, struct err *e);

@@ -42,7 +42,7 @@ extern const struct tls_module vmm_module_tls;
 
 /* The credentials of a claimed object of parent "tls-creds". */
 struct tls_creds *tls_object_creds(const struct object *o);
-bool tls_object_is_server(const struct object *o);
+bool tls_object_is_server(const struct object *o); /* endpoint=server */
 /* Loaded with the first credentials; NULL before. */
 const struct tls_module *tls_module(void);
 
