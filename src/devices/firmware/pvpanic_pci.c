@@ -1,7 +1,7 @@
 /*
  * pvpanic, PCI: the same register as pvpanic.c in memory BAR 0 of 1b36:0011.
  *
- * Source: QEMU docs/specs/pvpanic.txt, "PCI Interface".
+ * Source: QEMU docs/specs/pvpanic.txt, "PCI Interface". Nothing is left out.
  */
 #include "pvpanic.h"
 #include "vmm/pci.h"

@@ -5,7 +5,7 @@
  * Interface"; Microsoft, "Windows and the 5-Button Wheel Mouse" (the sample rate sequences 200, 100, 80 and 200, 200,
  * 80 that change the ID).
  *
- * One count is one pixel of the front end: the resolution is stored and reported, and does not scale.
+ * Left out: the resolution's effect. It is stored and reported; one count is always one pixel of the front end.
  */
 #include "src/devices/input/ps2.h"
 

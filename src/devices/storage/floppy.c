@@ -4,8 +4,8 @@
  *
  * Sources: ECMA-54/66/70/78/125 (formats), the 82077AA data sheet for what a controller can see of a drive.
  *
- * An image holds sectors in order and nothing else: all IDs are as formatting by a PC left them, data marks are normal
- * and there are no CRC errors. An image of no known size is taken for the smallest format that holds it; sectors past
+ * Left out is what an image of sectors in order cannot hold: IDs other than those formatting by a PC leaves, deleted
+ * data marks, CRC errors. An image of no known size is taken for the smallest format that holds it; sectors past
  * its end are not found.
  */
 #include "floppy.h"

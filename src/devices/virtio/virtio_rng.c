@@ -2,7 +2,8 @@
  * virtio-rng: VIRTIO 1.2 section 5.4. One queue; every buffer comes back with random bytes from a host source, as soon
  * as there are any and the rate allows it.
  *
- * max-bytes and period limit the rate as in QEMU: at most max-bytes in each period milliseconds of guest time.
+ * max-bytes and period limit the rate as in QEMU: at most max-bytes in each period milliseconds of guest time. The
+ * device has no features of its own; nothing is left out.
  */
 #include "virtio.h"
 
