@@ -63,7 +63,7 @@ static const struct rule rules[] = {
 	{"getrandom", ROLE_ALL, "libc seeds malloc's tcache; MAC addresses, VNC challenges", {0}},
 	{"epoll_ctl", ROLE_ALL, "a device starts or stops waiting for a descriptor", {0}},
 	{"prctl", ROLE_ALL, "thread names", ARG(0, 0xffffffff, 15 /* PR_SET_NAME */)},
-	{"prctl", ROLE_MAIN, "a new thread promises not to gain privileges",
+	{"prctl", ROLE_MAIN | ROLE_MIGRATION, "a new thread promises not to gain privileges",
 	 ARG(0, 0xffffffff, 38 /* PR_SET_NO_NEW_PRIVS */)},
 	{"seccomp", ROLE_MAIN, "a new thread adds its own role's filter", {0}},
 
