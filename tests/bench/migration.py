@@ -17,6 +17,12 @@ with the limits (LIMITS) and fails if one is missed; the throughput's is against
 One guest of 64 MiB that writes 40 MB/s and five times a second to its IDE disk (cache=none) moves N times from process to process,
 with K busy loops on the host beside it and as many writers that fsync(): the distribution of its pauses, as the program says and as
 the guest saw them ("gap"; 26 ms of it are the guest's own pace).
+
+  migration.py --rings [--runs N] [--vmm BINARY]
+
+KVM's dirty log and its dirty rings (-accel kvm,dirty-ring-size=) in turn, for guests of several sizes with one and two vCPUs that write
+1 or 16 MiB at a steady rate or as fast as they can: total time, pause, rounds, and how many pages a second the guest still writes while
+its migration goes on (for which the line is so slow that it does not end; rounds are read once a second).
 """
 
 import argparse
@@ -242,6 +248,73 @@ def show_moves(args):
     return 0
 
 
+class Writer(vmmtest.Guest):
+    """A guest with much or little memory that writes a small part of it."""
+
+    def __init__(self, binary, memory_mib, size, cpus, rate, ring, *args):
+        vmmtest.VMM, vmmtest._is_qemu = binary, None
+        super().__init__("-kernel", assets.payload("dirtier"), "-append",
+                         f"start=32M size={size}M quiet=1 rate={rate} cpus={cpus} tsc={tsc_hz()}",
+                         *(["-accel", f"kvm,dirty-ring-size={ring}"] if ring else []), *args, memory=memory_mib, cpus=cpus)
+
+    def pages(self):
+        """All is right; how many pages were written so far, and when."""
+        self.serial.send("x")
+        match = self.serial.wait_for(r"(PASS dirtier rounds=\d+ gap=\d+ pages=(\d+).*|FAIL.*)\r", 120)
+        if not match[2]:
+            raise RuntimeError(match[0])
+        return int(match[2]), time.monotonic()
+
+
+def ring_figures(binary, *shape):
+    """One guest: what it writes while its migration cannot end, then the migration."""
+    with Writer(binary, *shape) as a, Writer(binary, *shape, "-incoming", "tcp:127.0.0.1:0") as b:
+        a.serial.wait_for("ready", 60)
+        (p0, t0), _ = a.pages(), time.sleep(1)
+        (p1, t1) = a.pages()
+        size = shape[1]
+        a.qmp.execute("migrate-set-parameters", {"max-bandwidth": size << 20, "downtime-limit": 1})     # a round in a second
+        address = b.qmp.command("query-migrate")["socket-address"][0]
+        a.qmp.command("migrate", uri=f"tcp:127.0.0.1:{address['port']}")
+        vmmtest.poll(lambda: a.qmp.command("query-migrate").get("ram", {}).get("dirty-sync-count", 0) >= 2, 60)
+        (p2, t2), _ = a.pages(), time.sleep(3)
+        (p3, t3) = a.pages()
+        rounds = a.qmp.command("query-migrate")["ram"]["dirty-sync-count"]
+        a.qmp.execute("migrate-set-parameters", {"max-bandwidth": 0, "downtime-limit": 300})
+        start = time.monotonic()
+        info = vmmtest.poll(lambda: (lambda i: i if i["status"] in ("completed", "failed") else None)(a.qmp.command("query-migrate")),
+                            120, interval=0.005)
+        if info["status"] != "completed":
+            raise RuntimeError(info)
+        b.pages()
+        return {"free_pages_s": (p1 - p0) / (t1 - t0), "pages_s": (p3 - p2) / (t3 - t2), "end_ms": (time.monotonic() - start) * 1000,
+                "pause_ms": info["x-downtime"]["total-us"] / 1000, "final_ms": info["x-downtime"]["final-pages-us"] / 1000,
+                "rounds": info["ram"]["dirty-sync-count"] - rounds}
+
+
+def show_rings(args):
+    """--rings: log and rings take turns."""
+    ways = {"log": 0, "ring 4096": 4096, "ring 65536": 65536}
+    results = {}
+    for memory_mib in (64, 512, 4096):
+        for size in (1, 16):
+            for cpus in (1, 2):
+                for rate in (5000, 0):
+                    shape = f"{memory_mib} MiB, {size} MiB written, {cpus} vCPU, {rate or 'max'} pages/s"
+                    for run in range(args.runs):
+                        for way, ring in ways.items() if run % 2 else reversed(ways.items()):
+                            results.setdefault(shape, {}).setdefault(way, []).append(
+                                ring_figures(args.vmm, memory_mib, size, cpus, rate, ring))
+                    print(shape)
+                    for way in ways:
+                        runs = results[shape][way]
+                        print(f"  {way:10}" + "  ".join(f"{key} {statistics.median(r[key] for r in runs):9.1f}" for key in runs[0]), flush=True)
+    if args.json:
+        with open(args.json, "w", encoding="ascii") as file:
+            json.dump(results, file, indent=1)
+    return 0
+
+
 CASES = {
     "idle": {},
     "dirty 20 MB/s": {"rate": 5000},
@@ -284,8 +357,11 @@ def main():
     parser.add_argument("--check", action="store_true", help="fail if a limit is missed")
     parser.add_argument("--moves", type=int, help="the pauses of many moves of one guest instead")
     parser.add_argument("--busy", type=int, default=0, help="for --moves: busy loops, and as many writers, on the host")
+    parser.add_argument("--rings", action="store_true", help="dirty log and dirty rings in turn instead")
     parser.add_argument("--dir", help="for --moves: where the guest's disk and the writers' files are")
     args = parser.parse_args()
+    if args.rings:
+        return show_rings(args)
     if args.moves:
         return show_moves(args)
     results, medians = {}, {}
