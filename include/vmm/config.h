@@ -35,7 +35,7 @@ struct opt_list {
 	struct opt_item *first, **last;
 };
 
-/* -machine NAME[,k=v]: rows in src/config/tables.c, printed by -machine help */
+/* -machine NAME[,k=v]: rows in src/config/cli.c, printed by -machine help */
 struct machine_opts {
 	char *type;               /* "pc" | "pc-i440fx-7.2" (versioned) | "none" */
 	int accel;                /* enum accel, from -accel or accel= ("kvm:tcg" lists: first we have) */
