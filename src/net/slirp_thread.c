@@ -25,9 +25,10 @@
 #include "vmm/log.h"
 #include "vmm/sandbox.h"
 
-#define PATHS_MAX       32
-#define DESCRIPTORS_MAX 4096
-#define FULL_RETRY_MS   100u /* a listening socket that cannot be accepted from would be ready for ever */
+#define PATHS_MAX          32
+#define DESCRIPTORS_MAX    4096
+#define LIBRARY_LONGEST_MS 1000u
+#define FULL_RETRY_MS      100u /* a listening socket that cannot be accepted from would be ready for ever */
 
 static struct {
 	/* main thread */
@@ -145,6 +146,20 @@ static int get_revents(int index, void *opaque)
 	return events;
 }
 
+/*
+ * What a stack waits for; how long at most, UINT32_MAX: no limit. The library lets nobody sleep for more than a second,
+ * whether or not anything will be due; less, where sockets or fragments have something that ages. Timers it asks for
+ * are ours (stack_timers()), so without a socket a second means for ever, and an idle guest's network costs nothing.
+ */
+static uint32_t fill(struct user_stack *s)
+{
+	uint32_t timeout = UINT32_MAX;
+	size_t before = t.n_fds;
+
+	slirp_pollfds_fill(s->slirp, &timeout, add_poll, NULL);
+	return timeout >= LIBRARY_LONGEST_MS && t.n_fds == before ? UINT32_MAX : timeout;
+}
+
 /* What is there to do at once, and what to wait for: the time in ms, UINT32_MAX: no limit. */
 static uint32_t prepare(void)
 {
@@ -162,7 +177,7 @@ static uint32_t prepare(void)
 		stack_timers(s, &timeout);
 		s->polled = stack_wants_poll(s);
 		if (s->polled)
-			slirp_pollfds_fill(s->slirp, &timeout, add_poll, NULL);
+			timeout = MIN(timeout, fill(s));
 	}
 	return t.skipped ? MIN(timeout, FULL_RETRY_MS) : timeout;
 }

@@ -26,10 +26,12 @@ class Usernet(unittest.TestCase):
             self.assertEqual(sock.connect_ex(("127.0.0.1", port)) == 0, is_open)
 
     def threads(self, vmm):
-        names = set()
+        """Directories in /proc by the threads' names."""
+        names = {}
         for task in os.listdir(f"/proc/{vmm.process.pid}/task"):
-            with open(f"/proc/{vmm.process.pid}/task/{task}/comm", encoding="ascii") as stream:
-                names.add(stream.read().strip())
+            path = f"/proc/{vmm.process.pid}/task/{task}"
+            with open(os.path.join(path, "comm"), encoding="ascii") as stream:
+                names[stream.read().strip()] = path
         return names
 
     def test_nic(self):
@@ -73,6 +75,20 @@ class Usernet(unittest.TestCase):
             vmm.qmp.execute("netdev_del", {"id": "u0"})
             self.assert_open(port, False)
             self.assertNotIn("slirp", self.threads(vmm))
+
+    @unittest.skipUnless(os.uname().machine == "x86_64", "poll() has another number")
+    def test_sleeps(self):
+        """Without a connection nothing is due, and the thread sleeps for as long as a router is silent: minutes."""
+        vmm = self.start("-nic", "user,model=e1000")
+        vmmtest.poll(lambda: "slirp" in self.threads(vmm), 10, "the thread")
+
+        def sleeps():
+            with open(os.path.join(self.threads(vmm)["slirp"], "syscall"), encoding="ascii") as stream:
+                words = stream.read().split()
+            return words[0] == "7" and int(words[3], 16) > 60000  # poll(fds, n, milliseconds)
+
+        vmmtest.poll(sleeps, 10, "a long sleep")
+        self.assertEqual(self.hmp(vmm, f"hostfwd_add tcp:127.0.0.1:{free_port()}-:22"), "")  # it can be woken
 
     def test_refused(self):
         vmm = self.start("-nic", "none")
