@@ -3,6 +3,7 @@
 
 import os
 import re
+import signal
 import socket
 
 import ctltest
@@ -101,6 +102,30 @@ class Moving(ctltest.Case):
         self.run_dir = self.env["VMM_RUN_DIR"] = self.path("there")
         self.wait_state("running")
         self.goes_on(last if self.rounds() else 0)
+
+    def test_progress(self):
+        """On a terminal: a bar, how much of how much, the rate and the time that is left; Ctrl-C takes the guest back."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.start()
+        vmmtest.poll(lambda: self.rounds() > 1, 60, "rounds", 0.1)
+        last = self.rounds()
+        self.ctl("create", "--incoming", f"tcp:127.0.0.1:{port}", "web.vmm", env={"VMM_RUN_DIR": self.path("there")})
+        self.ctl("qmp", "web", "migrate-set-parameters", '{"max-bandwidth": 1048576}')
+        master, slave = os.openpty()
+        with self.background("migrate", "--live", "-p", port, "web", "127.0.0.1", stdin=slave, stdout=slave, stderr=slave) as move:
+            os.close(slave)
+            seen = b""
+            while not re.search(rb"migrating \[#*-*\] +\d+%  [\d.]+ \wi?B of [\d.]+ \wi?B  [\d.]+ \wi?B/s  [1-9]\d* s left", seen):
+                self.assertIsNone(move.poll(), seen)
+                seen += os.read(master, 4096)
+            move.send_signal(signal.SIGINT)
+            vmmtest.poll(lambda: move.poll() is not None, 60, "vmmctl to end")
+            self.assertNotEqual(move.returncode, 0)
+        os.close(master)
+        self.assertEqual(self.state(), "running")
+        self.goes_on(last)
 
     def test_seen_at_work(self):
         self.start()

@@ -165,6 +165,28 @@ class Described(unittest.TestCase):
                 b.qmp.command("system_reset")
                 b.serial.wait_for("ready", 60)
 
+    @unittest.skipUnless(vmmtest.has_module("vnc"), "built without VNC")
+    def test_its_own_screen(self):
+        """VNC and the sockets of character devices are where this host's command line says, not where the source had them."""
+        here, there = os.path.join(self.dir.name, "here"), os.path.join(self.dir.name, "there")
+        args = ["-device", "VGA,addr=0x6", "-vnc", f"unix:{here}.vnc", "-chardev",
+                f"socket,id=agent,path={here}.agent,server=on,wait=off", "-device", "virtio-serial-pci", "-device",
+                "virtserialport,chardev=agent,name=agent"]
+        with mig.Dirtier(*args, rate=16000) as a:
+            a.running()
+            with Bare(f"unix:{self.path}", "-vnc", f"unix:{there}.vnc", "-chardev",
+                      f"socket,id=agent,path={there}.agent,server=on,wait=off", like=a) as b:
+                self.listening()
+                a.qmp.command("migrate", uri=f"unix:{self.path}")
+                b.meet()
+                mig.moved(self, a, b)
+                self.assertEqual(b.qmp.command("query-vnc")["service"], f"{there}.vnc")
+                for path, greeting in ((f"{there}.vnc", b"RFB 003."), (f"{there}.agent", b"")):
+                    with socket.socket(socket.AF_UNIX) as s:
+                        s.settimeout(20)
+                        s.connect(path)
+                        self.assertEqual(s.recv(8) if greeting else b"", greeting)
+
     def test_and_on(self):
         """From a described machine to a described machine, a second time."""
         with mig.Dirtier(rate=16000) as a:

@@ -201,6 +201,37 @@ class Faults(unittest.TestCase):
             self.assertRegex(info["error-desc"], "nothing moved for 500 ms")
             self.assertGreater(p.forwarded, 16 << 20)
 
+    def test_back_within_the_second(self):
+        """What ends a hand-over before GO, at its latest moment: the guest goes on within the second, as the operator sees it."""
+        def kill(a, b, p):
+            b.process.send_signal(signal.SIGKILL)
+
+        def cut(a, b, p):
+            p.cut()
+
+        def cancel(a, b, p):
+            a.qmp.command("migrate_cancel")
+
+        for fault in (kill, cut, cancel):
+            with self.subTest(fault=fault.__name__), self.pair(cut_back_at=None) as (a, b, p):
+                a.caps(pause_before_switchover=True)
+                a.params(x_switchover_timeout=60000)
+                a.qmp.command("migrate", uri=p.uri)
+                a.migration("pre-switchover")
+                p.hold_at = p.forwarded                 # the destination never has all of the state
+                a.qmp.command("migrate-continue", state="pre-switchover")
+                self.assertTrue(p.holding.wait(20))
+                a.migration("device")
+                began = time.monotonic()
+                fault(a, b, p)
+                vmmtest.poll(lambda a=a: a.status() == "running", 20, "the guest to run at the source", interval=0.005)
+                self.assertLess(time.monotonic() - began, vmmtest.SLOW)
+                self.assertIn(a.migration()["status"], ("failed", "cancelled"))
+                a.caps(pause_before_switchover=False)
+                a.params(x_switchover_timeout=1000)
+                a.alive()
+                p.close()
+
     # ---- resources ----
 
     @contextlib.contextmanager

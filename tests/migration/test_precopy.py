@@ -45,6 +45,8 @@ class Precopy(unittest.TestCase):
                       "page-size"):
             self.assertIn(field, info["ram"])
         self.assertGreaterEqual(info["ram"]["normal"], 16 * 256)
+        self.assertGreaterEqual(info["ram"]["duplicate"], 32 * 256)     # zero pages cost nothing
+        self.assertLess(info["ram"]["transferred"], info["ram"]["normal-bytes"] + (1 << 20))
         self.assertEqual(info["ram"]["remaining"], 0)
         self.assertGreater(info["x-downtime"]["total-us"], 0)
         self.assertLessEqual(info["x-downtime"]["load-us"], info["x-downtime"]["total-us"])

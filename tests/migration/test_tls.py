@@ -3,6 +3,7 @@
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import tempfile
 import unittest
@@ -108,6 +109,25 @@ class Tls(unittest.TestCase):
             peer.sendall(b"x" * 100)
             peer.close()
             self.assertRegex(mig.stayed(self, a, ["failed"])["error-desc"], "TLS")
+
+    def test_old_version(self):
+        """TLS 1.2 gets nobody in, whatever certificate it shows."""
+        a, b = self.pair(self.good, self.good)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(os.path.join(self.good, "ca-cert.pem"))
+        context.load_cert_chain(os.path.join(self.good, "client-cert.pem"), os.path.join(self.good, "client-key.pem"))
+        port = int(b.address().rsplit(":", 1)[1])
+        for version, welcome in ((ssl.TLSVersion.TLSv1_2, False), (ssl.TLSVersion.TLSv1_3, True)):
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+            context.maximum_version = version
+            with socket.create_connection(("127.0.0.1", port)) as s:
+                if welcome:
+                    self.assertEqual(context.wrap_socket(s, server_hostname="localhost").version(), "TLSv1.3")
+                else:
+                    with self.assertRaisesRegex(ssl.SSLError, "(?i)version|alert"):
+                        context.wrap_socket(s, server_hostname="localhost")
+        a.qmp.command("migrate", uri=b.address())
+        mig.moved(self, a, b)
 
     def test_psk(self):
         """A shared key, the wrong key, an unknown name."""

@@ -83,9 +83,9 @@ static __attribute__((noreturn)) long halt(long a, long b)
 		__asm__ volatile("cli; hlt");
 }
 
-/* What a processor goes by: when the next batch is due, and when the last page was written. */
+/* What a processor goes by: when the next batch is due, when the last page was written, and the pages since a pause. */
 struct pace {
-	uint64_t next, last;
+	uint64_t next, last, pages;
 };
 
 static bool listen(struct pace *pace);
@@ -102,7 +102,8 @@ static bool pause(struct part *p, struct pace *pace)
 		pace->next = pace->last = rdtsc();
 	}
 	if (p->ticks)
-		wait_until(pace->next += p->ticks);
+		wait_until(pace->next += p->ticks * pace->pages / batch);
+	pace->pages = 0;
 	return true;
 }
 
@@ -121,6 +122,7 @@ static bool dirty_round(struct part *p, struct pace *pace)
 		if (now - pace->last > p->gap)
 			p->gap = now - pace->last;
 		pace->last = now;
+		pace->pages++;
 		page[0] = round;
 		page[1] = mark_of(i, round);
 		page[511] = mark_of(i, round);
@@ -136,7 +138,7 @@ static bool dirty_round(struct part *p, struct pace *pace)
 static void second(void *arg)
 {
 	struct part *p = arg;
-	struct pace pace = {rdtsc(), rdtsc()};
+	struct pace pace = {rdtsc(), rdtsc(), 0};
 
 	while (dirty_round(p, &pace))
 		pause(p, &pace);
@@ -351,7 +353,7 @@ int payload_main(void)
 	put_string("ready\n");
 	if (option("halt", 0))
 		ring0(halt, 0, 0);
-	for (struct pace pace = {rdtsc(), rdtsc()};;) {
+	for (struct pace pace = {rdtsc(), rdtsc(), 0};;) {
 		if (!dirty_round(&part[0], &pace)) {
 			if (part[0].bad)
 				fail(&part[0], part[0].bad - 1, part[0].round);
