@@ -2,6 +2,7 @@
 #ifndef VMM_UTIL_H
 #define VMM_UTIL_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -47,5 +48,8 @@ char *xasprintf(const char *fmt, ...) VMM_PRINTF(1, 2); /* formatted string, own
 /* A descriptor that comes over a unix socket with one byte, as helpers pass taps (qemu-bridge-helper(8));
    close-on-exec, the caller's. Waits for it. -1: the peer is gone or sent something else. */
 int fd_receive(int socket);
+
+/* A number from 0 to 65535, or a service's name. getaddrinfo() takes 99999 for 34463 and -1 for 65535. */
+bool port_is_possible(const char *port);
 
 #endif

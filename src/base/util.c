@@ -89,3 +89,14 @@ int fd_receive(int socket)
 		memcpy(&fd, CMSG_DATA(cm), sizeof(fd));
 	return fd;
 }
+
+bool port_is_possible(const char *port)
+{
+	char *end;
+	unsigned long v;
+
+	if (strcspn(port, " \t+-") == 0)
+		return false;
+	v = strtoul(port, &end, 10);
+	return *end || (*port && v <= UINT16_MAX);
+}

@@ -591,6 +591,8 @@ static int resolve(const struct socket_chardev *s, struct addrinfo **out, struct
 
 	if (!s->port || !*s->port)
 		return err_set(e, EINVAL, "port= is missing");
+	if (!port_is_possible(s->port))
+		return err_set(e, EINVAL, "port %s is not 0 to 65535", s->port);
 	if (s->ipv4 == 0 && s->ipv6 == 0)
 		return err_set(e, EINVAL, "ipv4=off and ipv6=off leave no way to %s", s->port);
 	if (s->ipv6 == 0 || (s->ipv4 == 1 && s->ipv6 != 1))

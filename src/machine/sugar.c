@@ -91,6 +91,12 @@ static int open_drive(struct board *b, struct opt_item *i, struct err *e)
 	if (!blk)
 		return refuse("-drive", i->text, e);
 	place = block_place(blk);
+	if ((place.interface == BLOCK_IF_IDE && place.bus > 1) ||
+	    (place.interface == BLOCK_IF_FLOPPY && (place.bus > 0 || place.unit > 1))) {
+		err_set(e, EINVAL, "machine type does not support if=%s,bus=%d,unit=%d",
+			place.interface == BLOCK_IF_IDE ? "ide" : "floppy", place.bus, place.unit);
+		return refuse("-drive", i->text, e);
+	}
 	if (place.interface == BLOCK_IF_NONE || place.interface == BLOCK_IF_IDE || place.interface == BLOCK_IF_FLOPPY)
 		return 0;
 	err_set(e, EINVAL, "this interface is not offered; vmm has if=ide, if=floppy and if=none (with -device)");
@@ -212,7 +218,7 @@ static int create_ide(struct board *b, struct err *e)
 
 		if (blk && !create(b, block_is_cdrom(blk) ? "ide-cd" : "ide-hd", NULL, e, "bus=ide.%d,unit=%d,drive=%s",
 				   n / 2, n % 2, block_id(blk)))
-			return code_of(e);
+			return refuse("drive", block_id(blk), e);
 	}
 	if (b->config->nodefaults || drive_at(BLOCK_IF_IDE, 1, 0) || device_asked_for(b, "ide-cd") ||
 	    device_asked_for(b, "ide-hd"))

@@ -287,8 +287,11 @@ static int connect_one(int family, const struct sockaddr *sa, socklen_t len, int
 static int resolve(const struct address *a, bool passive, struct addrinfo **list, struct err *e)
 {
 	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = passive ? AI_PASSIVE : 0};
-	int r = getaddrinfo(*a->host ? a->host : passive ? NULL : "localhost", a->port, &hints, list);
+	int r;
 
+	if (!port_is_possible(a->port))
+		return err_set(e, EINVAL, "tcp:%s:%s: the port is not 0 to 65535", a->host, a->port);
+	r = getaddrinfo(*a->host ? a->host : passive ? NULL : "localhost", a->port, &hints, list);
 	return r ? err_set(e, EADDRNOTAVAIL, "tcp:%s:%s: %s", a->host, a->port, gai_strerror(r)) : 0;
 }
 

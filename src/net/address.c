@@ -34,6 +34,8 @@ static int resolve_inet(const char *host, const char *port, int family, int sock
 
 	if (!port || !*port)
 		return err_set(e, EINVAL, "a port is missing");
+	if (!port_is_possible(port))
+		return err_set(e, EINVAL, "port %s is not 0 to 65535", port);
 	if (!host || !*host) { /* any of ours, or ourselves */
 		host = NULL;
 		if (family == AF_UNSPEC)
