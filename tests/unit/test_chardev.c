@@ -432,10 +432,14 @@ START_TEST(tcp_server_and_client)
 }
 END_TEST
 
-/* A client that never reads: a wire's writer waits a moment once, then goes on for ever; what arrives is in order. */
+/*
+ * A client that never reads: a wire's writer waits a moment once, then goes on for ever; what arrives is in order. The
+ * moment is counted in turns of the loop, of 10 ms each where nothing happens: a crowded host makes turns longer, not
+ * more.
+ */
 START_TEST(slow_reader_does_not_hold_up_a_wire)
 {
-	uint64_t start = clock_ns(VCLOCK_REAL), longest = 0;
+	unsigned waits = 0, turns = 0;
 	uint32_t word = 0;
 	int fd;
 
@@ -444,23 +448,25 @@ START_TEST(slow_reader_does_not_hold_up_a_wire)
 	fd = connect_unix(path("s"));
 	UNTIL(fe.opened);
 	while (word < 2000000 / 4) {
-		uint64_t from = clock_ns(VCLOCK_REAL);
+		bool waited = false;
 		size_t done = 0;
 
 		while (done < 4) {
 			size_t n = put(&fe, (char *)&word + done, 4 - done);
 
 			done += n;
-			if (!n)
-				loop_step(loop_main(), 10);
+			if (n)
+				continue;
+			waited = true;
+			ck_assert_uint_lt(turns++, 2 * CHARDEV_STALL_MS / 10);
+			loop_step(loop_main(), 10);
 		}
+		waits += waited;
 		word++;
-		longest = MAX(longest, clock_ns(VCLOCK_REAL) - from);
 		if (word % 256 == 0)
 			loop_step(loop_main(), 0);
 	}
-	ck_assert_uint_lt(longest, 2 * CHARDEV_STALL_MS * NS_PER_MS);
-	ck_assert_uint_lt(clock_ns(VCLOCK_REAL) - start, 4 * NS_PER_SEC);
+	ck_assert_uint_eq(waits, 1);
 	for (uint32_t i = 0; i < 10000; i++) {
 		uint32_t got;
 
