@@ -31,6 +31,8 @@ bool ide_cmos_disk(struct board *board, unsigned position, struct cmos_disk *out
  * firmware does not know.
  */
 int cmos_fill(struct board *board, const char *boot_order, const struct cmos_disk disks[4], struct err *e);
+/* Letters of a, c, d and n, at most three; NULL: the usual order. */
+int cmos_set_boot_order(struct board *b, const char *order, struct err *e);
 /* The number of CPUs alone, after a vCPU came or went. Main thread, at reset. */
 void cmos_update_cpus(struct board *board);
 

@@ -242,6 +242,8 @@ int board_build(struct board *b, struct err *e)
 	hotplug_slots_changed(b);
 	if (!r)
 		r = cmos_fill(b, b->config->boot.order, disks, e);
+	if (!r && b->config->boot.once)
+		r = cmos_set_boot_order(b, b->config->boot.once, e);
 	if (!r)
 		r = firmware_publish(b, e);
 	if (!r)

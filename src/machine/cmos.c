@@ -103,17 +103,22 @@ static void fill_disks(struct board *b, const struct cmos_disk disks[4])
 	rtc_set_cmos(b, CMOS_TRANSLATION, translation);
 }
 
-static int fill_boot_order(struct board *b, const char *order, struct err *e)
+int cmos_set_boot_order(struct board *b, const char *order, struct err *e)
 {
 	static const char letters[] = "acdn"; /* SeaBIOS's codes 1..4 */
 	uint8_t code[3] = {0};
 	const char *found;
 
-	for (unsigned i = 0; i < ARRAY_SIZE(code) && order[i]; i++) {
+	order = order ? order : "cad";
+	for (unsigned i = 0; order[i]; i++) {
 		found = strchr(letters, order[i]);
 		if (!found)
 			return err_set(e, EINVAL, "-boot order=%s: '%c' is no boot device; use letters of \"%s\"",
 				       order, order[i], letters);
+		if (strchr(order, order[i]) != order + i)
+			return err_set(e, EINVAL, "-boot order=%s: Boot device '%c' was given twice", order, order[i]);
+		if (i == ARRAY_SIZE(code))
+			return err_set(e, EINVAL, "-boot order=%s: Too many boot devices for PC", order);
 		code[i] = (uint8_t)(found - letters + 1);
 	}
 	rtc_set_cmos(b, CMOS_BOOT_1_2, (uint8_t)(code[1] << 4 | code[0]));
@@ -126,5 +131,5 @@ int cmos_fill(struct board *board, const char *boot_order, const struct cmos_dis
 	fill_memory(board);
 	fill_floppies(board);
 	fill_disks(board, disks);
-	return fill_boot_order(board, boot_order ? boot_order : "cad", e);
+	return cmos_set_boot_order(board, boot_order, e);
 }

@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include "vmm/block.h"
+#include "vmm/cmos.h"
 #include "vmm/net.h"
 #include "boot.h"
 #include "chipset.h"
@@ -403,6 +404,8 @@ static void reset_quiesced(void *opaque)
 		machine_stop(b, RUN_INTERNAL_ERROR);
 		return;
 	}
+	if (b->config->boot.once)
+		cmos_set_boot_order(b, b->config->boot.order, NULL);
 	b->quiesced = false;
 	if (b->run_after_reset) {
 		machine_unquiesce(b);

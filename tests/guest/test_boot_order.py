@@ -58,6 +58,16 @@ class BootOrder(vmmtest.TestCase):
     def test_order_puts_the_disk_first(self):
         self.boots("A", *self.disk("A"), *self.floppy("F"), "-boot", "order=ca")
 
+    def test_once_is_for_the_first_boot(self):
+        with self.guest("-nodefaults", "-vga", "std", *self.disk("A"), *self.floppy("F"), "-boot", "order=ca,once=ac",
+                        irqchip="split") as guest:
+            guest.serial.wait_for("F", 60)
+            for times in (1, 2):
+                guest.qmp.command("system_reset")
+                vmmtest.poll(lambda: guest.serial.count("A") == times, 60, "the disk to boot")   # pylint: disable=cell-var-from-loop
+            self.assertEqual(guest.serial.count("F"), 1)
+            self.assertEqual(guest.quit(), 0)
+
     def test_menu_offers_a_choice(self):
         with self.guest("-nodefaults", "-vga", "std", *self.disk("A", "bus=ide.0"),
                         *self.disk("B", "bus=ide.1"), "-boot", "menu=on,splash-time=30000",
