@@ -92,6 +92,11 @@ class Case(unittest.TestCase):
 
     def clean_up(self):
         """End every guest, by the locks on their files, whatever state they are in."""
+        self.end_guests()
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+    def end_guests(self):
+        """Those of the run directory."""
         pids = [pid for name in self.names() for pid in self.holders(name)]
         for pid in pids:
             for what in (signal.SIGCONT, signal.SIGKILL):
@@ -99,7 +104,6 @@ class Case(unittest.TestCase):
                     os.kill(pid, what)
                 except ProcessLookupError:
                     pass
-        shutil.rmtree(self.dir, ignore_errors=True)
 
     def names(self):
         """The directories in the run directory."""

@@ -96,8 +96,9 @@ class Examples(ctltest.Case):
                     self.execute(example)
 
     def clean_up(self):
-        super().clean_up()
-        self.run_dir = self.there
+        here, self.run_dir = self.run_dir, self.there
+        self.end_guests()
+        self.run_dir = here
         super().clean_up()
 
     def test_every_example(self):
