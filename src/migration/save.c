@@ -638,6 +638,21 @@ static int open_userfaultfd(struct err *e)
 	return fd;
 }
 
+/* userfaultfd protects anonymous and shared memory, not private pages of a file. */
+static int check_protectable(struct err *e)
+{
+	struct ram_view v;
+
+	for (unsigned i = 0; machine_ram(session.board, i, &v); i++)
+		if (v.fd < 0)
+			return err_set(e, ENOTSUP,
+				       "background-snapshot: memory block '%s' is a private mapping of a file "
+				       "(map=private), which cannot be write-protected; save the guest without it, or "
+				       "migrate it first: then its memory is its own",
+				       v.name);
+	return 0;
+}
+
 static int open_file(struct save_start *st, struct err *e)
 {
 	snprintf(st->temporary, sizeof(st->temporary), "%s.vmm-%d.part", st->path, (int)getpid());
@@ -661,6 +676,8 @@ int save_start(const char *path, bool live, struct err *e)
 		r = machine_describe(session.board, &st->description, &st->description_len, e);
 	if (!r)
 		r = describe_drives(&st->drives, &st->drives_len, e);
+	if (!r && live)
+		r = check_protectable(e);
 	if (!r && live) {
 		st->uffd = open_userfaultfd(e);
 		r = MIN(st->uffd, 0);

@@ -111,7 +111,8 @@ class Described(unittest.TestCase):
                 with contextlib.suppress(OSError):              # the last one may be sent away while it sends
                     s.sendall(head + bytes(40 << 20))
             vmmtest.poll(lambda: "too large while others wait" in b.stderr(), 10, lambda: b.stderr())
-            self.assertLess(b.counts()["rss_anon"], 80 << 20)
+            if not os.environ.get("VMM_TEST_SANITIZED"):
+                self.assertLess(b.counts()["rss_anon"], 80 << 20)
             for s in callers:
                 s.close()
 

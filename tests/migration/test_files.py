@@ -118,12 +118,20 @@ class Files(unittest.TestCase):
             with Bare(f"file:{self.path}", "-set", "device.nobody.iobase=1", like=like) as nobody:
                 self.assertEqual(nobody.wait_exit(), 1)
                 self.assertIn("no device 'nobody'", nobody.stderr())
-            # And one moves on.
+            b.caps(background_snapshot=True)
+            with self.assertRaisesRegex(vmmtest.QMPError, "map=private.*migrate it first"):
+                b.qmp.command("migrate", uri=f"file:{self.path}-b")
+            b.caps(background_snapshot=False)
+            # And one moves on: then its memory is its own, and a checkpoint is possible.
             listen = os.path.join(self.dir.name, "m")
             with Bare(f"unix:{listen}", like=like) as d:
                 vmmtest.poll(lambda: os.path.exists(listen), 20)
                 b.qmp.command("migrate", uri=f"unix:{listen}")
                 mig.moved(self, b, d.meet())
+                d.caps(background_snapshot=True)
+                d.qmp.command("migrate", uri=f"file:{self.path}-d")
+                self.assertEqual(d.migration("completed", "failed")["status"], "completed")
+                d.alive()
             c.alive()
 
     @unittest.skipUnless(os.environ.get("VMM_TEST_LONG"), "VMM_TEST_LONG=1")
