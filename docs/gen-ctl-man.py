@@ -80,8 +80,8 @@ There is no daemon. A guest is one process of
 .BR vmm (1)
 with a small keeper process, also of vmmctl, behind it. The keeper starts vmm, applies processors, shares and the password before the
 guest's first instruction, and does what on\-poweroff, on\-reboot and on\-crash say. A guest that starts five times within a minute
-stays down. SIGTERM asks a keeper to shut its guest down, and to end it after 90 seconds; a second one, or SIGINT, ends it at once. A guest
-lives on when its keeper is killed.
+stays down. SIGTERM asks a keeper to shut its guest down, and to end it when its
+shutdown\-timeout is over; a second one, or SIGINT, ends it at once. A guest lives on when its keeper is killed.
 .PP
 Under systemd,
 .B vmm@NAME.service
@@ -91,7 +91,11 @@ and
 .B vmm\-guests.service
 starts those of
 .B vmmctl autostart
-with the host. When the host shuts down, the guests do before it.
+with the host. When the host shuts down, the guests do before it, those of
+.B vmmctl create
+as well: root's have a scope of their own,
+.BR vmm\-NAME.scope .
+A service has failed when its guest panicked, when vmm ended as it should not, and when there were too many starts.
 """
 
 

@@ -45,6 +45,8 @@ const struct prop guest_props[] = {
 	PROP(G, pvpanic, PROP_BOOL, .def = 1, .help = "a device by which the guest reports a panic, for on-crash"),
 	PROP(G, balloon, PROP_BOOL, .def = 1, .help = "a memory balloon, for mem-set"),
 	PROP(G, metrics, PROP_BOOL, .def = 1, .help = "OpenMetrics text on metrics.sock in the run directory"),
+	PROP_NAMED(G, "shutdown-timeout", shutdown_timeout, PROP_U32, .def = 90, .min = 1, .max = 3600,
+		   .help = "seconds its keeper gives the guest to shut down, when service or host are stopped"),
 	PROP_NAMED(G, "on-poweroff", on_poweroff, PROP_ENUM, .values = plain_policies,
 		   .help = "when the guest powers off"),
 	PROP_NAMED(G, "on-reboot", on_reboot, PROP_ENUM, .values = plain_policies, .def = POLICY_RESTART,

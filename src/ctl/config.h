@@ -41,7 +41,7 @@ struct guest_config {
 		*runas, *machine, *extra;
 	uint8_t uuid[16];
 	uint64_t memory, maxmem;
-	uint32_t vcpus, maxvcpus, cpu_weight, cpu_cap;
+	uint32_t vcpus, maxvcpus, cpu_weight, cpu_cap, shutdown_timeout;
 	int rtc, on_poweroff, on_reboot, on_crash;
 	bool acpi, pvpanic, balloon, metrics, sandbox;
 	struct disk_config *disks;

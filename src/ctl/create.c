@@ -206,6 +206,29 @@ static int keep(const struct start *s, int ready, struct err *e)
 	return r;
 }
 
+/* Where systemd runs the host: a scope for the guest. Else it would be a part of the session it was started from, whose
+ * processes all get a SIGTERM when the host shuts down; so vmm-guests.service goes before, and asks the guest. The
+ * scope's control group is also ours to set shares in. Only a wish. */
+static void enter_scope(const char *name)
+{
+	static const char join[] = "echo $1 >/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup)/cgroup.procs";
+	char *unit = xasprintf("--unit=vmm-%s", name), *pid = xasprintf("%d", (int)getpid());
+	pid_t child = -1;
+
+	if (!geteuid() && !getenv("VMM_RUN_DIR") && !access("/run/systemd/system", F_OK) &&
+	    !access("/sys/fs/cgroup/cgroup.procs", F_OK))
+		child = fork();
+	if (!child) {
+		execlp("systemd-run", "systemd-run", "--scope", "--quiet", "--collect", unit, "--property=Delegate=cpu",
+		       "--property=Before=vmm-guests.service", "sh", "-c", join, "sh", pid, (char *)NULL);
+		_exit(127);
+	}
+	if (child > 0)
+		waitpid(child, NULL, 0);
+	free(unit);
+	free(pid);
+}
+
 /* In the child: let go of the terminal and of what the caller had open. */
 static void detach(void)
 {
@@ -268,7 +291,11 @@ int guest_start(struct ctl *c, const struct start *s)
 		r = run_keeper(s, fds[1]);
 		close(fds[1]);
 		/* hear() finds "+" when it ran and ended */
-		r = hear(c, fds[0]) ? CTL_FAILED : r;
+		if (hear(c, fds[0]))
+			r = CTL_FAILED;
+		else if (r)
+			ctl_fail(c, CTL_FAILED, "%s ended as it should not; see `vmmctl log %s`", s->config->name,
+				 s->config->name);
 		close(fds[0]);
 		return r;
 	}
@@ -279,6 +306,7 @@ int guest_start(struct ctl *c, const struct start *s)
 	if (!pid) {
 		close(fds[0]);
 		detach();
+		enter_scope(s->config->name);
 		_exit(run_keeper(s, fds[1]));
 	}
 	close(fds[1]);

@@ -195,7 +195,8 @@ struct keeper {
 	int log;           /* stderr of vmm */
 	int incoming_fd;   /* -1: none */
 	bool paused;
-	int ready; /* pipe: "" when it runs, else the reason */
+	bool failed; /* the last vmm ended as none should, or its guest panicked */
+	int ready;   /* pipe: "" when it runs, else the reason */
 };
 /* Run the guest until its policies say that it is over; returns the exit status of the process. */
 int keeper_run(struct keeper *k);

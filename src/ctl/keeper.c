@@ -3,7 +3,8 @@
  * vmm's command line, carries out on-poweroff, on-reboot and on-crash, bounds the console's log, and clears the run
  * directory away at the end. A guest outlives a keeper that is killed; it then ends as vmm by itself would have it.
  *
- * SIGTERM asks the guest to shut down, and ends it when it has not after STOP_MS; a second one ends it at once.
+ * SIGTERM asks the guest to shut down, and ends it when it has not within its shutdown-timeout; a second one ends it at
+ * once.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -26,7 +27,6 @@
 
 #define START_MS       (60 * 1000)
 #define ANSWER_MS      (30 * 1000)
-#define STOP_MS        (90 * 1000) /* less than TimeoutStopSec of vmm@.service */
 #define QUIT_MS        (10 * 1000)
 #define DUMP_MS        (10 * 60 * 1000)
 #define TRIM_MS        (10 * 1000)
@@ -355,6 +355,7 @@ static void trim_logs(const struct keeper *k)
 static void on_signal(struct life *l, int signals)
 {
 	struct signalfd_siginfo si;
+	char more[48];
 
 	while (read(signals, &si, sizeof(si)) == sizeof(si)) {
 		if (l->stopping || !l->qmp) {
@@ -363,7 +364,10 @@ static void on_signal(struct life *l, int signals)
 		}
 		say(l->k, "signal %u: asking the guest to shut down", si.ssi_signo);
 		l->stopping = true;
-		l->kill_at_ms = now_ms() + STOP_MS;
+		l->kill_at_ms = now_ms() + l->k->config->shutdown_timeout * 1000ll;
+		snprintf(more, sizeof(more), "EXTEND_TIMEOUT_USEC=%llu",
+			 (l->k->config->shutdown_timeout * 1000ull + 2 * QUIT_MS) * 1000);
+		notify_systemd(more); /* the unit's TimeoutStopSec may be less */
 		qmp_queue(l->qmp, "system_powerdown", NULL, -1);
 	}
 }
@@ -396,6 +400,8 @@ static void watch(struct life *l, int signals)
 			return;
 		if (p[2].revents)
 			on_signal(l, signals);
+		if (l->kill_at_ms && now_ms() >= l->kill_at_ms && !p[0].revents)
+			on_deadline(l);
 		/* also sends what was queued; the last words of a vmm that has gone are still there */
 		while (l->qmp && (event = qmp_event(l->qmp, 0))) {
 			on_event(l, event);
@@ -407,8 +413,6 @@ static void watch(struct life *l, int signals)
 			qmp_close(l->qmp);
 			l->qmp = NULL;
 		}
-		if (l->kill_at_ms && now_ms() >= l->kill_at_ms)
-			on_deadline(l);
 		if (now_ms() >= trim_at) {
 			trim_logs(l->k);
 			trim_at = now_ms() + TRIM_MS;
@@ -430,6 +434,7 @@ static bool again(struct life *l, int status)
 		say(l->k, "vmm ended with status %d", WEXITSTATUS(status));
 	if (failed && !l->stopping && !l->panicked)
 		policy = l->k->config->on_crash;
+	l->k->failed = !l->stopping && (failed || l->panicked);
 	return policy == POLICY_RESTART || policy == POLICY_COREDUMP_RESTART;
 }
 
@@ -497,6 +502,7 @@ int keeper_run(struct keeper *k)
 	while (r > 0) {
 		if (too_often(starts)) {
 			say(k, "%d starts within %d s: not started again", RESTARTS, RESTARTS_MS / 1000);
+			k->failed = true;
 			break;
 		}
 		say(k, "starting again");
@@ -516,5 +522,5 @@ int keeper_run(struct keeper *k)
 	sched_forget(k->name);
 	notify_systemd("STOPPING=1");
 	close(signals);
-	return r < 0 ? CTL_FAILED : CTL_OK;
+	return r < 0 || k->failed ? CTL_FAILED : CTL_OK;
 }

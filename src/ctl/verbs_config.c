@@ -409,15 +409,16 @@ static int set_autostart(struct ctl *c, const char *dir, const char *name, const
 	return r;
 }
 
-/* A service for each where systemd runs the host: it then knows the guests, and shuts them down with itself. */
-static int start_one(struct ctl *c, const char *name)
+/* A service for each where systemd runs the host: it then knows the guests, and shuts them down with itself. The units
+ * know of the host's own directory only. */
+static int start_one(struct ctl *c, const char *dir, const char *name)
 {
 	struct start s = {.vmm = vmm_binary(), .incoming_fd = -1};
 	char *unit;
 	int r, status = 0;
 	pid_t pid;
 
-	if (!access("/run/systemd/system", F_OK) && geteuid() == 0) {
+	if (!access("/run/systemd/system", F_OK) && geteuid() == 0 && !strcmp(dir, "/etc/vmm")) {
 		unit = xasprintf("vmm@%s.service", name);
 		pid = fork();
 		if (!pid) {
@@ -466,7 +467,7 @@ static int do_autostart(struct ctl *c)
 		if (c->argc && strcmp(c->argv[0], entry->d_name))
 			continue;
 		json_array_append_new(c->result, json_pack("{s:s}", "name", entry->d_name));
-		one = start ? start_one(c, entry->d_name) : CTL_OK;
+		one = start ? start_one(c, dir, entry->d_name) : CTL_OK;
 		if (one)
 			ctl_warn(c, "%s: %s", entry->d_name, c->err.msg);
 		r = one ? one : r;

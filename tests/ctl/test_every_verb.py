@@ -249,7 +249,6 @@ class Verbs(Guest):
         self.ctl("create", "web")
         self.assertEqual(self.json("list")[0]["memory"], 32)
 
-    @unittest.skipIf(os.path.exists("/run/systemd/system"), "systemd would start them: see test_services.py")
     def test_autostart(self):
         self.payload(folder="etc")
         self.payload("db", folder="etc")

@@ -149,7 +149,6 @@ class Files(ctltest.Case):
             self.assertEqual(stream.read(), good)
         self.assertEqual(os.listdir(self.path("etc")), ["db.vmm"])
 
-    @unittest.skipIf(os.path.exists("/run/systemd/system"), "systemd would start them")
     def test_autostart(self):
         for name in ("a", "b", "c"):
             self.config(name=name, folder="etc")

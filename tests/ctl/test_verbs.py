@@ -181,6 +181,7 @@ class Lives(ctltest.Case):
                 service.terminate()
                 vmmtest.poll(lambda: "asking the guest" in self.log(), 10)
                 self.power_off(self.board())
+                self.assertEqual(notify.recv(64), b"EXTEND_TIMEOUT_USEC=110000000")
                 self.assertEqual(notify.recv(64), b"STOPPING=1")
                 self.assertEqual(service.wait(20), 0)
             self.assertEqual(self.names(), [])
