@@ -101,6 +101,9 @@ static int check_machine(struct config *c, struct err *e)
 		if (lacking[i].value == 1)
 			return err_set(e, EINVAL, "-machine: %s=on is not offered; leave it out or say %s=off",
 				       lacking[i].name, lacking[i].name);
+	if (c->machine.max_ram_below_4g && (c->machine.max_ram_below_4g < MIB || c->machine.max_ram_below_4g % 8192))
+		return err_set(e, EINVAL, "-machine: max-ram-below-4g=%llu: at least 1 MiB and a multiple of 8 KiB",
+			       (unsigned long long)c->machine.max_ram_below_4g);
 	if (c->machine.pit == 0)
 		return err_set(e, EINVAL, "-machine: pit=off is not offered: a PC without its timer does not boot");
 	if (c->machine.usb)

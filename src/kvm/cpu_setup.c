@@ -340,7 +340,11 @@ static int unknown_name(const char *name, struct err *e)
 static int set_feature(struct request *q, const char *name, bool on, struct err *e)
 {
 	uint32_t mask[FEAT_WORDS];
+	bool known = false;
+	int r = set_switch(q, name, on ? "on" : "off", &known, e); /* "-kvm", "+pmu" */
 
+	if (known)
+		return r;
 	if (!feature_mask(name, mask))
 		return unknown_name(name, e);
 	for (unsigned w = 0; w < FEAT_WORDS; w++) {

@@ -45,6 +45,7 @@ MISTAKES = [
     (["-machine", "q35"], ["q35"]),
     (["-machine", "pc,hpet=on"], ["hpet"]),
     (["-machine", "pc,kernl-irqchip=on"], ["kernl-irqchip", "kernel-irqchip"]),
+    (["-machine", "pc,max-ram-below-4g=1"], ["max-ram-below-4g=1", "1 MiB"]),
     (["-device", "ide-hdd"], ["ide-hdd", "ide-hd"]),
     (["-device", "isa-debugcon,chardv=x"], ["chardv", "chardev"]),
     (["-device", "ide-hd,drive=nothing"], ["nothing"]),

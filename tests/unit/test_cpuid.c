@@ -248,6 +248,8 @@ START_TEST(features_on_and_off)
 	ck_assert(!shows(vm, "avx") && !shows(vm, "avx2") && !shows(vm, "f16c") && !shows(vm, "xsaveopt"));
 	setup(vm, "qemu64,kvm=off", &one);
 	ck_assert_ptr_null(leaf(0x40000000, 0));
+	setup(vm, "qemu64,-kvm", &one);
+	ck_assert_ptr_null(leaf(0x40000000, 0));
 	setup(vm, "qemu64,-kvmclock", &one);
 	ck_assert_uint_eq(leaf(0x40000001, 0)->eax & (BIT(0) | BIT(3)), 0);
 	ck_assert_mem_eq(&leaf(0x40000000, 0)->ebx, "KVMKVMKVM\0\0\0", 12);
