@@ -349,6 +349,30 @@ START_TEST(save_and_load)
 }
 END_TEST
 
+/* As QEMU's balloon is: without MSI-X and its BAR, unless asked for. */
+START_TEST(interrupts_by_pin)
+{
+	struct board *b = bench_new(BALLOON);
+	struct err e = ERR_INIT;
+	struct vd d;
+
+	bench_pci_writel(b, SLOT << 3, 0x14, ~0u);
+	ck_assert_uint_eq(bench_pci_readl(b, SLOT << 3, 0x14), 0);
+	bench_free(b);
+	b = bench_new(BALLOON ",vectors=4");
+	vd_init(&d, b, SLOT, VD_MODERN);
+	vd_negotiate(&d, 0);
+	vd_msix(&d, 4);
+	for (unsigned q = 0; q < 3; q++)
+		vd_queue(&d, q, 0);
+	vd_set_status(&d, vd_status(&d) | VD_OK);
+	bench_msis(b, NULL);
+	ck_assert_int_eq(machine_balloon_set(b, 12 * MIB, &e), 0);
+	ck_assert_uint_eq(bench_msis(b, NULL), 1);
+	bench_free(b);
+}
+END_TEST
+
 int main(void)
 {
 	TCase *all = tcase_create("balloon");
@@ -364,5 +388,6 @@ int main(void)
 	tcase_add_test(all, poisoned_pages_keep_their_poison);
 	tcase_add_test(all, not_offered_unless_asked_for);
 	tcase_add_test(all, save_and_load);
+	tcase_add_test(all, interrupts_by_pin);
 	return run_suite("virtio-balloon", (TCase *const[]){all, NULL});
 }

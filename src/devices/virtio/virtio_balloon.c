@@ -7,6 +7,8 @@
  * without gaps, so reporting is queue 3. Left out: free page hints (VIRTIO_BALLOON_F_FREE_PAGE_HINT; nothing here would
  * use them) and MUST_TELL_HOST (a page may be used again without asking, as it simply comes back).
  *
+ * Interrupts come by the pin, as with QEMU's, which has no MSI-X; vectors= adds it.
+ *
  * The operator's target outlives a reset of the guest; what is in the balloon does not.
  */
 #include "virtio.h"
@@ -405,7 +407,7 @@ static const struct prop props[] = {
 	PROP_NAMED(struct balloon, "free-page-hint", page_hint, PROP_BOOL, .help = "hints for migration (only off)"),
 	PROP_NAMED(struct balloon, "page-poison", page_poison, PROP_BOOL, .def = 1,
 		   .help = "let the guest say what it fills free pages with"),
-	VIRTIO_PROPS(struct balloon, UINT32_MAX),
+	VIRTIO_PROPS(struct balloon, 0),
 	PROP_END,
 };
 
