@@ -123,6 +123,11 @@ void chardev_on_quit(void (*fn)(void *opaque), void *opaque);
 /* fds received with SCM_RIGHTS since the last call (QMP getfd/add-fd); ownership passes to the caller. Returns count.
  */
 int chardev_take_fds(struct chardev *c, int *fds, int max);
+/*
+ * A client's socket that is opened once the main loop runs connects meanwhile. fn is called once: e NULL, connected;
+ * else why not, and c has no peer (fn may close it), or that c was closed (ECANCELED). False: c is not connecting.
+ */
+bool chardev_when_connected(struct chardev *c, void (*fn)(void *opaque, const struct err *e), void *opaque);
 /* Kick the peer out (protocol violations). A server socket then listens again. Main thread. */
 void chardev_disconnect(struct chardev *c);
 /*

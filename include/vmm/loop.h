@@ -36,6 +36,8 @@ void loop_run(struct loop *loop);
 int loop_step(struct loop *loop, int timeout_ms);
 void loop_stop(struct loop *loop);             /* any thread */
 bool loop_is_current(const struct loop *loop); /* the caller is the loop's thread */
+/* loop_run() was called: from now on nothing on the owner's thread may wait. Owner thread. */
+bool loop_has_run(const struct loop *loop);
 
 /* Watch fd for events. Any thread. fd stays the caller's. Fails with -EPERM for regular files (epoll cannot). */
 struct watch *loop_watch(struct loop *loop, int fd, unsigned events, pthread_mutex_t *lock, loop_watch_fn *fn,

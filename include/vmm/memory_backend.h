@@ -16,6 +16,13 @@ void *memory_backend_host(const struct memory_backend *m);    /* where it is map
 uint64_t memory_backend_size(const struct memory_backend *m); /* bytes, whole pages */
 int memory_backend_fd(const struct memory_backend *m);        /* mapped shared from offset 0 */
 
+/*
+ * Once the main loop runs, prealloc=on is left to who added the object, because it takes seconds: claim it if there is
+ * something to do (else NULL), have a thread of its own populate it, release it; remove the object if that failed.
+ */
+struct memory_backend *memory_backend_claim_sparse(const char *id);
+int memory_backend_populate(struct memory_backend *m, struct err *e); /* any thread */
+
 /* For query-memdev. */
 struct memory_backend_info {
 	uint64_t size;

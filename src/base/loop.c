@@ -412,10 +412,16 @@ int loop_step(struct loop *loop, int timeout_ms)
 	return handled;
 }
 
+bool loop_has_run(const struct loop *loop)
+{
+	return loop->ran;
+}
+
 void loop_run(struct loop *loop)
 {
 	loop->owner = pthread_self();
 	loop->owner_known = true;
+	loop->ran = true;
 	while (!__atomic_exchange_n(&loop->stop, false, __ATOMIC_ACQ_REL))
 		loop_step(loop, -1);
 }

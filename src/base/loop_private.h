@@ -16,6 +16,7 @@ struct loop {
 	int epoll_fd, event_fd, timer_fd;
 	pthread_t owner;
 	bool owner_known;
+	bool ran; /* loop_run() was called */
 	bool stop;
 	pthread_mutex_t lock; /* leaf: posts, dead list */
 	struct bh *bh_head, **bh_tail;

@@ -50,6 +50,7 @@ struct chardev_ops {
 	void (*gone)(struct chardev *c); /* writing failed; NULL: disconnect, else take what it still sent first */
 	void (*disconnect)(struct chardev *c); /* drop the peer, wait for the next one */
 	int (*take_fds)(struct chardev *c, int *fds, int max);
+	bool (*connecting)(const struct chardev *c); /* the only attempt to reach the peer is under way */
 	int (*serve)(struct chardev *c, unsigned max_peers, void (*on_peer)(void *, struct chardev *), void *opaque);
 	bool discards; /* output goes nowhere: no need to queue it */
 	bool no_mux;
@@ -101,7 +102,9 @@ struct chardev {
 	bool input_on, delivering;
 	struct bh in_bh;
 
-	atomic_bool open; /* a peer is there */
+	atomic_bool open;                                     /* a peer is there */
+	void (*connected)(void *opaque, const struct err *e); /* chardev_when_connected() */
+	void *connected_opaque;
 
 	struct chardev_line line; /* under out_lock: wanted line settings and break, carried out by out_bh */
 	bool line_changed, break_wanted;
@@ -131,6 +134,8 @@ struct chardev {
 /* ---- core, called by backends ---- */
 /* Peer came or went. Closed: queued output is thrown away. */
 void chardev_opened(struct chardev *c);
+/* What became of an attempt to connect, e: it failed. c may be closed when this returns. */
+void chardev_connected(struct chardev *c, const struct err *e);
 void chardev_closed(struct chardev *c);
 /* Bytes from the peer; len <= chardev_input_room(). */
 void chardev_input(struct chardev *c, const uint8_t *buf, size_t len);

@@ -755,6 +755,12 @@ void chardev_close(struct chardev *c)
 	c->ops->close(c);
 	if (c->listed)
 		chardev_unlist(c);
+	if (c->connected) {
+		struct err e = {0};
+
+		err_set(&e, ECANCELED, "Chardev '%s' was removed before it was connected", c->id);
+		chardev_connected(c, &e);
+	}
 	chardev_free(c);
 }
 
@@ -866,6 +872,26 @@ bool chardev_frontend_open(const struct chardev *c)
 int chardev_take_fds(struct chardev *c, int *fds, int max)
 {
 	return c->ops->take_fds ? c->ops->take_fds(c, fds, max) : 0;
+}
+
+bool chardev_when_connected(struct chardev *c, void (*fn)(void *opaque, const struct err *e), void *opaque)
+{
+	if (!c->ops->connecting || !c->ops->connecting(c))
+		return false;
+	c->connected = fn;
+	c->connected_opaque = opaque;
+	return true;
+}
+
+void chardev_connected(struct chardev *c, const struct err *e)
+{
+	void (*fn)(void *opaque, const struct err *e) = c->connected;
+
+	c->connected = NULL;
+	if (fn)
+		fn(c->connected_opaque, e);
+	else if (e)
+		log_warn("chardev", "%s: %s", c->id, e->msg);
 }
 
 void chardev_disconnect(struct chardev *c)

@@ -46,7 +46,8 @@ struct socket_chardev {
 	bool connecting, in_on, out_on, leaving;
 	struct watch *watch, *listen_watch;
 	struct timer retry_timer;
-	struct addrinfo *addresses; /* TCP client with reconnect= */
+	struct addrinfo *addresses;    /* TCP client */
+	struct addrinfo *next_address; /* ... to be tried */
 	struct telnet telnet_state;
 	bool half_iac; /* telnet: the second IAC of a doubled one is still to be sent */
 	bool is_unix;
@@ -683,15 +684,27 @@ static int connect_now(struct socket_chardev *s, struct err *e)
 	return adopt(s, fd, e);
 }
 
-static void connect_failed(struct socket_chardev *s)
+static int connect_next(struct socket_chardev *s);
+
+/* The connection that was under way is not to be had. May be the end of s: who waited for it may close it. */
+static void connect_failed(struct socket_chardev *s, int code)
 {
+	struct err e = {0};
+
 	loop_unwatch(s->watch);
 	s->watch = NULL;
 	if (s->fd >= 0)
 		close(s->fd);
 	s->fd = -1;
 	s->connecting = false;
-	retry_later(s, s->reconnect * 1000ull);
+	if (s->next_address && !connect_next(s))
+		return;
+	if (s->reconnect) {
+		retry_later(s, s->reconnect * 1000ull);
+		return;
+	}
+	err_errno(&e, code, "cannot connect to %s", s->local);
+	chardev_connected(&s->c, &e);
 }
 
 static void connect_ready(void *opaque, int fd, unsigned events)
@@ -701,7 +714,7 @@ static void connect_ready(void *opaque, int fd, unsigned events)
 	socklen_t len = sizeof(code);
 
 	if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &code, &len) || code) {
-		connect_failed(s);
+		connect_failed(s, code ? code : errno);
 		return;
 	}
 	loop_unwatch(s->watch);
@@ -709,32 +722,49 @@ static void connect_ready(void *opaque, int fd, unsigned events)
 	s->connecting = false;
 	s->fd = -1;
 	name_local(s, fd);
-	if (adopt(s, fd, NULL))
-		retry_later(s, s->reconnect * 1000ull);
+	if (!adopt(s, fd, NULL))
+		chardev_connected(&s->c, NULL);
+	else
+		connect_failed(s, EIO);
 }
 
-/* Start a connection without waiting for it; reconnect= clients only. */
+/* Start a connection to the next address that takes one, without waiting for it: 0 or -errno. */
+static int connect_next(struct socket_chardev *s)
+{
+	int code = ENOENT;
+
+	do {
+		struct sockaddr_storage ss = {0};
+		socklen_t len = 0;
+
+		if (s->path) {
+			if (unix_address(s, (struct sockaddr_un *)&ss, &len, NULL))
+				return -EINVAL;
+		} else if (s->next_address) {
+			len = s->next_address->ai_addrlen;
+			memcpy(&ss, s->next_address->ai_addr, len);
+			s->next_address = s->next_address->ai_next;
+		}
+		s->fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+		if (s->fd >= 0 && (!connect(s->fd, (struct sockaddr *)&ss, len) || errno == EINPROGRESS)) {
+			s->watch = loop_watch(loop_main(), s->fd, LOOP_WRITE, NULL, connect_ready, s, NULL);
+			s->connecting = s->watch != NULL;
+			if (s->connecting)
+				return 0;
+		}
+		code = errno;
+		if (s->fd >= 0)
+			close(s->fd);
+		s->fd = -1;
+	} while (s->next_address);
+	return -code;
+}
+
 static void try_connect(struct socket_chardev *s)
 {
-	struct sockaddr_storage ss = {0};
-	socklen_t len = 0;
-
-	if (s->path) {
-		if (unix_address(s, (struct sockaddr_un *)&ss, &len, NULL))
-			return;
-	} else {
-		len = s->addresses->ai_addrlen;
-		memcpy(&ss, s->addresses->ai_addr, len);
-	}
-	s->fd = socket(ss.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (s->fd < 0 || (connect(s->fd, (struct sockaddr *)&ss, len) && errno != EINPROGRESS)) {
-		connect_failed(s);
-		return;
-	}
-	s->connecting = true;
-	s->watch = loop_watch(loop_main(), s->fd, LOOP_WRITE, NULL, connect_ready, s, NULL);
-	if (!s->watch)
-		connect_failed(s);
+	s->next_address = s->addresses;
+	if (connect_next(s))
+		retry_later(s, s->reconnect * 1000ull);
 }
 
 static void retry_timer_fired(void *opaque)
@@ -764,7 +794,11 @@ static int start_client(struct socket_chardev *s, struct err *e)
 		try_connect(s);
 		return 0;
 	}
-	return connect_now(s, e);
+	if (!loop_has_run(loop_main()))
+		return connect_now(s, e);
+	s->next_address = s->addresses;
+	ret = connect_next(s);
+	return ret ? err_errno(e, -ret, "cannot connect to %s", s->local) : 0;
 }
 
 /* ---- open and close ---- */
@@ -844,6 +878,7 @@ static void socket_close(struct chardev *c)
 	s->reconnect = 0;
 	loop_unwatch(s->watch);
 	s->watch = NULL;
+	s->connecting = false;
 	stop_listening(s);
 	timer_cancel(&s->retry_timer);
 	if (s->fd >= 0)
@@ -862,6 +897,12 @@ static void socket_close(struct chardev *c)
 	}
 }
 
+static bool socket_connecting(const struct chardev *c)
+{
+	return container_of(c, const struct socket_chardev, c)->connecting &&
+	       !container_of(c, const struct socket_chardev, c)->reconnect;
+}
+
 const struct chardev_ops chardev_socket_ops = {
 	.name = "socket",
 	.help = "a unix or TCP socket",
@@ -877,4 +918,5 @@ const struct chardev_ops chardev_socket_ops = {
 	.disconnect = socket_disconnect,
 	.take_fds = socket_take_fds,
 	.serve = socket_serve,
+	.connecting = socket_connecting,
 };

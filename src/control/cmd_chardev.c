@@ -5,6 +5,7 @@
 #include "vmm/base64.h"
 #include "commands.h"
 #include "vmm/chardev.h"
+#include "vmm/loop.h"
 
 static const struct qmp_type chardev_info = QMP_OBJECT(
 	"ChardevInfo", QMP_REQ("label", qmp_str), QMP_REQ("filename", qmp_str), QMP_REQ("frontend-open", qmp_bool));
@@ -104,6 +105,48 @@ static void add_data(struct opts *o, const json_t *data)
 	}
 }
 
+/* A client's socket that is still being connected: the answer waits for what becomes of it. */
+struct connecting {
+	struct qmp_later *later;
+	char *id; /* to be removed when nothing comes of it; NULL: it is in use already */
+	struct bh over;
+	struct err e;
+};
+
+static void connecting_over(void *opaque)
+{
+	struct connecting *w = opaque;
+
+	if (w->e.code && w->e.code != ECANCELED && w->id)
+		chardev_remove(w->id, NULL);
+	qmp_later_finish(w->later, w->e.code ? NULL : json_object(), &w->e);
+	free(w->id);
+	free(w);
+}
+
+static void connected(void *opaque, const struct err *e)
+{
+	struct connecting *w = opaque;
+
+	if (e)
+		w->e = *e;
+	bh_schedule(&w->over);
+}
+
+static bool answer_when_connected(struct qmp_call *call, struct chardev *c, bool new)
+{
+	struct connecting *w = xzalloc(sizeof(*w));
+
+	if (!chardev_when_connected(c, connected, w)) {
+		free(w);
+		return false;
+	}
+	bh_init(&w->over, loop_main(), NULL, connecting_over, w);
+	w->id = new ? xstrdup(chardev_id(c)) : NULL;
+	w->later = qmp_later(call);
+	return true;
+}
+
 /* chardev-add and chardev-change take the same. */
 static json_t *open_backend(struct qmp_call *call, struct chardev *(*open)(struct opts *o, struct err *e),
 			    struct err *e)
@@ -128,7 +171,7 @@ static json_t *open_backend(struct qmp_call *call, struct chardev *(*open)(struc
 	}
 	c = open(&o, e);
 	opts_free(&o);
-	if (!c)
+	if (!c || answer_when_connected(call, c, open == chardev_open))
 		return NULL;
 	if (!strcmp(type, "pty") && !strncmp(chardev_filename(c), "pty:", 4))
 		return json_pack("{s:o}", "pty", qmp_text(chardev_filename(c) + 4));

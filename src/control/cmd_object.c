@@ -1,7 +1,9 @@
 /* QMP: objects that devices refer to, and what there is of memory. */
 #include <errno.h>
+#include <stdlib.h>
 #include "commands.h"
 #include "json_opts.h"
+#include "work.h"
 #include "vmm/memory_backend.h"
 #include "vmm/object.h"
 
@@ -19,8 +21,56 @@ static const struct qmp_type memdev = QMP_OBJECT(
 	QMP_REQ("dump", qmp_bool), QMP_REQ("prealloc", qmp_bool), QMP_REQ("share", qmp_bool),
 	QMP_OPT("reserve", qmp_bool), QMP_REQ("host-nodes", QMP_LIST_OF(qmp_int)), QMP_REQ("policy", policy));
 
+/* ---- object-add ---- */
+
+/* Memory that is to be there at once. */
+struct populate {
+	struct work work;
+	struct memory_backend *memory;
+	struct qmp_later *later;
+	char *id;
+	struct err e;
+};
+
+static void populate(struct work *w)
+{
+	struct populate *p = container_of(w, struct populate, work);
+
+	memory_backend_populate(p->memory, &p->e);
+}
+
+static void populated(struct work *w)
+{
+	struct populate *p = container_of(w, struct populate, work);
+
+	memory_backend_release(p->memory);
+	if (p->e.code)
+		object_del(p->id, NULL);
+	qmp_later_finish(p->later, p->e.code ? NULL : json_object(), &p->e);
+	free(p->id);
+	free(p);
+}
+
+static json_t *populate_later(struct qmp_call *call, const char *id, struct memory_backend *m, struct err *e)
+{
+	struct populate *p = xzalloc(sizeof(*p));
+
+	*p = (struct populate){.work = {.run = populate, .done = populated}, .memory = m, .id = xstrdup(id)};
+	if (!work_start(&p->work, e)) {
+		p->later = qmp_later(call);
+		return NULL;
+	}
+	memory_backend_release(m);
+	object_del(id, NULL);
+	free(p->id);
+	free(p);
+	return NULL;
+}
+
 static json_t *run_object_add(struct qmp_call *call, struct err *e)
 {
+	const char *id = qmp_arg_str(call, "id");
+	struct memory_backend *m;
 	struct opts o;
 	int r = json_to_opts(call->args, &o, e);
 
@@ -28,7 +78,10 @@ static json_t *run_object_add(struct qmp_call *call, struct err *e)
 		return NULL;
 	r = object_add(&o, e);
 	opts_free(&o);
-	return r ? NULL : json_object();
+	if (r)
+		return NULL;
+	m = memory_backend_claim_sparse(id);
+	return m ? populate_later(call, id, m, e) : json_object();
 }
 
 static json_t *run_object_del(struct qmp_call *call, struct err *e)

@@ -25,6 +25,7 @@
 #include "vmm/pci.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <libfdt.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -488,16 +489,21 @@ int machine_write_description(struct board *b, const char *path, struct err *e)
 {
 	void *fdt;
 	size_t len;
-	FILE *f;
-	int r = machine_describe(b, &fdt, &len, e);
+	int r = machine_describe(b, &fdt, &len, e), fd;
+	ssize_t n = -1;
 
 	if (r < 0)
 		return r;
-	f = fopen(path, "we");
-	if (!f || fwrite(fdt, 1, len, f) != len || fflush(f) != 0)
+	/* A pipe that nobody reads, or that takes less than all of it, is an error: nothing waits for it. */
+	fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NONBLOCK, 0666);
+	if (fd >= 0)
+		n = write(fd, fdt, len);
+	if (n < 0)
 		r = err_errno(e, errno, "-machine dumpdtb=%s: cannot write the file", path);
-	if (f)
-		fclose(f);
+	else if ((size_t)n != len)
+		r = err_set(e, ENOSPC, "-machine dumpdtb=%s: cannot write all of the file", path);
+	if (fd >= 0)
+		close(fd);
 	free(fdt);
 	return r;
 }

@@ -9,6 +9,7 @@
  * KSM does not look at shared mappings.
  */
 #include "vmm/memory_backend.h"
+#include "vmm/loop.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -30,6 +31,7 @@ struct memory_backend {
 	char *mem_path, *host_nodes;
 	bool merge, dump, prealloc, share, reserve, hugetlb, seal, discard_data, pmem, readonly, canonical;
 	uint32_t prealloc_threads;
+	bool sparse; /* to be populated by whoever created it */
 	int policy;
 	int fd;
 	uint8_t *host;
@@ -76,6 +78,24 @@ uint64_t memory_backend_size(const struct memory_backend *m)
 int memory_backend_fd(const struct memory_backend *m)
 {
 	return m->fd;
+}
+
+int memory_backend_populate(struct memory_backend *m, struct err *e)
+{
+	if (madvise(m->host, m->size, MADV_POPULATE_WRITE))
+		return err_errno(e, errno, "object '%s': prealloc: the host cannot provide %llu MiB now", m->object.id,
+				 (unsigned long long)(m->size / MIB));
+	return 0;
+}
+
+struct memory_backend *memory_backend_claim_sparse(const char *id)
+{
+	struct object *o = object_find(id);
+
+	if (!o || strcmp(o->type->parent, "memory-backend") || !of(o)->sparse)
+		return NULL;
+	of(o)->sparse = false;
+	return memory_backend_claim(id, "prealloc", NULL);
 }
 
 bool memory_backend_info(const struct object *o, struct memory_backend_info *out)
@@ -131,10 +151,8 @@ static int map(struct memory_backend *m, struct err *e)
 	}
 	if (!m->dump)
 		madvise(m->host, m->size, MADV_DONTDUMP);
-	if (m->prealloc && madvise(m->host, m->size, MADV_POPULATE_WRITE))
-		return err_errno(e, errno, "object '%s': prealloc: the host cannot provide %llu MiB now", m->object.id,
-				 (unsigned long long)(m->size / MIB));
-	return 0;
+	m->sparse = m->prealloc && loop_has_run(loop_main());
+	return m->prealloc && !m->sparse ? memory_backend_populate(m, e) : 0;
 }
 
 static void release(struct object *o)

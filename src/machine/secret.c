@@ -6,13 +6,14 @@
  */
 #include "vmm/secret.h"
 #include "vmm/base64.h"
+#include "vmm/loop.h"
 #include "vmm/object.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/types.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define SECRET_MAX (64 * KIB)
@@ -35,9 +36,17 @@ static struct secret *of(const struct object *o)
 
 static int read_file(struct secret *s, struct err *e)
 {
-	int fd = open(s->file, O_RDONLY | O_CLOEXEC);
+	int fd = open(s->file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	struct stat st;
 	ssize_t n = -1;
 
+	/* What has to be waited for is, on the command line only. */
+	if (fd >= 0 && !loop_has_run(loop_main())) {
+		fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
+	} else if (fd >= 0 && !fstat(fd, &st) && S_ISFIFO(st.st_mode)) {
+		close(fd);
+		return err_set(e, EINVAL, "Unable to read %s: a pipe can be given on the command line only", s->file);
+	}
 	s->bytes = xzalloc(SECRET_MAX + 2);
 	while (fd >= 0 && s->len <= SECRET_MAX && (n = read(fd, s->bytes + s->len, SECRET_MAX + 1 - s->len)) > 0)
 		s->len += (size_t)n;
