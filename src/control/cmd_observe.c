@@ -5,6 +5,7 @@
 #include "commands.h"
 #include "gdbstub.h"
 #include "metrics.h"
+#include "stats_vmm.h"
 #include "vmm/kvm.h"
 
 static json_t *gdbserver(struct qmp_call *call, struct err *e)
@@ -26,14 +27,14 @@ static json_t *query_metrics(struct qmp_call *call, struct err *e)
 
 /* ---- query-stats ---- */
 
-static const struct qmp_type stats_provider = QMP_ENUM("StatsProvider", "kvm");
-static const struct qmp_type stats_target = QMP_ENUM("StatsTarget", "vm", "vcpu");
+static const struct qmp_type stats_provider = QMP_ENUM("StatsProvider", "kvm", "x-vmm");
+static const struct qmp_type stats_target = QMP_ENUM("StatsTarget", "vm", "vcpu", "x-drive", "x-nic");
 static const struct qmp_type stats_request =
 	QMP_OBJECT("StatsRequest", QMP_REQ("provider", stats_provider), QMP_OPT("names", QMP_LIST_OF(qmp_str)));
 static const struct qmp_type stats_value = QMP_OBJECT("Stats", QMP_REQ("name", qmp_str), QMP_REQ("value", qmp_any));
 static const struct qmp_type stats_result =
 	QMP_OBJECT("StatsResult", QMP_REQ("provider", stats_provider), QMP_OPT("qom-path", qmp_str),
-		   QMP_REQ("stats", QMP_LIST_OF(stats_value)));
+		   QMP_OPT("x-name", qmp_str), QMP_REQ("stats", QMP_LIST_OF(stats_value)));
 
 static const char *const type_names[] = {
 	[KVM_STAT_CUMULATIVE] = "cumulative",
@@ -112,44 +113,46 @@ static int append_stats(json_t *results, struct kvm_vm *vm, int vcpu, const char
 	return 0;
 }
 
-static json_t *collect_stats(struct qmp_call *call, bool vcpus, const json_t *paths, const json_t *names,
-			     json_t *results, struct err *e)
+/* KVM's own, of the VM or of vCPUs. */
+static int collect_kvm(struct qmp_call *call, const char *target, const json_t *paths, const json_t *names,
+		       json_t *results, struct err *e)
 {
 	struct kvm_vm *vm = machine_kvm(call->board);
 	struct cpu_info info;
 	int r = 0;
 
-	if (vm && !vcpus)
+	if (vm && !strcmp(target, "vm"))
 		r = append_stats(results, vm, -1, NULL, names, e);
-	for (unsigned i = 0; !r && vm && vcpus && machine_cpu_info(call->board, i, &info); i++)
+	for (unsigned i = 0; !r && vm && !strcmp(target, "vcpu") && machine_cpu_info(call->board, i, &info); i++)
 		if (listed(paths, info.path))
 			r = append_stats(results, vm, (int)info.index, info.path, names, e);
-	if (r) {
-		json_decref(results);
-		return NULL;
-	}
-	return results;
+	return r;
 }
 
 static json_t *query_stats(struct qmp_call *call, struct err *e)
 {
+	static const char *const all[] = {"kvm", "x-vmm"};
 	const json_t *providers = json_object_get(call->args, "providers");
 	const json_t *paths = json_object_get(call->args, "vcpus");
-	bool vcpus = !strcmp(qmp_arg_str(call, "target"), "vcpu");
-	json_t *results = json_array(), *request;
-	size_t i;
+	const char *target = qmp_arg_str(call, "target");
+	size_t n = providers ? json_array_size(providers) : ARRAY_SIZE(all);
+	json_t *results = json_array();
 
-	if (paths && !vcpus) {
-		json_decref(results);
+	if (paths && strcmp(target, "vcpu"))
 		err_set(e, EINVAL, "Parameter 'vcpus' is unexpected");
-		return NULL;
+	for (size_t i = 0; !e->code && i < n; i++) {
+		const json_t *request = json_array_get(providers, i), *names = json_object_get(request, "names");
+		const char *provider = request ? json_string_value(json_object_get(request, "provider")) : all[i];
+
+		if (!strcmp(provider, "kvm"))
+			collect_kvm(call, target, paths, names, results, e);
+		else
+			stats_vmm_collect(call->board, target, paths, names, results);
 	}
-	if (!providers)
-		return collect_stats(call, vcpus, paths, NULL, results, e);
-	json_array_foreach(providers, i,
-			   request) if (!collect_stats(call, vcpus, paths, json_object_get(request, "names"), results,
-						       e)) return NULL;
-	return results;
+	if (!e->code)
+		return results;
+	json_decref(results);
+	return NULL;
 }
 
 static json_t *describe_stat(const struct kvm_stat *st)
@@ -168,7 +171,8 @@ static json_t *describe_stat(const struct kvm_stat *st)
 
 static json_t *query_stats_schemas(struct qmp_call *call, struct err *e)
 {
-	struct kvm_vm *vm = machine_kvm(call->board);
+	const char *provider = qmp_arg_str(call, "provider");
+	struct kvm_vm *vm = provider && strcmp(provider, "kvm") ? NULL : machine_kvm(call->board);
 	json_t *schemas = json_array();
 
 	for (int vcpu = 0; vm && vcpu >= -1; vcpu--) {
@@ -181,6 +185,8 @@ static json_t *query_stats_schemas(struct qmp_call *call, struct err *e)
 		json_array_append_new(schemas, json_pack("{s:s, s:s, s:o}", "provider", "kvm", "target",
 							 vcpu < 0 ? "vm" : "vcpu", "stats", list));
 	}
+	if (!provider || strcmp(provider, "kvm"))
+		stats_vmm_schemas(call->board, schemas);
 	return schemas;
 }
 
@@ -190,7 +196,9 @@ const struct qmp_command qmp_observe_commands[] = {
 	{"x-gdbserver", "Serve gdb on a character device (default tcp::1234); none: end that.", "0.2",
 	 QMP_MEMBERS(QMP_OPT("device", qmp_str)), NULL, 0, 0, gdbserver},
 	{"x-query-metrics", "All metrics as OpenMetrics text.", "0.2", NULL, &metrics_result, 0, 0, query_metrics},
-	{"query-stats", "KVM's counters of the VM or its vCPUs.", "0.2",
+	{"query-stats",
+	 "Counters by target: KVM's of the VM and vCPUs, and all metrics (x-vmm), also of drives and network cards.",
+	 "0.2",
 	 QMP_MEMBERS(QMP_REQ("target", stats_target), QMP_OPT("vcpus", QMP_LIST_OF(qmp_str)),
 		     QMP_OPT("providers", QMP_LIST_OF(stats_request))),
 	 &QMP_LIST_OF(stats_result), 0, 0, query_stats},

@@ -23,7 +23,10 @@
 #include "vmm/machine.h"
 #include "vmm/migration.h"
 
-enum metric_type { COUNTER, GAUGE, HISTOGRAM, INFO };
+#define COUNTER   METRIC_COUNTER
+#define GAUGE     METRIC_GAUGE
+#define HISTOGRAM METRIC_HISTOGRAM
+#define INFO      METRIC_INFO
 
 struct sink;
 struct metric {
@@ -40,6 +43,8 @@ struct sink {
 	enum metric_format format;
 	const struct metric *m;
 	bool headed;
+	void (*sample)(void *opaque, const struct metric_sample *m); /* instead of text */
+	void *opaque;
 };
 
 /* ---- writing ---- */
@@ -95,14 +100,34 @@ static const char *suffix_of(const struct metric *m)
 	return m->type == COUNTER ? "_total" : m->type == INFO ? "_info" : "";
 }
 
+/* For metrics_samples(): true. values in units of 10^exponent. */
+static bool sampled(struct sink *s, const char *const *labels, const uint64_t *values, unsigned n, int exponent)
+{
+	struct metric_sample m = {.family = s->m->name,
+				  .type = s->m->type,
+				  .unit = s->m->unit,
+				  .labels = labels,
+				  .values = values,
+				  .n = n,
+				  .exponent = exponent};
+
+	if (s->sample)
+		s->sample(s->opaque, &m);
+	return s->sample;
+}
+
 static void put_number(struct sink *s, const char *const *labels, uint64_t value)
 {
+	if (sampled(s, labels, &value, 1, 0))
+		return;
 	put_name(s, suffix_of(s->m), labels);
 	fprintf(s->out, "%" PRIu64 "\n", value);
 }
 
 static void put_seconds(struct sink *s, const char *const *labels, uint64_t ns)
 {
+	if (sampled(s, labels, &ns, 1, -9))
+		return;
 	put_name(s, suffix_of(s->m), labels);
 	fprintf(s->out, "%llu.%09llu\n", ns / NS_PER_SEC, ns % NS_PER_SEC);
 }
@@ -111,6 +136,12 @@ static void put_real(struct sink *s, const char *const *labels, double value)
 {
 	put_name(s, suffix_of(s->m), labels);
 	fprintf(s->out, "%.9g\n", value);
+}
+
+static void put_percent(struct sink *s, const char *const *labels, uint64_t percent)
+{
+	if (!sampled(s, labels, &percent, 1, -2))
+		put_real(s, labels, (double)percent / 100);
 }
 
 /* One bucket; the caller has accumulated. le: NULL is infinity. labels leave two places free. */
@@ -425,15 +456,22 @@ PER_OPERATION(bytes, bytes)
 PER_OPERATION(errors, errors)
 PER_OPERATION(invalid, invalid)
 
+#define LATENCY_FIRST 10 /* the first bin ends at 2^10 ns */
+
 static void drive_latency(struct sink *s, const struct block *b, const char *label, const struct block_stats *st)
 {
 	for (size_t op = 0; op < ARRAY_SIZE(op_names); op++) {
 		const char *labels[8] = {"drive", label, "operation", op_names[op]};
-		uint64_t sum = 0;
+		uint64_t sum = 0, bins[LATENCY_FIRST + BLOCK_LATENCY_BINS] = {0};
 
+		for (unsigned i = 0; i < BLOCK_LATENCY_BINS; i++)
+			bins[LATENCY_FIRST + i] = st->latency[op][i];
+		if (sampled(s, labels, bins, ARRAY_SIZE(bins), -9))
+			continue;
 		for (unsigned i = 0; i < BLOCK_LATENCY_BINS; i++) {
 			sum += st->latency[op][i];
-			put_bucket(s, labels, 4, (double)(1ull << (10 + i)) / 1e9, i + 1 == BLOCK_LATENCY_BINS, sum);
+			put_bucket(s, labels, 4, (double)(1ull << (LATENCY_FIRST + i)) / 1e9,
+				   i + 1 == BLOCK_LATENCY_BINS, sum);
 		}
 		put_name(s, "_sum", labels);
 		fprintf(s->out, "%.9f\n", (double)st->time_ns[op] / 1e9);
@@ -544,7 +582,7 @@ static void collect_throttle(struct sink *s)
 	struct migration_info i;
 
 	if (outgoing(&i))
-		put_real(s, NULL, i.throttle_percent / 100.0);
+		put_percent(s, NULL, (uint64_t)i.throttle_percent);
 }
 
 static void collect_downtime(struct sink *s)
@@ -651,6 +689,17 @@ static const struct metric metrics[] = {
 	{"", GAUGE, NULL, "", collect_kvm_vcpu},
 	{"", GAUGE, NULL, "", collect_kvm_vm},
 };
+
+void metrics_samples(struct board *b, void (*fn)(void *opaque, const struct metric_sample *m), void *opaque)
+{
+	struct sink s = {.board = b, .sample = fn, .opaque = opaque};
+
+	for (size_t i = 0; i < ARRAY_SIZE(metrics); i++) {
+		s.m = &metrics[i];
+		if (!strncmp(s.m->name, "vmm_", 4) && s.m->type != INFO)
+			s.m->collect(&s);
+	}
+}
 
 char *metrics_text(struct board *b, enum metric_format format, size_t *len)
 {

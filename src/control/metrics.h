@@ -12,6 +12,18 @@ enum metric_format {
 	METRICS_OPENMETRICS, /* OpenMetrics 1.0 */
 	METRICS_PROMETHEUS,  /* text format 0.0.4 */
 };
+/* One sample of a family of ours ("vmm_..."), for query-stats. Valid during the call. */
+struct metric_sample {
+	const char *family;
+	enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM, METRIC_INFO } type;
+	const char *unit;          /* "seconds", "bytes", "ratio" or NULL */
+	const char *const *labels; /* name, value ... NULL */
+	const uint64_t *values;    /* in units of 10^exponent; a histogram: [0], [1], [2..3], [4..7] ... */
+	unsigned n;
+	int exponent;
+};
+void metrics_samples(struct board *b, void (*fn)(void *opaque, const struct metric_sample *m), void *opaque);
+
 /* Everything; malloc'ed. */
 char *metrics_text(struct board *b, enum metric_format format, size_t *len);
 

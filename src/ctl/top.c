@@ -177,7 +177,8 @@ static void ask(struct line *l)
 	l->ask_block = qmp_queue(q, "query-blockstats", NULL, -1);
 	l->ask_cpus = qmp_queue(q, "query-cpus-fast", NULL, -1);
 	l->ask_metrics = qmp_queue(q, "x-query-metrics", NULL, -1);
-	l->ask_stats = qmp_queue(q, "query-stats", json_pack("{s:s}", "target", "vcpu"), -1);
+	l->ask_stats = qmp_queue(q, "query-stats",
+				 json_pack("{s:s, s:[{s:s}]}", "target", "vcpu", "providers", "provider", "kvm"), -1);
 }
 
 static void take_answers(struct line *l)

@@ -41,6 +41,11 @@ class Disk(Case):
         self.assertEqual(sum(after["rd_latency_histogram"]["bins"]), 3)
         self.assertEqual(after["wr_latency_histogram"]["bins"][0], 0)   # no disk answers in a microsecond
         self.assertEqual(sum(after["wr_latency_histogram"]["bins"]), 1)
+        ours = next(r for r in guest.qmp.command("query-stats", target="x-drive") if r["x-name"] == "disk")
+        ours = {s["name"]: s["value"] for s in ours["stats"]}
+        self.assertEqual((ours["block_operations_read"], ours["block_transferred_bytes_write"], ours["block_queue_depth"]),
+                         (after["rd_operations"], after["wr_bytes"], 0))
+        self.assertEqual(sum(ours["block_latency_seconds_read"]), after["rd_operations"])
         self.assertIn(f"rd_operations={after['rd_operations']}", self.info(guest, "blockstats"))
         with open(self.disk, "rb") as image:
             self.assertEqual(image.read(1024)[512:], b"7" * 512)

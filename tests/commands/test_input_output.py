@@ -168,7 +168,7 @@ class Network(Case):
     @shows("netdev_add", "netdev_del", "set_link", "query-rx-filter", "NIC_RX_FILTER_CHANGED", "info network")
     def test_cable(self):
         """Packets, a cable that is pulled, a filter that opens."""
-        guest = self.start("-S", wait=False)
+        guest = self.start("-S", "-nic", "none", wait=False)
         qmp = guest.qmp
         ours = self.plug(guest, "n0", "virtio-net-pci", mac=self.MAC)
         qmp.command("cont")
@@ -181,6 +181,11 @@ class Network(Case):
         guest.serial.send("f 0\n")
         self.assertEqual(qmp.wait_event("NIC_RX_FILTER_CHANGED")["data"], {"name": "card-n0", "path": "/machine/peripheral/card-n0"})
         self.assertFalse(qmp.command("query-rx-filter", name="card-n0")[0]["promiscuous"])
+        [sent] = qmp.execute("query-stats", {"target": "x-nic", "providers": [
+            {"provider": "x-vmm", "names": ["net_packets_transmit", "net_transferred_bytes_transmit", "net_link_up"]}]})
+        self.assertEqual((sent["qom-path"], sent["x-name"]), ("/machine/peripheral/card-n0", "card-n0"))
+        self.assertEqual({s["name"]: s["value"] for s in sent["stats"]},
+                         {"net_packets_transmit": 1, "net_transferred_bytes_transmit": 64, "net_link_up": 1})
         qmp.command("set_link", name="card-n0", up=False)
         guest.serial.wait_for("link down", 20)
         guest.serial.send("s 5\n")     # lost

@@ -64,6 +64,9 @@ class Server(Case):
         vmmtest.poll(lambda: exits() > first[0] + 100 and io_exits() > first[1] + 100, 20, "exits")
         qmp.command("stop")
         stopped = exits(), io_exits()
+        [ours] = qmp.execute("query-stats", {"target": "vcpu", "providers": [{"provider": "x-vmm", "names": ["vcpu_exits_io"]}]})
+        self.assertEqual(ours, {"provider": "x-vmm", "qom-path": "/machine/unattached/cpu[0]", "x-name": "0",
+                                "stats": [{"name": "vcpu_exits_io", "value": stopped[1]}]})
         self.assertGreaterEqual(stopped[0], stopped[1])
         self.assertEqual((exits(), io_exits()), stopped)
         self.assertIn('vmm_guest_state{state="paused"} 1\n', qmp.command("x-query-metrics")["text"])

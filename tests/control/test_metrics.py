@@ -213,8 +213,31 @@ class Metrics(unittest.TestCase):
         self.assertFalse([key for key in stats() if key.endswith("_histogram")])
 
     def test_query_stats_without_kvm(self):
-        self.assertEqual(self.vmm.qmp.command("query-stats", target="vm"), [])
-        self.assertEqual(self.vmm.qmp.command("query-stats-schemas"), [])
+        """What KVM counts is not there; all metrics are."""
+        self.assertEqual(self.vmm.qmp.execute("query-stats", {"target": "vm", "providers": [{"provider": "kvm"}]}), [])
+        self.assertEqual(self.vmm.qmp.command("query-stats-schemas", provider="kvm"), [])
+        schemas = {s["target"]: {v["name"]: v for v in s["stats"]} for s in self.vmm.qmp.command("query-stats-schemas")}
+        self.assertEqual(schemas["x-drive"]["block_transferred_bytes_read"],
+                         {"name": "block_transferred_bytes_read", "type": "cumulative", "unit": "bytes", "exponent": 0})
+        self.assertEqual(schemas["x-drive"]["block_latency_seconds_write"],
+                         {"name": "block_latency_seconds_write", "type": "log2-histogram", "unit": "seconds", "base": 10,
+                          "exponent": -9})
+        for target in ("vm", "x-drive"):
+            [result] = self.vmm.qmp.command("query-stats", target=target)
+            self.assertEqual({s["name"] for s in result["stats"]}, set(schemas[target]))
+            if target == "x-drive":
+                self.assertEqual((result["provider"], result["x-name"]), ("x-vmm", "one"))
+                self.assertEqual(self.vmm.qmp.command("qom-get", path=result["qom-path"], property="type"), "ide-hd")
+        self.assertEqual(self.vmm.qmp.command("query-stats", target="x-nic"), [])
+        # each sample of the text is there, under its name and with its value
+        text = self.vmm.qmp.command("x-query-metrics")["text"]
+        stats = {s["name"]: s["value"] for s in self.vmm.qmp.command("query-stats", target="x-drive")[0]["stats"]}
+        found = 0
+        for family, operation, value in re.findall(r'^vmm_(block_\w+?)(?:_total)?\{drive="one"(?:,operation="(\w+)")?\} (\d+)$', text, re.M):
+            if not family.endswith("_count"):
+                self.assertEqual(stats[family + ("_" + operation if operation else "")], int(value), family)
+                found += 1
+        self.assertGreater(found, 20)
         with self.assertRaises(vmmtest.QMPError) as caught:
             self.vmm.qmp.command("query-stats", target="vm", vcpus=["/machine/x"])
         self.assertIn("Parameter 'vcpus' is unexpected", caught.exception.desc)

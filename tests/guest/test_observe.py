@@ -28,6 +28,10 @@ class Observe(vmmtest.TestCase):
         text = guest.qmp.command("x-query-metrics")["text"]
         return {name: float(value) for name, value in re.findall(r"^(\w+(?:\{[^}]*\})?) (\S+)$", text, re.M)}
 
+    def split(self, results):
+        """query-stats' results: KVM's, and ours."""
+        return [[r for r in results if r["provider"] == provider] for provider in ("kvm", "x-vmm")]
+
     def test_query_stats(self):
         with self.start(cpus=2) as guest:
             schemas = {s["target"]: {v["name"]: v for v in s["stats"]}
@@ -36,9 +40,10 @@ class Observe(vmmtest.TestCase):
                 self.skipTest("this kernel has no binary statistics")
             self.assertEqual(schemas["vcpu"]["exits"]["type"], "cumulative")
             cpus = guest.qmp.command("query-cpus-fast")
-            results = guest.qmp.command("query-stats", target="vcpu")
+            results, ours = self.split(guest.qmp.command("query-stats", target="vcpu"))
+            self.assertEqual([r["qom-path"] for r in ours], [r["qom-path"] for r in results])
             self.assertEqual([r["qom-path"] for r in results], [c["qom-path"] for c in cpus])
-            for result in results + guest.qmp.command("query-stats", target="vm"):
+            for result in results + self.split(guest.qmp.command("query-stats", target="vm"))[0]:
                 schema = schemas["vcpu" if "qom-path" in result else "vm"]
                 self.assertEqual({s["name"] for s in result["stats"]}, set(schema))
                 for stat in result["stats"]:
