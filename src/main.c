@@ -22,6 +22,7 @@
 #include "vmm/display.h"
 #include "vmm/machine.h"
 #include "vmm/migration.h"
+#include "vmm/module.h"
 #include "vmm/net.h"
 #include "vmm/process.h"
 #include "vmm/sandbox.h"
@@ -204,6 +205,8 @@ static int start(struct run *run, struct err *e)
 		r = start_migration(run, e);
 	if (!r)
 		r = control_start(run->board, e);
+	if (!r && c->chroot)
+		module_preload();
 	if (!r)
 		r = process_drop_privileges(c, e);
 	if (c->sandbox)

@@ -19,6 +19,9 @@
  */
 const void *module_load(const char *name, const char *symbol, struct err *e);
 
+/* Open all that may be asked for later, before -chroot takes their files out of reach. Main thread, once. */
+void module_preload(void);
+
 /* Whether the file is there that module_load() would open; nothing is loaded. Main thread. */
 bool module_present(const char *name);
 

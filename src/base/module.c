@@ -8,6 +8,21 @@
 #include <unistd.h>
 #include "vmm-config.h"
 
+/* What module_preload() opened. */
+static struct {
+	const char *name;
+	void *handle;
+} preloaded[8];
+static size_t n_preloaded;
+
+static void *find_preloaded(const char *name)
+{
+	for (size_t i = 0; i < n_preloaded; i++)
+		if (!strcmp(preloaded[i].name, name))
+			return preloaded[i].handle;
+	return NULL;
+}
+
 /* The executable's folder into buf, or "." if /proc is not there. */
 static const char *executable_dir(char *buf, size_t size)
 {
@@ -45,7 +60,7 @@ static char *place(const char *name, unsigned i)
 
 bool module_present(const char *name)
 {
-	bool found = false;
+	bool found = find_preloaded(name) != NULL;
 	char *path;
 
 	for (unsigned i = 0; !found && (path = place(name, i)); i++) {
@@ -59,7 +74,7 @@ bool module_present(const char *name)
  */
 static void *open_module(const char *name, char **why)
 {
-	void *handle = NULL;
+	void *handle = find_preloaded(name);
 	char *path;
 
 	for (unsigned i = 0; !handle && (path = place(name, i)); i++) {
@@ -98,4 +113,21 @@ const void *module_load(const char *name, const char *symbol, struct err *e)
 		err_set(e, ENOEXEC, "the module vmm-%s.so does not belong to this vmm: it lacks %s", name, symbol);
 	}
 	return object;
+}
+
+void module_preload(void)
+{
+	/* not those that are only used from the start: vnc, curses */
+	static const char *const names[] = {"png", "slirp", "tls", "kdump-zlib", "kdump-lzo", "kdump-snappy"};
+	char *why = NULL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		void *handle = open_module(names[i], &why);
+
+		if (handle && !find_preloaded(names[i])) {
+			preloaded[n_preloaded].name = names[i];
+			preloaded[n_preloaded++].handle = handle;
+		}
+	}
+	free(why);
 }

@@ -65,6 +65,10 @@ static const struct rule rules[] = {
 	{"prctl", ROLE_ALL, "thread names", ARG(0, 0xffffffff, 15 /* PR_SET_NAME */)},
 	{"prctl", ROLE_MAIN | ROLE_MIGRATION, "a new thread promises not to gain privileges",
 	 ARG(0, 0xffffffff, 38 /* PR_SET_NO_NEW_PRIVS */)},
+	{"getppid",
+	 ROLE_SLIRP | ROLE_MAIN,
+	 "glib seeds its random numbers with it in a -chroot without /dev/urandom",
+	 {0}},
 	{"seccomp", ROLE_MAIN, "a new thread adds its own role's filter", {0}},
 
 	/* vCPUs: KVM only */

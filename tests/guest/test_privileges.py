@@ -53,6 +53,25 @@ class Privileges(vmmtest.TestCase):
             with self.subTest(name):
                 self.assertEqual((fields["NoNewPrivs"], fields["Seccomp"]), ("1", "2"))
 
+    @unittest.skipUnless(all(map(vmmtest.has_module, ("png", "kdump-zlib", "slirp"))), "built without some of these modules")
+    def test_features_behind_a_chroot(self):
+        """What is loaded when it is used, where its files are out of reach and there is no /dev."""
+        os.chmod(self.folder.name, 0o777)
+        with self.guest("-chroot", self.folder.name, "-kernel", assets.payload("hotplug"), memory=64, evidence=None) as guest:
+            guest.serial.wait_for("ready", 60)
+            guest.qmp.command("screendump", filename="/screen.png", format="png")
+            with open(f"{self.folder.name}/screen.png", "rb") as stream:
+                self.assertEqual(stream.read(4), b"\x89PNG")
+            formats = guest.qmp.command("query-dump-guest-memory-capability")["formats"]
+            for name in formats:
+                guest.qmp.execute("dump-guest-memory", {"paging": False, "protocol": f"file:/{name}", "format": name})
+                self.assertGreater(os.path.getsize(f"{self.folder.name}/{name}"), 4096)
+            self.assertIn("kdump-zlib", formats)
+            guest.qmp.command("netdev_add", type="user", id="late")
+            guest.qmp.command("device_add", driver="e1000", netdev="late", id="card")
+            guest.serial.wait_for("slot [0-9]+ 8086:100e", 60)
+            self.assertEqual(guest.quit(), 0, guest.stderr())
+
     def test_every_thread_is_confined(self):
         self.assert_confined(self.run_guest())
 
