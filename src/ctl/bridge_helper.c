@@ -7,7 +7,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if_tun.h>
-#include <linux/sockios.h>
 #include <net/if.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -16,6 +15,7 @@
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "vmm/bridge.h"
 
 static int fail(const char *what, const char *name)
 {
@@ -40,40 +40,6 @@ static int make_tap(bool vnet, char *name)
 	return fd;
 }
 
-/* A bridge takes the lowest of its ports' addresses for its own: ours begins high, so that the bridge's does not change
- * with guests. */
-static void set_high_address(int s, const char *name)
-{
-	struct ifreq ifr = {0};
-
-	memcpy(ifr.ifr_name, name, IFNAMSIZ);
-	if (!ioctl(s, SIOCGIFHWADDR, &ifr)) {
-		ifr.ifr_hwaddr.sa_data[0] = (char)0xfe;
-		ioctl(s, SIOCSIFHWADDR, &ifr);
-	}
-}
-
-static int join(int s, const char *name, const char *bridge)
-{
-	struct ifreq ifr = {0}, mtu = {0};
-
-	snprintf(mtu.ifr_name, sizeof(mtu.ifr_name), "%s", bridge);
-	if (ioctl(s, SIOCGIFMTU, &mtu))
-		return fail("there is no bridge", bridge);
-	memcpy(mtu.ifr_name, name, IFNAMSIZ);
-	ioctl(s, SIOCSIFMTU, &mtu);
-	snprintf(ifr.ifr_name, sizeof(ifr.ifr_name), "%s", bridge);
-	ifr.ifr_ifindex = (int)if_nametoindex(name);
-	if (ioctl(s, SIOCBRADDIF, &ifr))
-		return fail("cannot join the bridge", bridge);
-	memset(&ifr, 0, sizeof(ifr));
-	memcpy(ifr.ifr_name, name, IFNAMSIZ);
-	if (ioctl(s, SIOCGIFFLAGS, &ifr))
-		return fail("cannot set up", name);
-	ifr.ifr_flags |= IFF_UP;
-	return ioctl(s, SIOCSIFFLAGS, &ifr) ? fail("cannot set up", name) : 0;
-}
-
 static int pass(int to, int fd)
 {
 	char byte = 0, control[CMSG_SPACE(sizeof(int))] = {0};
@@ -93,7 +59,8 @@ int main(int argc, char **argv)
 {
 	const char *bridge = NULL;
 	char name[IFNAMSIZ] = "";
-	int to = -1, fd, s;
+	struct err e = ERR_INIT;
+	int to = -1, fd;
 	bool vnet = false;
 
 	for (int i = 1; i < argc; i++) {
@@ -111,9 +78,11 @@ int main(int argc, char **argv)
 		return 2;
 	}
 	fd = make_tap(vnet, name);
-	s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (fd < 0 || s < 0)
+	if (fd < 0)
 		return 1;
-	set_high_address(s, name);
-	return join(s, name, bridge) || pass(to, fd);
+	if (bridge_add_tap(name, bridge, &e)) {
+		fprintf(stderr, "vmm-bridge-helper: %s\n", e.msg);
+		return 1;
+	}
+	return pass(to, fd) ? 1 : 0;
 }

@@ -359,6 +359,7 @@ static void on_signal(struct life *l, int signals)
 
 	while (read(signals, &si, sizeof(si)) == sizeof(si)) {
 		if (l->stopping || !l->qmp) {
+			l->stopping = true;
 			quit(l);
 			continue;
 		}

@@ -4,8 +4,9 @@
  * Linux.
  *
  * A guest that has a control group to itself (a systemd service, say) gets its files written there; else it is moved
- * into GROUP/vmm-NAME below its present group, which must be ours to divide (root, or a group delegated to the user).
- * Its keeper removes that again when the guest has ended for good.
+ * into GROUP/vmm-NAME below its present group, which must be ours to divide (root, or a group delegated to the user),
+ * or, where version 2 does not let a group with processes be divided, below the root of the hierarchy. Its keeper
+ * removes that again when the guest has ended for good.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -144,28 +145,57 @@ static bool group_is_ours(const struct group *g, pid_t pid)
 	return n <= 2 && has_word(text, number, "\n") && strcmp(g->path, g->root);
 }
 
-static char *own_group(const struct group *g, const char *name)
+static char *own_group(const char *parent, const char *name)
 {
-	return xasprintf("%s/vmm-%s", g->path, name);
+	return xasprintf("%s/vmm-%s", parent, name);
+}
+
+/* A new group in `parent` for the process; 0 or -errno. */
+static int divide(const struct group *g, const char *parent, const char *own, pid_t pid, struct err *e)
+{
+	char number[16], enabled[256];
+	bool enable =
+		g->version == &version2 && !(read_file(parent, "cgroup.subtree_control", enabled, sizeof(enabled)) &&
+					     has_word(enabled, "cpu", " \n"));
+	int r = 0;
+
+	snprintf(number, sizeof(number), "%d", (int)pid);
+	if (mkdir(own, 0755) && errno != EEXIST)
+		r = err_errno(e, errno, "cannot create %s", own);
+	if (!r && enable)
+		r = write_text(parent, "cgroup.subtree_control", "+cpu", e);
+	if (!r)
+		r = write_text(own, "cgroup.procs", number, e);
+	if (r) {
+		err_prefix(e, "no right to divide the control group %s (systemd: Delegate=cpu)", parent);
+		if (!rmdir(own) && enable)
+			write_text(parent, "cgroup.subtree_control", "-cpu", NULL);
+	}
+	return r;
 }
 
 /* g: the group that pid is in -> the one whose shares are the guest's: that, or a new one. */
 static int make_group(struct group *g, pid_t pid, const char *name, struct err *e)
 {
-	char *own, number[16];
+	char *own, text[64];
+	int r;
 
-	if (group_is_ours(g, pid))
+	if (group_is_ours(g, pid) && read_file(g->path, g->version->weight_file, text, sizeof(text)))
 		return 0;
-	own = own_group(g, name);
-	snprintf(number, sizeof(number), "%d", (int)pid);
-	if ((mkdir(own, 0755) && errno != EEXIST && err_errno(e, errno, "cannot create %s", own)) ||
-	    (g->version == &version2 && write_text(g->path, "cgroup.subtree_control", "+cpu", e)) ||
-	    write_text(own, "cgroup.procs", number, e)) {
-		err_prefix(e, "no right to divide the control group %s (systemd: Delegate=cpu)", g->path);
-		rmdir(own);
+	own = own_group(g->path, name);
+	r = divide(g, g->path, own, pid, e);
+	/* cgroup-v2.rst, "No Internal Process Constraint": only the root is free of it. And only there is the
+	 * controller for certain. */
+	if (r && g->version == &version2 && strcmp(g->path, g->root)) {
+		free(own);
+		own = own_group(g->root, name);
+		r = divide(g, g->root, own, pid, NULL);
+	}
+	if (r) {
 		free(own);
 		return -EACCES;
 	}
+	*e = ERR_INIT;
 	free(g->path);
 	g->path = own;
 	return 0;
@@ -253,8 +283,10 @@ void sched_forget(const char *name)
 
 	if (find_group(&g, getpid(), &e))
 		return;
-	own = own_group(&g, name);
-	rmdir(own); /* fails if it is not there, or not empty */
-	free(own);
+	for (size_t i = 0; i < 2; i++) {
+		own = own_group(i ? g.root : g.path, name);
+		rmdir(own); /* fails if it is not there, or not empty */
+		free(own);
+	}
 	group_free(&g);
 }

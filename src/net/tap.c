@@ -18,9 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
-#include <linux/sockios.h>
 #include <unistd.h>
+#include "vmm/bridge.h"
 #include "vmm/fdset.h"
 #include "vmm/log.h"
 
@@ -389,44 +388,12 @@ static int open_bridge(struct tap_netdev *t, const char *helper, struct err *e)
 	return fd < 0 ? fd : add_queue(t, fd, "the helper's descriptor", e);
 }
 
-/* One ioctl on the interface `name`; ifr carries the rest. */
-static int on_interface(int sock, unsigned long request, const char *name, struct ifreq *ifr)
-{
-	memset(ifr->ifr_name, 0, IFNAMSIZ);
-	memcpy(ifr->ifr_name, name, strnlen(name, IFNAMSIZ - 1));
-	return ioctl(sock, request, ifr);
-}
-
-/* The interface as a port of the bridge: its MTU, an address that the bridge does not take for its own, up. */
-static int join_bridge(int sock, const char *name, const char *bridge)
-{
-	struct ifreq ifr = {0};
-
-	if (on_interface(sock, SIOCGIFMTU, bridge, &ifr) || on_interface(sock, SIOCSIFMTU, name, &ifr) ||
-	    on_interface(sock, SIOCGIFHWADDR, name, &ifr))
-		return -errno;
-	ifr.ifr_hwaddr.sa_data[0] = (char)0xfe; /* the bridge takes the lowest */
-	if (on_interface(sock, SIOCSIFHWADDR, name, &ifr))
-		return -errno;
-	ifr.ifr_ifindex = (int)if_nametoindex(name);
-	if (on_interface(sock, SIOCBRADDIF, bridge, &ifr) || on_interface(sock, SIOCGIFFLAGS, name, &ifr))
-		return -errno;
-	ifr.ifr_flags |= IFF_UP;
-	return on_interface(sock, SIOCSIFFLAGS, name, &ifr) ? -errno : 0;
-}
-
 /* With the right to do so no helper is needed, neither one that is installed nor a door in the sandbox. */
 static int open_on_bridge(struct tap_netdev *t, const char *bridge, struct err *e)
 {
-	int r = open_device(t, e), sock;
+	int r = open_device(t, e);
 
-	if (r)
-		return r;
-	sock = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	r = sock < 0 ? -errno : join_bridge(sock, t->name, bridge);
-	if (sock >= 0)
-		close(sock);
-	return r ? err_errno(e, -r, "cannot add %s to the bridge %s", t->name, bridge) : 0;
+	return r ? r : bridge_add_tap(t->name, bridge, e);
 }
 
 /* Descriptors for the kernel's vhost-net come with the command line whether we use them or not. */

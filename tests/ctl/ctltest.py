@@ -36,6 +36,9 @@ def manual_examples(page):
     return [plain(block) for block in re.findall(r"^\.EX\n(.*?)\n\.EE", text, re.S | re.M)]
 
 
+V2_ROOT = next((root for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified") if os.path.exists(root + "/cgroup.controllers")), "")
+
+
 def cpu_group(case):
     """A control group with the cpu controller, made for this test, empty; None where that cannot be.
 
@@ -46,15 +49,14 @@ def cpu_group(case):
         groups = dict(line.rstrip("\n").split(":", 2)[1:] for line in lines)
     v1 = next((path for names, path in groups.items() if "cpu" in names.split(",")), None)
     places = ["/sys/fs/cgroup/cpu" + v1] if v1 else []
-    for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/unified"):
-        try:
-            with open(root + "/cgroup.controllers", encoding="ascii") as stream:
-                if "cpu" in stream.read().split():
-                    places += [root + groups.get("", "/"), root]
-                    with open(root + "/cgroup.subtree_control", "w", encoding="ascii") as control:
-                        control.write("+cpu")       # usually it is there
-        except OSError:
-            pass
+    try:
+        with open(V2_ROOT + "/cgroup.controllers", encoding="ascii") as stream:
+            if "cpu" in stream.read().split():
+                places += [V2_ROOT + groups.get("", "/"), V2_ROOT]
+                with open(V2_ROOT + "/cgroup.subtree_control", "w", encoding="ascii") as control:
+                    control.write("+cpu")       # usually it is there
+    except OSError:
+        pass
     for place in places:
         path = os.path.join(place, f"vmm-test-{os.getpid()}")
         try:

@@ -6,7 +6,9 @@ Where root allows it the tests run in network and mount namespaces of their own,
 
 import os
 import re
+import shutil
 import socket
+import stat
 import subprocess
 import sys
 import unittest
@@ -14,6 +16,7 @@ import unittest
 import ctltest
 from ctltest import FAILED, USAGE, vmmtest
 
+QEMU_HELPER = "/usr/lib/qemu/qemu-bridge-helper"
 HELPER = os.path.join(os.path.dirname(ctltest.VMMCTL), "vmm-bridge-helper")
 MODULES = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(ctltest.VMMCTL))), "modules")
 MAC = r"52:54:00:[0-9a-f:]{8}"
@@ -185,6 +188,54 @@ class Bridge(Case):
         with socket.create_connection(("127.0.0.1", 2222), timeout=10):
             pass
         self.assertIn("winxp.img", self.info("block", "winxp"))
+
+    @unittest.skipUnless(os.path.exists(QEMU_HELPER) and shutil.which("runuser"), "no qemu-bridge-helper, or no runuser")
+    def test_ordinary_user(self):
+        """Who may make no taps has them from QEMU's helper, set-uid as an administrator makes it, if its list allows the bridge."""
+        # A host as Debian's, in this mount namespace: the helper set-uid, its list, and everybody may open /dev/net/tun.
+        etc = self.path("etc.overlay")
+        for folder in ("", "/upper", "/work", "/upper/qemu"):
+            os.mkdir(etc + folder)
+        self.write("bridge.conf", "allow br1\n", "etc.overlay/upper/qemu")
+        shutil.copy(QEMU_HELPER, self.path("helper"))
+        os.chmod(self.path("helper"), 0o4755)
+        os.mknod(self.path("tun"), stat.S_IFCHR | 0o666, os.stat("/dev/net/tun").st_rdev)
+        os.chmod(self.path("tun"), 0o666)
+        for words in (["--bind", self.path("helper"), QEMU_HELPER], ["--bind", self.path("tun"), "/dev/net/tun"],
+                      ["-t", "overlay", "-o", f"lowerdir=/etc,upperdir={etc}/upper,workdir={etc}/work", "none", "/etc"]):
+            if subprocess.run(["mount", *words], check=False).returncode:
+                self.skipTest(f"cannot mount {words[-1]}")
+            self.addCleanup(subprocess.run, ["umount", "-l", words[-1]], check=True)
+        os.chmod(self.dir, 0o755)
+        for folder in ("run", "log"):
+            os.mkdir(self.path(folder))
+        self.config(more="[nic]\nbridge = br0\n")
+        for path, folders, _ in os.walk(self.dir):
+            for name in [""] + [folder for folder in folders if "etc" not in path + folder]:
+                shutil.chown(os.path.join(path, name), "nobody")
+        if subprocess.run(["runuser", "-u", "nobody", "--", ctltest.VMMCTL, "--version"], stdout=subprocess.DEVNULL, check=False).returncode:
+            self.skipTest("nobody cannot reach the build directory")
+
+        def user(*args):
+            return subprocess.run(["runuser", "-u", "nobody", "--", ctltest.VMMCTL, *args], env=self.env, cwd=self.dir, text=True,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60 * vmmtest.SLOW, check=False)
+
+        done = user("create", "web.vmm")
+        self.assertEqual(done.returncode, FAILED, done.stderr)
+        self.assertRegex(done.stderr, "vmm did not start: .*bridge helper failed")
+        self.assertIn("access denied by acl file", self.log())       # in its own words
+        self.write("bridge.conf", "allow br0\n", "etc.overlay/upper/qemu")
+        done = user("create", "web.vmm")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertNotEqual(os.stat(f"/proc/{self.pid()}").st_uid, 0)
+        row = self.networks()["web", "nic0"]
+        self.assertEqual((row["network"], {row["interface"]}), ("br0", self.ports()))
+        done = user("attach", "web", "nic,bridge=br0")
+        self.assertEqual((done.returncode, done.stdout), (0, "nic1\n"), done.stderr)
+        self.assertEqual({r["interface"] for r in self.networks().values()}, self.ports())
+        self.assertEqual(len(self.ports()), 2)
+        self.assertEqual(user("destroy", "web").returncode, 0)
+        vmmtest.poll(lambda: not self.ports(), 10, "the taps to go")
 
     def test_no_bridge(self):
         self.refused(FAILED, "vmm did not start: .*nosuch", "create", self.config(more="[nic]\nbridge = nosuch\n"))
