@@ -22,7 +22,7 @@ static int join(int sock, const char *tap, const char *bridge, struct err *e)
 	struct ifreq ifr = {0};
 
 	if (on_interface(sock, SIOCGIFMTU, bridge, &ifr))
-		return err_errno(e, errno, "there is no bridge %s", bridge);
+		return err_errno(e, errno, "cannot add %s to the bridge %s", tap, bridge);
 	if (on_interface(sock, SIOCSIFMTU, tap, &ifr) || on_interface(sock, SIOCGIFHWADDR, tap, &ifr))
 		return err_errno(e, errno, "cannot set up %s", tap);
 	ifr.ifr_hwaddr.sa_data[0] = (char)0xfe; /* a bridge takes the lowest of its ports' addresses for its own */

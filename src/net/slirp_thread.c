@@ -182,6 +182,17 @@ static uint32_t prepare(void)
 	return t.skipped ? MIN(timeout, FULL_RETRY_MS) : timeout;
 }
 
+/* One that came between two turns is not in t.work any more. */
+static bool call_waits(void)
+{
+	bool waits;
+
+	pthread_mutex_lock(&t.lock);
+	waits = t.call;
+	pthread_mutex_unlock(&t.lock);
+	return waits;
+}
+
 void slirp_thread_turn(bool wait)
 {
 	uint32_t timeout;
@@ -192,7 +203,7 @@ void slirp_thread_turn(bool wait)
 	timeout = prepare();
 	/* Who adds work from here on sees that we sleep and writes to wake_fd; what came before is seen here. */
 	t.asleep = true;
-	if (t.work || !wait)
+	if (t.work || !wait || call_waits())
 		timeout = 0;
 	n = poll(t.fds, t.n_fds, timeout == UINT32_MAX ? -1 : (int)MIN(timeout, (uint32_t)INT32_MAX));
 	t.asleep = false;
