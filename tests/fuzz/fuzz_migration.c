@@ -3,7 +3,8 @@
  * first byte says how much of a right beginning is put before it (bit 0: preamble; bit 1: description, layout, drives
  * and begin, so that the machine is accepted) and whether the rest are raw bytes (bit 2) or records {u8 type, u8 flags,
  * u16 length, payload} that get a right header and checksum here, so that what is behind the checksums is reached. Bit
- * 3: batches are built from {block, page, count, kind}.
+ * 3: batches are built from {block, page, count, kind}. Bit 4: it goes to a destination that has no machine yet, in
+ * pieces.
  */
 #include "fuzz_board.h"
 
@@ -15,13 +16,14 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+#include "src/migration/caller.h"
 #include "src/migration/ram_recv.h"
 #include "src/migration/session.h"
 #include "vmm/block.h"
 #include "vmm/bytes.h"
 #include "vmm/log.h"
 
-enum { PREAMBLE = 1, HANDSHAKE = 2, RAW = 4, BATCHES = 8 };
+enum { PREAMBLE = 1, HANDSHAKE = 2, RAW = 4, BATCHES = 8, CALLER = 16 };
 
 static struct config config;
 static struct board *board;
@@ -147,6 +149,35 @@ static void deliver(void)
 		loop_step(loop_main(), 0);
 }
 
+/* The same before there is a machine: whatever comes, in whatever pieces, is taken or refused. */
+static void call(void)
+{
+	struct caller c;
+	struct err e = ERR_INIT;
+	int pair[2], r = 0;
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair))
+		abort();
+	caller_begin(&c, channel_new(pair[1], session.cancel_fd, "fuzz"), UINT64_MAX);
+	for (size_t sent = 0, piece = 1; !r && sent < stream.len; piece = piece * 3 % 4093) {
+		ssize_t n = send(pair[0], stream.data + sent, MIN(piece, stream.len - sent), MSG_NOSIGNAL);
+
+		sent += n > 0 ? (size_t)n : 0;
+		r = caller_advance(&c, &e);
+	}
+	if (r > 0 &&
+	    (!c.description || c.rec.type != WIRE_DESCRIPTION || wire_check(c.head, &c.rec, c.description, &e)))
+		abort(); /* he is through, and it is not what he said */
+	close(pair[0]);
+	if (!r)
+		r = caller_advance(&c, &e);
+	if (r < 0) {
+		caller_refuse(&c, e.msg);
+		caller_linger(&c);
+	}
+	caller_end(&c);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	struct wire_preamble p = {.kind = WIRE_MAIN, .session = 1};
@@ -184,6 +215,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	if (how & RAW)
 		put(data, size);
-	deliver();
+	if (how & CALLER)
+		call();
+	else
+		deliver();
 	return 0;
 }
