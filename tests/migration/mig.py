@@ -76,11 +76,14 @@ class Dirtier(vmmtest.Guest):
         vmmtest.poll(more, 60, lambda: f"more than {so_far} pages to be written")
 
     def alive(self):
-        """It goes on: two more rounds, and all its memory is right."""
-        if not self.options["quiet"]:
+        """It goes on, for two more rounds if it tells them, and all its memory is right."""
+        if self.options["quiet"]:
+            self.check()
+            self.writes_on(self.pages)
+        else:
             self.serial.wait_for(r"round \d+\r", 60)
             self.serial.wait_for(r"round \d+\r", 60)
-        return self.check()
+            self.check()
 
     def status(self):
         """query-status' status."""
@@ -144,8 +147,7 @@ def moved(test, source, dest):
     test.assertEqual(info["status"], "completed", info)
     test.assertEqual(source.status(), "postmigrate")
     vmmtest.poll(lambda: dest.status() == "running", 20, "the guest to run at the destination")
-    rounds, _ = dest.alive()
-    test.assertGreater(rounds, 2)
+    dest.alive()
     return info
 
 

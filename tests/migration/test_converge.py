@@ -6,39 +6,28 @@ import mig
 import vmmtest
 
 BUSY = dict(memory=192, size=128, start=40, quiet=1)
+FEW = dict(memory=96, size=16, start=40, quiet=1)       # for 8 MiB/s: a guest that has a twentieth of a processor writes faster
 
 
 class Converge(unittest.TestCase):
     """The line is limited to a fraction of what the guest writes."""
 
-    @classmethod
-    def setUpClass(cls):
-        cls.source = mig.Dirtier(**BUSY).running()
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.source.close()
-
-    def begin(self, b, **params):
-        """Migrate over a slow line."""
-        a = self.source
-        a.params(**{"max_bandwidth": 32 << 20, "downtime_limit": 300, "x_timeout": 0, **params})
-        a.qmp.command("migrate", uri=b.address())
-        a.migration("active", "failed", "completed")
-        return a
-
     def test_1_timeout_gives_up(self):
         """x-timeout: the guest stays, the reason has both rates."""
-        with mig.twin(self.source) as b:
-            a = self.begin(b, x_timeout=2, max_bandwidth=64 << 20)
+        with mig.Dirtier(**BUSY) as a, mig.twin(a) as b:
+            a.running()
+            a.params(max_bandwidth=64 << 20, x_timeout=2)
+            a.qmp.command("migrate", uri=b.address())
             info = mig.stayed(self, a, ["failed"])
             self.assertRegex(info["error-desc"], r"not finished after 2 s .*the guest writes \d+ MB/s, the connection carries \d+ MB/s")
             self.assertEqual(b.wait_exit(), 1)
 
     def test_2_stall_is_told(self):
         """Rounds that do not shrink are noticed and said once; a cancel ends it."""
-        with mig.twin(self.source) as b:
-            a = self.begin(b, max_bandwidth=64 << 20, downtime_limit=50)
+        with mig.Dirtier(**FEW) as a, mig.twin(a) as b:
+            a.running()
+            a.params(max_bandwidth=8 << 20, downtime_limit=50)
+            a.qmp.command("migrate", uri=b.address())
             vmmtest.poll(lambda: "does not converge" in a.stderr(), 60, "the warning")
             self.assertEqual(a.info()["status"], "active")
             a.qmp.command("migrate_cancel")
@@ -47,10 +36,11 @@ class Converge(unittest.TestCase):
 
     def test_3_auto_converge(self):
         """auto-converge slows the vCPU down until it fits, and lets it go afterwards."""
-        with mig.twin(self.source) as b:
-            a = self.source
+        with mig.Dirtier(**FEW) as a, mig.twin(a) as b:
+            a.running()
             a.caps(auto_converge=True)
-            self.begin(b, max_bandwidth=48 << 20, downtime_limit=400, cpu_throttle_initial=50, cpu_throttle_increment=20)
+            a.params(max_bandwidth=8 << 20, downtime_limit=400, cpu_throttle_initial=50, cpu_throttle_increment=20)
+            a.qmp.command("migrate", uri=b.address())
             vmmtest.poll(lambda: a.info().get("cpu-throttle-percentage", 0) >= 50 or a.info()["status"] != "active", 60)
             info = mig.moved(self, a, b)
             self.assertGreaterEqual(info.get("cpu-throttle-percentage", 0), 50)

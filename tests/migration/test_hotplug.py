@@ -61,7 +61,8 @@ class Moved(vmmtest.TestCase):
 
     def test_plugged_before(self):
         dest = self.move(self.source())
-        vmmtest.poll(lambda: dest.qmp.command("query-status")["status"] == "running", 20, "the guest to run")
+        vmmtest.poll(lambda: dest.qmp.command("query-migrate")["status"] == "completed", 20, "the guest to have arrived")
+        self.assertEqual(dest.qmp.command("query-status")["status"], "running")
         self.assertEqual([(c["cpu-index"], c["qom-path"]) for c in dest.qmp.command("query-cpus-fast")],
                          [(0, "/machine/unattached/cpu[0]"), (3, "/machine/peripheral/late")])
         self.finish(dest)
