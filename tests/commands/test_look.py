@@ -4,6 +4,7 @@
 import os
 import re
 import socket
+import threading
 
 from exercise import Case, MIB, shows, vmmtest
 
@@ -84,6 +85,49 @@ class Server(Case):
             os.read(reader, 1)
         guest.qmp.command("closefd", fdname="end")
         self.assertEqual(os.read(reader, 1), b"")
+
+
+class Load(Case):
+    """Many clients of a guest that is at work."""
+
+    def test_clients_under_load(self):
+        """20 ask and stop and go on, 200 come and go meanwhile; the guest runs, everybody is answered, nothing is left."""
+        guest = self.start("-nic", "none")
+        vmmtest.poll(lambda: self.beat(guest) > 100, 20, "the guest to run")
+        before, failures = guest.counts(), []
+
+        def ask(number):
+            try:
+                client = guest.connect_qmp()
+                for n in range(15):
+                    self.assertIn(client.command("query-status")["status"], ("running", "paused"))
+                    client.command("stop" if n % 2 else "cont")
+                    self.assertEqual(len(client.command("query-cpus-fast")), 1)
+                    client.command("query-stats", target="vcpu")
+                    if n % 5 == number % 5:
+                        client.command("pmemsave", val=0, size=MIB, filename=self.path(f"ram{number}"))
+                client.close()
+            except Exception as error:  # pylint: disable=broad-except
+                failures.append(f"{number}: {error!r}")
+
+        threads = [threading.Thread(target=ask, args=(n,)) for n in range(20)]
+        for thread in threads:
+            thread.start()
+        for n in range(200):
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.connect(guest.qmp_path)
+                if n % 2:
+                    sock.sendall(b'{"execute":"qmp_capabilities"}{"execute":"query-block"}' if n % 4 == 1 else b'{"execute":"qmp_ca')
+        for thread in threads:
+            thread.join(120 * vmmtest.SLOW)
+        self.assertEqual(failures, [])
+        guest.qmp.command("cont")
+        beat = self.beat(guest)
+        vmmtest.poll(lambda: self.beat(guest) > beat, 20, "the guest to run on")
+        vmmtest.poll(lambda: all(guest.counts()[what] == before[what] for what in ("fds", "threads")), 20,
+                     lambda: f"{before}, not {guest.counts()}")
+        if not os.environ.get("VMM_TEST_SANITIZED"):
+            self.assertLess(guest.counts()["rss_anon"] - before["rss_anon"], 8 * MIB)
 
 
 class Machine(Case):
