@@ -6,6 +6,8 @@
 
 /* Connect to a socket in the guest's directory, waiting for room; -1 with the reason. */
 int guest_socket(const struct guest *g, const char *file, struct err *e);
+/* CTL_OK if nobody is the terminal of serial port `port`, and there is one. */
+int console_is_free(struct ctl *c, struct guest *g, long port);
 /* Be the terminal of serial port `port` of a connected guest. */
 int console_attach(struct ctl *c, struct guest *g, long port);
 /* verbs_raw.c: options as QMP wants them, numbers and switches not as strings. */

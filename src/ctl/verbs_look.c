@@ -129,7 +129,7 @@ static int relay_raw(struct ctl *c, int fd)
 }
 
 /* vmm's socket has room for one: a second one would wait without a word. */
-static int console_is_free(struct ctl *c, struct guest *g, long port)
+int console_is_free(struct ctl *c, struct guest *g, long port)
 {
 	int status;
 	json_t *list = guest_query(c, g, "query-chardev", NULL, &status), *item;

@@ -37,8 +37,9 @@ static int do_sysrq(struct ctl *c)
 				  json_pack("{s:[o, o, o]}", "keys", key("alt"), key("sysrq"), key(letter)));
 	} else {
 		/* Linux takes the letter from the terminal within five seconds of a break */
-		fd = guest_socket(&g, "console.sock", &c->err);
-		r = fd < 0 ? CTL_FAILED
+		r = console_is_free(c, &g, 0); /* else the letter would wait until it is */
+		fd = r ? -1 : guest_socket(&g, "console.sock", &c->err);
+		r = fd < 0 ? r ?: CTL_FAILED
 			   : guest_command(c, &g, "chardev-send-break", json_pack("{s:s}", "id", "console0"));
 		if (!r && write(fd, letter, 1) != 1)
 			r = ctl_errno(c, errno, "%s: cannot write to the console", g.name);

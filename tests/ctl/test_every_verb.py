@@ -512,6 +512,12 @@ class Verbs(Guest):
             self.assertRegex(self.console(), r"key 38\nkey 54\nkey 23\n(key (23|a3|d4|b8)\n)*key b8\n\Z")
             self.ctl(*option, "sysrq", "--serial", "web", "T")
             self.said(r"break\nchar t", times=2 if option else 1)
+        # The letter needs the console: somebody else's is not interrupted.
+        with self.background("console", "web", stdin=subprocess.PIPE, stdout=subprocess.DEVNULL):
+            vmmtest.poll(lambda: "disconnected" not in next(c for c in self.json("qmp", "web", "query-chardev")
+                                                            if c["label"] == "console0")["filename"], 10)
+            self.refused(FAILED, "console 0 is in use", "sysrq", "--serial", "web", "x")
+        self.assertEqual(self.console().count("break"), 2)
 
     def test_attach(self):
         self.start()

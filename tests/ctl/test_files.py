@@ -82,6 +82,20 @@ class Create(ctltest.Case):
         self.refused(FAILED, "cannot run /nowhere/vmm|vmm did not start", "create", self.config(), env={"VMM": "/nowhere/vmm"})
         self.assertEqual(self.names(), [])
 
+    def test_every_key_refuses_nonsense(self):
+        """Each key with a type of its own, with the place of the value."""
+        done = 0
+        for section in self.json("help")["config"]:
+            for key in section["keys"]:
+                if key["type"] == "str":
+                    continue
+                text = f"# a line\n[{section['name']}]\n" if section["name"] else "# a line\n\n"
+                path = self.write("x.vmm", f"{text}\t{key['name']} = nonsense\n")
+                with self.subTest(key=key["name"]):
+                    self.refused(BAD_CONFIG, rf"x\.vmm:3:{len(key['name']) + 5}: ", "create", "-n", path)
+                done += 1
+        self.assertGreater(done, 15)
+
     def test_names_in_the_configuration_directory(self):
         self.config(name="db", folder="etc")
         self.ctl("create", "db")

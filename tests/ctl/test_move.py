@@ -73,6 +73,22 @@ class Moving(ctltest.Case):
         self.ctl("restore", "--lazy", checkpoint)
         self.goes_on(0)
 
+    def test_dies_while_it_moves(self):
+        """That is said at once; neither host keeps anything of it."""
+        port = ctltest.free_port()
+        self.start()
+        vmmtest.poll(lambda: self.rounds() > 1, 60, "rounds", 0.1)
+        there = {"VMM_RUN_DIR": self.path("there")}
+        self.ctl("create", "--incoming", f"tcp:127.0.0.1:{port}", "web.vmm", env=there)
+        self.ctl("qmp", "web", "migrate-set-parameters", '{"max-bandwidth": 1048576}')
+        with self.background("migrate", "--live", "-p", port, "web", "127.0.0.1", stderr=ctltest.subprocess.PIPE) as move:
+            vmmtest.poll(lambda: self.json("qmp", "web", "query-migrate").get("status") == "active", 30, "the move to be under way")
+            os.kill(self.pid(), signal.SIGKILL)
+            self.assertEqual(move.wait(30), ctltest.NO_ANSWER)
+            self.assertIn(b"web: the guest ended before it answered", move.stderr.read())
+        self.wait_gone()
+        vmmtest.poll(lambda: not os.listdir(self.path("there")), 30, "the other side to give up")
+
     def test_save_fails(self):
         self.start()
         self.refused(FAILED, "cannot", "save", "web", "/nowhere/file")

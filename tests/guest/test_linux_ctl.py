@@ -24,6 +24,26 @@ class Terminal:
         self.seconds = lambda: 0.0
 
 
+class Console:
+    """The same through vmmctl, for who wants the console to be free between two commands."""
+
+    def __init__(self, case):
+        self.case, self.at = case, 0
+
+    def text(self):
+        return self.case.ctl("dmesg", "--raw", "web")
+
+    def send(self, text):
+        self.case.ctl("console", "web", stdin=text)
+
+    def wait_for(self, pattern, timeout):
+        pattern = re.compile(pattern if isinstance(pattern, bytes) else pattern.encode())
+        found = vmmtest.poll(lambda: pattern.search(self.text().encode(), self.at), timeout,
+                             lambda: f"{pattern.pattern!r}; the console says {self.text()[-1000:]!r}", 0.2)
+        self.at = found.end()
+        return found
+
+
 class Managed(ctltest.Case):
     """A guest from a configuration file."""
 
@@ -35,16 +55,19 @@ class Managed(ctltest.Case):
             self.skipTest(reason)
         super().setUp()
 
-    def boot(self, **keys):
+    def boot(self, own_terminal=True, **keys):
         try:
             keys.update(kernel=assets.vmlinux(), initrd=assets.initramfs())
         except assets.Missing as error:
             self.skipTest(str(error))
         terminal = Terminal(self.path("serial"))
         self.addCleanup(terminal.serial.close)
+        serial = f"[serial]\ntype = unix:{terminal.serial.path}\n"
+        if not own_terminal:
+            terminal.serial, serial = Console(self), ""
         keys.update(memory=128, vnc="none", vga="none", cpu=vmmtest.cpu_model(2), append=assets.CMDLINE)
         text = "".join(f"{key} = {value}\n" for key, value in keys.items())
-        self.ctl("create", self.write("web.vmm", text + f"[serial]\ntype = unix:{terminal.serial.path}\n"))
+        self.ctl("create", self.write("web.vmm", text + serial))
         terminal.serial.wait_for("guest# ", test_linux.BOOT * 2)
         return terminal
 
@@ -75,6 +98,35 @@ class Managed(ctltest.Case):
         self.assertIsNone(re.search(test_linux.TROUBLE, guest.serial.text()))
         guest.serial.send("poweroff -f\n")
         self.wait_gone(timeout=WAIT)
+
+    def watch(self, guest, device, size, what):
+        """Let a background job wait for `size` bytes of an input device's events, and then do something."""
+        self.shell(guest, f"cd /sys/class/input; for e in event*; do grep -q '{device}' $e/device/name && break; done; cd /")
+        self.shell(guest, f"(head -c {size} /dev/input/$e >/tmp/events; {what}) & true")
+
+    def test_keys_and_buttons(self):
+        """sysrq reaches Linux as Alt-SysRq-H of its keyboard, and as a break and a letter on its serial port; the power button is an
+        event on which it goes down. (What Linux does about SysRq is CONFIG_MAGIC_SYSRQ's, which this kernel has not.)"""
+        guest = self.boot(own_terminal=False)
+        # Pressed, each with its scan code and a synchronization: three events of 24 bytes.
+        self.watch(guest, "AT Translated", 9 * 24, "echo SE''EN >/dev/ttyS0")
+        self.ctl("sysrq", "web", "h")
+        guest.serial.wait_for("SEEN", WAIT)
+        events = [line.split() for line in self.shell(guest, "od -An -v -tu2 -w24 /tmp/events").splitlines()]
+        self.assertEqual([(int(e[9]), int(e[10])) for e in events if len(e) == 12 and e[8] == "1"],
+                         [(56, 1), (99, 1), (35, 1)])               # KEY_LEFTALT, KEY_SYSRQ, KEY_H: down
+
+        port = "grep ^0: /proc/tty/driver/serial"
+        self.assertNotIn("brk:", self.shell(guest, port))
+        self.ctl("sysrq", "--serial", "web", "t")
+        guest.serial.wait_for("t", WAIT)                            # its echo
+        guest.serial.send("\x15\n")                                 # an empty line
+        self.assertIn("brk:1", self.shell(guest, port))
+
+        self.watch(guest, "Power Button", 48, "poweroff -f")
+        self.ctl("shutdown", "--wait", "--limit", WAIT, "web", timeout=WAIT + 10)
+        self.assertEqual(self.names(), [])
+        self.assertIn("the guest ends: guest-shutdown", self.log())
 
 
 if __name__ == "__main__":
