@@ -371,10 +371,12 @@ static void tell_stall(struct source *s)
  */
 static bool disks_ready(struct source *s, bool hurry, int *r, struct err *e)
 {
-	uint64_t t0 = mono_ns();
+	uint64_t t0 = mono_ns(), took;
 
 	*r = main_call(switchover_flush, s->sw, e);
-	return *r || hurry || mono_ns() - t0 < FLUSHED_NS || ++s->flushes >= MAX_FLUSHES;
+	took = mono_ns() - t0;
+	log_debug("migration", "disks flushed in %.1f ms, before the guest is stopped", (double)took / 1e6);
+	return *r || hurry || took < FLUSHED_NS || ++s->flushes >= MAX_FLUSHES;
 }
 
 static int rounds(struct source *s, struct err *e)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -233,6 +234,25 @@ class Precopy(unittest.TestCase):
                 before, after = b.stderr().split("the guest stands")
                 self.assertRegex(before, r"memory slot \d+: 256 KiB at 0xc0000")
                 self.assertNotIn("memory slot", after)
+
+    def test_disks_are_flushed_before(self):
+        """What the host has to write back does not hold up the pause."""
+        with tempfile.NamedTemporaryFile() as image:
+            image.truncate(160 << 20)
+            drive = ("-drive", f"file={image.name},format=raw,if=ide,index=0")
+            with mig.Dirtier(*drive, "-d", "migration", rate=40000, disk=1) as a, mig.twin(a, *drive) as b:
+                a.running()
+                image.seek(1 << 20)         # the image's pages in the host's cache, as if the guest had written them
+                for _ in range(128):
+                    image.write(os.urandom(1 << 20))
+                image.flush()
+                a.qmp.command("migrate", uri=b.address())
+                info = mig.moved(self, a, b)
+                log = a.stderr()
+            first = float(re.search(r"disks flushed in ([\d.]+) ms", log)[1])
+            if first < 50:
+                self.skipTest(f"128 MiB are written back in {first} ms here")
+            self.assertLess(info["x-downtime"]["flush-us"] / 1000, first / 2, log)
 
     def test_dirty_ring(self):
         """KVM's other way of telling what was written: rings so small that they overflow all the time, and frame buffers beside."""
