@@ -182,33 +182,22 @@ static uint32_t prepare(void)
 	return t.skipped ? MIN(timeout, FULL_RETRY_MS) : timeout;
 }
 
-/* One that came between two turns is not in t.work any more. */
-static bool call_waits(void)
-{
-	bool waits;
-
-	pthread_mutex_lock(&t.lock);
-	waits = t.call;
-	pthread_mutex_unlock(&t.lock);
-	return waits;
-}
-
 void slirp_thread_turn(bool wait)
 {
 	uint32_t timeout;
 	uint64_t count;
 	int n;
 
-	t.work = false;
 	timeout = prepare();
 	/* Who adds work from here on sees that we sleep and writes to wake_fd; what came before is seen here. */
 	t.asleep = true;
-	if (t.work || !wait || call_waits())
+	if (t.work || !wait)
 		timeout = 0;
 	n = poll(t.fds, t.n_fds, timeout == UINT32_MAX ? -1 : (int)MIN(timeout, (uint32_t)INT32_MAX));
 	t.asleep = false;
 	if (n > 0 && t.fds[0].revents && read(t.wake_fd, &count, sizeof(count)) < 0)
 		log_debug("net", "slirp: eventfd: %s", strerror(errno));
+	t.work = false; /* before all looks at what it stands for: the call, t.stop, and what prepare() sees */
 	for (struct user_stack *s = slirp_stacks; s; s = s->next)
 		if (s->polled)
 			slirp_pollfds_poll(s->slirp, n < 0, get_revents, NULL);
