@@ -418,7 +418,8 @@ static int start_one(struct ctl *c, const char *dir, const char *name)
 	int r, status = 0;
 	pid_t pid;
 
-	if (!access("/run/systemd/system", F_OK) && geteuid() == 0 && !strcmp(dir, "/etc/vmm")) {
+	if (!access("/run/systemd/system", F_OK) && geteuid() == 0 && !strcmp(dir, "/etc/vmm") &&
+	    !strchr(name, '+')) { /* which the name of a unit cannot have: that guest gets a scope */
 		unit = xasprintf("vmm@%s.service", name);
 		pid = fork();
 		if (!pid) {
