@@ -139,21 +139,18 @@ class Life(Case):
 
     @shows("rtc-reset-reinjection")
     def test_missed_ticks(self):
-        """A guest that was late gets all its ticks, unless they are forgotten."""
+        """What a guest that was late is owed is forgotten: it gets a second's ticks in a second, and no more."""
         guest = self.start("-rtc", "driftfix=slew")
         lost = lambda: guest.qmp.command("qom-get", path="/machine/rtc", property="lost-ticks")
         self.does(guest, "j 1", "ticking")
         vmmtest.poll(lambda: lost() > 140, 20, "two seconds to pass", 0.1)
-        ticks = int(self.does(guest, "j 0", r"ticks (\d+)\r")[1])
-        self.assertGreater(ticks, 165)      # at most two seconds' are 128, at least one second's and those it is owed 204
-        self.does(guest, "j 1", "ticking")
-        vmmtest.poll(lambda: lost() > 140, 20, "two seconds to pass", 0.1)
         guest.qmp.command("stop")
+        self.assertGreater(lost(), 140)
         guest.qmp.command("rtc-reset-reinjection")
         self.assertEqual(lost(), 0)
         guest.qmp.command("cont")
         ticks = int(self.does(guest, "j 0", r"ticks (\d+)\r")[1])
-        self.assertLess(ticks, 165)
+        self.assertTrue(0 < ticks < 165, ticks)     # of the two seconds that it takes at most: 128
 
     def socket(self, guest):
         """A connection to the guest's QMP socket."""
