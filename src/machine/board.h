@@ -193,6 +193,8 @@ int board_load_file(struct board *board, const char *name, size_t max, void **da
 void board_file_record(struct board *b, const char *name, const void *data, uint64_t size);
 bool board_file_described(const struct board *b, const char *name);
 void board_files_free(struct board *b);
+/* describe_load.c: a flattened device tree, from outside, that libfdt's functions can be let loose on */
+bool describe_is_tree(const void *fdt, size_t len);
 /* board.c */
 bool board_is_row(const struct device *dev); /* every PC has it: the board table made it */
 int board_build(struct board *b, struct err *e);

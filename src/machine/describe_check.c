@@ -283,7 +283,7 @@ int machine_check_description(struct board *b, const void *fdt, size_t len, stru
 	size_t own_len;
 	int r;
 
-	if (len < sizeof(struct fdt_header) || fdt_check_full(fdt, len))
+	if (!describe_is_tree(fdt, len))
 		return err_set(e, EBADMSG, "the stream is damaged: its machine description is no device tree");
 	r = machine_describe(b, &own, &own_len, e);
 	if (r)

@@ -56,12 +56,22 @@ static int child(const struct reader *r, const char *path, struct err *e)
 	return node >= 0 ? node : bad(e, "there is no node", path);
 }
 
+/*
+ * libfdt promises to survive any tree that fdt_check_full() has passed; the check itself (1.6.1) falls over trees of
+ * versions before 16, whose properties it cannot find. Ours are of version 17.
+ */
+bool describe_is_tree(const void *fdt, size_t len)
+{
+	return len >= sizeof(struct fdt_header) && len <= INT32_MAX && fdt_version(fdt) >= FDT_LAST_SUPPORTED_VERSION &&
+	       !fdt_check_full(fdt, len);
+}
+
 /* libfdt walks nodes iteratively, but a tree as deep as it is long makes its searches quadratic. */
 static int check_tree(const void *fdt, size_t len, struct err *e)
 {
 	int node, depth = 0;
 
-	if (len < sizeof(struct fdt_header) || len > INT32_MAX || fdt_check_full(fdt, len))
+	if (!describe_is_tree(fdt, len))
 		return err_set(e, EBADMSG, "the machine's description is damaged: it is no flattened device tree");
 	for (node = fdt_next_node(fdt, -1, &depth); node >= 0; node = fdt_next_node(fdt, node, &depth))
 		if (depth > MAX_DEPTH)
