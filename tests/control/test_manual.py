@@ -100,8 +100,9 @@ class CommandLine(unittest.TestCase):
                 self.assertEqual(client.command("query-status")["status"], "inmigrate" if "-incoming" in words else "running")
                 client.command("quit")
         except ConnectionError as error:
-            if "tap0" not in example or "tap" not in str(error).rsplit("exited with", 1)[-1]:
+            if "tap0" not in example or not re.search("tap.*(not permitted|denied|No such file)", str(error).rsplit("exited with", 1)[-1]):
                 raise
+            self.skipTest("no right to make a tap, or no /dev/net/tun")
         finally:
             self.cable.close()
 
