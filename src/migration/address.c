@@ -329,18 +329,47 @@ int address_connect(const struct address *a, int cancel_fd, struct err *e)
 
 /* ---- listening ---- */
 
+/*
+ * Who waits for the socket's name to appear must be able to connect to it then: it listens before it has that name. A
+ * socket that is there was left behind by one that has gone, and is replaced, as QEMU does. 0 or -1 with errno.
+ */
+static int listen_at(int fd, const struct sockaddr_un *un)
+{
+	struct sockaddr_un first = *un;
+	struct stat st;
+	int n = snprintf(first.sun_path, sizeof(first.sun_path), "%s.new", un->sun_path);
+	bool there = !lstat(un->sun_path, &st);
+
+	if (there && !S_ISSOCK(st.st_mode)) {
+		errno = EADDRINUSE;
+		return -1;
+	}
+	if ((size_t)n >= sizeof(first.sun_path)) { /* no room: the other order */
+		if (there)
+			unlink(un->sun_path);
+		return bind(fd, (const void *)un, sizeof(*un)) || listen(fd, MAX_CHANNELS) ? -1 : 0;
+	}
+	if (!lstat(first.sun_path, &st) && S_ISSOCK(st.st_mode))
+		unlink(first.sun_path);
+	if (bind(fd, (const void *)&first, sizeof(first)))
+		return -1;
+	if (!listen(fd, MAX_CHANNELS) && !rename(first.sun_path, un->sun_path))
+		return 0;
+	n = errno;
+	unlink(first.sun_path);
+	errno = n;
+	return -1;
+}
+
 static int listen_unix(const struct address *a, struct err *e)
 {
 	struct sockaddr_un un;
-	struct stat st;
 	int fd, r = unix_sockaddr(a, &un, e);
 
 	if (r)
 		return r;
-	if (!stat(a->path, &st) && S_ISSOCK(st.st_mode))
-		unlink(a->path); /* left behind by one that has gone, as QEMU does */
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd < 0 || bind(fd, (void *)&un, sizeof(un)) || listen(fd, MAX_CHANNELS)) {
+	if (fd < 0 || listen_at(fd, &un)) {
 		r = err_errno(e, errno, "cannot listen on unix:%s", a->path);
 		if (fd >= 0)
 			close(fd);

@@ -48,6 +48,29 @@ class Described(unittest.TestCase):
         """Until a bare destination can be connected to."""
         vmmtest.poll(lambda: os.path.exists(self.path), 20, "the destination to listen")
 
+    def test_seen_is_listening(self):
+        """A unix socket listens before it has its name; one that was left behind is replaced, anything else is left alone."""
+        for _ in range(5):
+            with Bare(f"unix:{self.path}") as b:
+                while not os.path.exists(self.path):
+                    self.assertIsNone(b.process.poll(), b.stderr())
+                with socket.socket(socket.AF_UNIX) as s:
+                    s.connect(self.path)
+        with socket.socket(socket.AF_UNIX) as s:
+            s.bind(self.path + "2")
+        with Bare(f"unix:{self.path}2"):
+            vmmtest.poll(lambda: self.takes_callers(self.path + "2"), 20, "the destination to listen")
+        with Bare(f"unix:{self.file('kept', 1)}") as b:
+            self.assertEqual(b.wait_exit(), 1)
+            self.assertRegex(b.stderr(), "cannot listen.*in use")
+        self.assertEqual(sorted(os.listdir(self.dir.name)), ["kept"])
+
+    @staticmethod
+    def takes_callers(path):
+        """Whether somebody listens there."""
+        with socket.socket(socket.AF_UNIX) as s:
+            return not s.connect_ex(path)
+
     def test_mute_callers(self):
         """Some connect and say nothing, or three bytes: the guest that comes after them is listened to at once."""
         with socket.create_server(("127.0.0.1", 0)) as s:
