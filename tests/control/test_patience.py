@@ -22,15 +22,15 @@ class Mute:
         self.listener = socket.socket()
         self.listener.bind(("127.0.0.1", 0))
         self.listener.listen(0)
-        self.waiting = [socket.socket() for _ in range(3)]
-        for sock in self.waiting:
-            sock.setblocking(False)
-            sock.connect_ex(self.listener.getsockname())
+        self.first = socket.create_connection(self.listener.getsockname())
+        # Only now is it full: as long as the first has not got there, the kernel says yes to whoever comes next.
+        if not select.select([self.listener], [], [], 20)[0]:
+            raise TimeoutError("waited 20 s for a connection of our own")
         self.port = str(self.listener.getsockname()[1])
 
     def close(self):
-        for sock in self.waiting + [self.listener]:
-            sock.close()
+        self.first.close()
+        self.listener.close()
 
 
 class Patience(unittest.TestCase):
