@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <nss.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -94,6 +95,9 @@ void sandbox_enable(void)
 	struct sigaction sa = {.sa_sigaction = on_violation, .sa_flags = SA_SIGINFO | SA_NODEFER};
 
 	sigaction(SIGSYS, &sa, NULL);
+	/* Names are looked up in /etc/hosts and by DNS from here on: the filters know what libc does for that, and not
+	   what the host's other name services (nss-resolve, nss-myhostname, nss-mdns ...) may want of the kernel. */
+	__nss_configure_lookup("hosts", "files dns");
 	enabled = true;
 }
 
