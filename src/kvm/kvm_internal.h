@@ -339,12 +339,14 @@ const struct kvm_cpuid_entry2 *cpuid_supported(struct kvm_vm *vm, uint32_t leaf,
 size_t cpuid_build(struct kvm_vm *vm, uint32_t apic_id, unsigned index, struct kvm_cpuid_entry2 *out, size_t max);
 /* vcpu_state.c */
 int vcpu_capture_poweron(struct kvm_vcpu *c, struct err *e);
+/* Until the thread has captured the power-on state and waits. */
+void vcpu_wait_parked(struct kvm_vcpu *c);
 int vcpu_fetch(struct kvm_vcpu *c, struct vcpu_image *m, struct err *e);
 int vcpu_push(struct kvm_vcpu *c, const struct vcpu_image *m, struct err *e);
 int vcpu_fetch_core(struct kvm_vcpu *c, struct vcpu_image *m); /* general and system registers only; -errno */
 int vcpu_push_regs(struct kvm_vcpu *c, const struct vcpu_image *m);
-int vcpu_fetch_mxcsr(struct kvm_vcpu *c, uint32_t *value);
-int vcpu_push_mxcsr(struct kvm_vcpu *c, uint32_t value);
+int vcpu_fetch_fpu(struct kvm_vcpu *c, struct vcpu_image *m); /* XCR0 and the XSAVE area only; -errno */
+int vcpu_push_fpu(struct kvm_vcpu *c, struct vcpu_image *m);
 int vcpu_push_sregs(struct kvm_vcpu *c, const struct vcpu_image *m);
 /* vcpu_debug.c: KVM_EXIT_DEBUG. False: the debugger's, the vCPU stops. */
 bool vcpu_debug_exit(struct kvm_vcpu *c);

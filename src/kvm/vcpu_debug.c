@@ -33,25 +33,61 @@ static int kernel_gs_base(struct kvm_vcpu *c, unsigned long request, uint64_t *v
 	return r == 1 ? 0 : r < 0 ? r : -EINVAL;
 }
 
-static int fetch_rest(struct kvm_vcpu *c, struct cpu_regs *r)
+/*
+ * The legacy region of the XSAVE area, SDM 1, 10.5.1 and 13.4.1. Not KVM_GET_FPU and KVM_SET_FPU: they leave MXCSR out,
+ * and what they set is lost where the processor's state is still its first one (XSTATE_BV's bit is clear).
+ */
+enum {
+	XSAVE_FCW = 0,
+	XSAVE_FSW = 2,
+	XSAVE_FTW = 4,
+	XSAVE_FOP = 6,
+	XSAVE_FIP = 8,
+	XSAVE_FDP = 16,
+	XSAVE_MXCSR = 24,
+	XSAVE_ST = 32,
+	XSAVE_XMM = 160,
+	XSAVE_XSTATE_BV = 512,
+	XSTATE_X87 = 1,
+	XSTATE_SSE = 2,
+};
+
+static void fpu_from_xsave(struct cpu_regs *r, const uint8_t *x)
+{
+	memcpy(r->st, x + XSAVE_ST, sizeof(r->st));
+	memcpy(r->xmm, x + XSAVE_XMM, sizeof(r->xmm));
+	r->fcw = get_le16(x + XSAVE_FCW);
+	r->fsw = get_le16(x + XSAVE_FSW);
+	r->ftw = x[XSAVE_FTW];
+	r->fop = get_le16(x + XSAVE_FOP);
+	r->fip = get_le64(x + XSAVE_FIP);
+	r->fdp = get_le64(x + XSAVE_FDP);
+	r->mxcsr = get_le32(x + XSAVE_MXCSR);
+}
+
+static void fpu_to_xsave(const struct cpu_regs *r, uint8_t *x)
+{
+	memcpy(x + XSAVE_ST, r->st, sizeof(r->st));
+	memcpy(x + XSAVE_XMM, r->xmm, sizeof(r->xmm));
+	put_le16(x + XSAVE_FCW, r->fcw);
+	put_le16(x + XSAVE_FSW, r->fsw);
+	x[XSAVE_FTW] = r->ftw;
+	put_le16(x + XSAVE_FOP, r->fop);
+	put_le64(x + XSAVE_FIP, r->fip);
+	put_le64(x + XSAVE_FDP, r->fdp);
+	put_le32(x + XSAVE_MXCSR, r->mxcsr);
+	x[XSAVE_XSTATE_BV] |= XSTATE_X87 | XSTATE_SSE;
+}
+
+static int fetch_rest(struct kvm_vcpu *c, struct vcpu_image *m, struct cpu_regs *r)
 {
 	struct kvm_debugregs d = {0};
 	struct kvm_mp_state mp = {0};
-	struct kvm_fpu f;
-	int ret = vcpu_ioctl(c, KVM_GET_FPU, &f);
+	int ret = vcpu_fetch_fpu(c, m);
 
 	if (ret < 0)
 		return ret;
-	memcpy(r->st, f.fpr, sizeof(r->st));
-	memcpy(r->xmm, f.xmm, sizeof(r->xmm));
-	r->fcw = f.fcw;
-	r->fsw = f.fsw;
-	r->ftw = f.ftwx;
-	r->fop = f.last_opcode;
-	r->fip = f.last_ip;
-	r->fdp = f.last_dp;
-	if ((ret = vcpu_fetch_mxcsr(c, &r->mxcsr)) < 0)
-		return ret;
+	fpu_from_xsave(r, m->xsave);
 	kernel_gs_base(c, KVM_GET_MSRS, &r->kernel_gs_base); /* fails on CPUs without long mode: 0 */
 	if (c->vm->caps.debugregs && vcpu_ioctl(c, KVM_GET_DEBUGREGS, &d) == 0) {
 		memcpy(r->dr, d.db, sizeof(r->dr));
@@ -86,7 +122,7 @@ static int get_regs(struct kvm_vcpu *c, struct vcpu_image *m, struct cpu_regs *r
 #define GET(field) r->field = m->field;
 	CONTROL_REGISTERS(GET)
 #undef GET
-	return fetch_rest(c, r);
+	return fetch_rest(c, m, r);
 }
 
 int kvm_vcpu_get_regs(struct kvm_vcpu *c, struct cpu_regs *r)
@@ -113,25 +149,6 @@ static bool system_differs(const struct cpu_regs *a, const struct cpu_regs *b)
 	return differs;
 }
 
-static int push_fpu(struct kvm_vcpu *c, const struct cpu_regs *r)
-{
-	struct kvm_fpu f;
-	int ret = vcpu_ioctl(c, KVM_GET_FPU, &f);
-
-	if (ret < 0)
-		return ret;
-	memcpy(f.fpr, r->st, sizeof(r->st));
-	memcpy(f.xmm, r->xmm, sizeof(r->xmm));
-	f.fcw = r->fcw;
-	f.fsw = r->fsw;
-	f.ftwx = r->ftw;
-	f.last_opcode = r->fop;
-	f.last_ip = r->fip;
-	f.last_dp = r->fdp;
-	ret = vcpu_ioctl(c, KVM_SET_FPU, &f);
-	return ret < 0 ? ret : vcpu_push_mxcsr(c, r->mxcsr);
-}
-
 static bool fpu_differs(const struct cpu_regs *a, const struct cpu_regs *b)
 {
 	return memcmp(a->st, b->st, sizeof(a->st)) != 0 || memcmp(a->xmm, b->xmm, sizeof(a->xmm)) != 0 ||
@@ -144,8 +161,10 @@ int kvm_vcpu_set_regs(struct kvm_vcpu *c, const struct cpu_regs *r)
 {
 	struct vcpu_image *m = xzalloc(sizeof(*m));
 	struct cpu_regs old;
-	int ret = get_regs(c, m, &old);
+	int ret;
 
+	vcpu_wait_parked(c);
+	ret = get_regs(c, m, &old);
 	if (ret == 0 && system_differs(&old, r)) {
 		for (unsigned i = 0; i < CPU_SEGMENTS; i++)
 			COPY_SEGMENT(&m->seg[i], &r->seg[i]);
@@ -160,8 +179,10 @@ int kvm_vcpu_set_regs(struct kvm_vcpu *c, const struct cpu_regs *r)
 		m->rflags = r->rflags;
 		ret = vcpu_push_regs(c, m);
 	}
-	if (ret >= 0 && fpu_differs(&old, r))
-		ret = push_fpu(c, r);
+	if (ret >= 0 && fpu_differs(&old, r)) {
+		fpu_to_xsave(r, m->xsave);
+		ret = vcpu_push_fpu(c, m);
+	}
 	if (ret >= 0 && old.kernel_gs_base != r->kernel_gs_base)
 		ret = kernel_gs_base(c, KVM_SET_MSRS, &(uint64_t){r->kernel_gs_base});
 	c->touched = c->ready_stale = true;

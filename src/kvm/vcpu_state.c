@@ -350,10 +350,7 @@ int vcpu_fetch_core(struct kvm_vcpu *c, struct vcpu_image *m)
 
 /* ---- FPU ---- */
 
-#define XSAVE_MXCSR     24
-#define XSAVE_XSTATE_BV 512
-
-static int fetch_fpu(struct kvm_vcpu *c, struct vcpu_image *m)
+int vcpu_fetch_fpu(struct kvm_vcpu *c, struct vcpu_image *m)
 {
 	struct kvm_xcrs xcrs = {0};
 	size_t size = c->vm->caps.xsave_size;
@@ -371,7 +368,7 @@ static int fetch_fpu(struct kvm_vcpu *c, struct vcpu_image *m)
 	return r;
 }
 
-static int push_fpu(struct kvm_vcpu *c, struct vcpu_image *m)
+int vcpu_push_fpu(struct kvm_vcpu *c, struct vcpu_image *m)
 {
 	struct kvm_xcrs xcrs = {.nr_xcrs = 1, .xcrs = {{.xcr = 0, .value = m->xcr0}}};
 	int r = 0;
@@ -382,31 +379,6 @@ static int push_fpu(struct kvm_vcpu *c, struct vcpu_image *m)
 	if (r == -EINVAL && m->xcr0 <= 1)
 		r = 0;
 	return r < 0 ? r : vcpu_ioctl(c, KVM_SET_XSAVE, m->xsave);
-}
-
-/* KVM_GET_FPU and KVM_SET_FPU leave MXCSR out. SDM 1, 13.4.1: bytes 24 to 27, valid with XSTATE_BV's bit 1. */
-int vcpu_fetch_mxcsr(struct kvm_vcpu *c, uint32_t *value)
-{
-	struct vcpu_image *m = xzalloc(sizeof(*m));
-	int r = fetch_fpu(c, m);
-
-	*value = get_le32(m->xsave + XSAVE_MXCSR);
-	free(m);
-	return r;
-}
-
-int vcpu_push_mxcsr(struct kvm_vcpu *c, uint32_t value)
-{
-	struct vcpu_image *m = xzalloc(sizeof(*m));
-	int r = fetch_fpu(c, m);
-
-	if (r >= 0) {
-		put_le32(m->xsave + XSAVE_MXCSR, value);
-		m->xsave[XSAVE_XSTATE_BV] |= 2;
-		r = vcpu_ioctl(c, KVM_SET_XSAVE, m->xsave);
-	}
-	free(m);
-	return r;
 }
 
 /* ---- events and debug registers ---- */
@@ -537,7 +509,7 @@ int vcpu_fetch(struct kvm_vcpu *c, struct vcpu_image *m, struct err *e)
 	if ((r = vcpu_ioctl(c, KVM_GET_REGS, &regs)) < 0 || (r = fetch_sregs(c, m)) < 0)
 		return fetch_failed(c, r, "registers", e);
 	from_regs(m, &regs);
-	if ((r = fetch_fpu(c, m)) < 0)
+	if ((r = vcpu_fetch_fpu(c, m)) < 0)
 		return fetch_failed(c, r, "FPU state", e);
 	if ((r = fetch_msrs(c, m, e)) < 0)
 		return r;
@@ -573,7 +545,7 @@ int vcpu_push(struct kvm_vcpu *c, const struct vcpu_image *image, struct err *e)
 	to_regs(&regs, m);
 	if ((r = vcpu_push_sregs(c, m)) < 0 || (r = vcpu_ioctl(c, KVM_SET_REGS, &regs)) < 0)
 		return push_failed(c, r, "registers", e);
-	if ((r = push_fpu(c, m)) < 0)
+	if ((r = vcpu_push_fpu(c, m)) < 0)
 		return push_failed(c, r, "FPU state", e);
 	if ((r = push_msrs(c, m, false, e)) < 0)
 		return r;
@@ -616,8 +588,7 @@ int vcpu_capture_poweron(struct kvm_vcpu *c, struct err *e)
 	return 0;
 }
 
-/* The thread has captured the power-on state and waits. */
-static void wait_parked(struct kvm_vcpu *c)
+void vcpu_wait_parked(struct kvm_vcpu *c)
 {
 	pthread_mutex_lock(&c->vm->run_lock);
 	while (!c->parked)
@@ -636,7 +607,7 @@ void kvm_vcpu_reset(struct kvm_vcpu *c)
 {
 	struct err e = ERR_INIT;
 
-	wait_parked(c);
+	vcpu_wait_parked(c);
 	if (c->touched && c->poweron && vcpu_push(c, c->poweron, &e) < 0)
 		log_error("kvm", "reset: %s", e.msg);
 	unstick(c);
@@ -703,7 +674,7 @@ int kvm_vcpu_set_boot_state(struct kvm_vcpu *c, const struct kvm_boot_state *b)
 	bool long64 = b->mode == KVM_BOOT_LONG64;
 	int r;
 
-	wait_parked(c);
+	vcpu_wait_parked(c);
 	r = vcpu_ioctl(c, KVM_GET_SREGS, &s);
 	if (r < 0)
 		return r;
@@ -741,7 +712,7 @@ static int pre_save(void *obj, struct err *e)
 {
 	struct kvm_vcpu *c = obj;
 
-	wait_parked(c);
+	vcpu_wait_parked(c);
 	return vcpu_fetch(c, &c->image, e);
 }
 
@@ -779,7 +750,7 @@ int kvm_vcpu_settle(struct kvm_vcpu *c, struct err *e)
 	struct kvm_vm *vm = c->vm;
 	int khz, r;
 
-	wait_parked(c);
+	vcpu_wait_parked(c);
 	khz = vm->caps.get_tsc_khz ? vcpu_ioctl(c, KVM_GET_TSC_KHZ, NULL) : 0;
 	if (c->image.tsc_khz && khz > 0 && vm->caps.tsc_control && (uint32_t)khz != c->image.tsc_khz) {
 		r = vcpu_ioctl(c, KVM_SET_TSC_KHZ, (void *)(uintptr_t)c->image.tsc_khz);

@@ -1,240 +1,14 @@
 /*
- * The KVM room on real KVM: small real-mode programs, no devices and no board. Suite "kvm"; skipped (77) with the
- * reason when this process cannot open /dev/kvm.
+ * The KVM room on real KVM: exits, memory, pausing, interrupts. Suite "kvm"; skipped (77) with the reason when this
+ * process cannot open /dev/kvm.
  */
-#include <check.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
-#include "src/kvm/kvm_internal.h"
-#include "vmm/cpu_regs.h"
-
-#define RAM_SIZE  (1024 * 1024ull)
-#define CODE      0x1000
-#define ROM_BASE  0xe0000ull
-#define MMIO_BASE 0xd0000ull
-#define TIMEOUT_S 8
-
-/* 16-bit programs, assembled into this file. */
-#define PROGRAM(name, text)                                                                     \
-	__asm__(".pushsection .rodata\n.code16\n.global prog_" #name "\nprog_" #name ":\n" text \
-		"\n.global prog_" #name "_end\nprog_" #name "_end:\n.code64\n.popsection\n");   \
-	extern const uint8_t prog_##name[], prog_##name##_end[]
-#define LOAD(name) memcpy(t.ram + CODE, prog_##name, (size_t)(prog_##name##_end - prog_##name))
-
-#define PORT_DATA "0x10"
-#define PORT_DONE "0x60" /* not a port of the chips KVM has */
-
-struct log_entry {
-	bool pio, write;
-	uint64_t addr;
-	unsigned size;
-	uint32_t count;
-	uint64_t value;
-};
-
-static struct {
-	struct config config;
-	struct kvm_vm *vm;
-	uint8_t *ram, *rom, *page[2];
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	struct log_entry log[64];
-	unsigned n_log, done, eois, triple, errors, acks;
-	uint8_t strings[1024];
-	unsigned n_strings, max_count;
-	uint8_t last_eoi, done_value;
-	char error[512];
-	bool pic_level, block, blocked;
-} t;
-
-static void on_pio(void *opaque, uint16_t port, bool write, void *data, unsigned size, uint32_t count)
-{
-	uint64_t v = 0;
-
-	pthread_mutex_lock(&t.lock);
-	if (!write)
-		for (uint32_t i = 0; i < count * size; i++)
-			((uint8_t *)data)[i] = (uint8_t)(0xa0 + t.n_strings + i);
-	memcpy(&v, data, MIN(size, 8u));
-	if (port == 0x30) {
-		for (uint32_t i = 0; i < count * size && t.n_strings < sizeof(t.strings); i++)
-			t.strings[t.n_strings++] = ((uint8_t *)data)[i];
-		t.max_count = MAX(t.max_count, count);
-	} else if (port == 0x60) {
-		t.done++;
-		t.done_value = (uint8_t)v;
-	} else if (port == 0x70) { /* the end of an interrupt: our PIC's line may rise again */
-		t.done++;
-	} else if (t.n_log < ARRAY_SIZE(t.log)) {
-		t.log[t.n_log++] = (struct log_entry){true, write, port, size, count, v};
-	}
-	while (t.block) {
-		t.blocked = true;
-		pthread_cond_broadcast(&t.changed);
-		pthread_cond_wait(&t.changed, &t.lock);
-	}
-	pthread_cond_broadcast(&t.changed);
-	pthread_mutex_unlock(&t.lock);
-}
-
-static void on_mmio(void *opaque, uint64_t addr, bool write, void *data, unsigned len)
-{
-	uint64_t v = 0;
-
-	pthread_mutex_lock(&t.lock);
-	if (!write)
-		put_le(data, 0x8877665544332211ull, len);
-	memcpy(&v, data, len);
-	if (t.n_log < ARRAY_SIZE(t.log))
-		t.log[t.n_log++] = (struct log_entry){false, write, addr, len, 1, v};
-	pthread_mutex_unlock(&t.lock);
-}
-
-static void on_eoi(void *opaque, uint8_t vector)
-{
-	pthread_mutex_lock(&t.lock);
-	t.eois++;
-	t.last_eoi = vector;
-	pthread_cond_broadcast(&t.changed);
-	pthread_mutex_unlock(&t.lock);
-}
-
-static uint8_t on_pic_ack(void *opaque)
-{
-	pthread_mutex_lock(&t.lock);
-	t.acks++;
-	t.pic_level = false;
-	pthread_mutex_unlock(&t.lock);
-	kvm_pic_output(t.vm, false);
-	return 0x25;
-}
-
-static void on_triple(void *opaque, unsigned cpu)
-{
-	pthread_mutex_lock(&t.lock);
-	t.triple++;
-	pthread_cond_broadcast(&t.changed);
-	pthread_mutex_unlock(&t.lock);
-}
-
-static void on_error(void *opaque, unsigned cpu, const char *text)
-{
-	pthread_mutex_lock(&t.lock);
-	t.errors++;
-	snprintf(t.error, sizeof(t.error), "%s", text);
-	pthread_cond_broadcast(&t.changed);
-	pthread_mutex_unlock(&t.lock);
-}
-
-static const struct kvm_exit_ops ops = {
-	.pio = on_pio,
-	.mmio = on_mmio,
-	.ioapic_eoi = on_eoi,
-	.pic_ack = on_pic_ack,
-	.triple_fault = on_triple,
-	.internal_error = on_error,
-};
-
-/* Wait until *counter reaches n; the guest decides how soon. */
-static void wait_for(const unsigned *counter, unsigned n)
-{
-	struct timespec end;
-	int r = 0;
-
-	clock_gettime(CLOCK_REALTIME, &end);
-	end.tv_sec += TIMEOUT_S;
-	pthread_mutex_lock(&t.lock);
-	while (*counter < n && r == 0)
-		r = pthread_cond_timedwait(&t.changed, &t.lock, &end);
-	unsigned have = *counter;
-	char error[512];
-	memcpy(error, t.error, sizeof(error));
-	pthread_mutex_unlock(&t.lock);
-	ck_assert_msg(have >= n, "got %u of %u; %s", have, n, error);
-}
-
-/* A counter as it is now, while handlers may change it. */
-static unsigned now(const unsigned *counter)
-{
-	pthread_mutex_lock(&t.lock);
-	unsigned v = *counter;
-	pthread_mutex_unlock(&t.lock);
-	return v;
-}
-
-static void *page_memory(size_t size)
-{
-	void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-
-	ck_assert(p != MAP_FAILED);
-	return p;
-}
-
-static void set_memory(unsigned page, bool log_dirty)
-{
-	struct err e = ERR_INIT;
-	const struct kvm_memory list[] = {
-		{0, 0x80000, t.ram, false, log_dirty},
-		{0x80000, 0x1000, t.page[page], false, log_dirty},
-		{ROM_BASE, 0x10000, t.rom, true, false},
-	};
-
-	ck_assert_msg(kvm_set_memory(t.vm, list, ARRAY_SIZE(list), &e) == 0, "%s", e.msg);
-}
-
-static void build_cpu(enum irqchip_mode mode, unsigned cpus, const char *cpu)
-{
-	struct err e = ERR_INIT;
-	struct smp_opts smp = {.cpus = cpus, .maxcpus = cpus, .sockets = 1, .dies = 1, .cores = cpus, .threads = 1};
-
-	memset(&t, 0, sizeof(t));
-	pthread_mutex_init(&t.lock, NULL);
-	pthread_cond_init(&t.changed, NULL);
-	t.ram = page_memory(RAM_SIZE);
-	t.rom = page_memory(0x10000);
-	t.page[0] = page_memory(0x1000);
-	t.page[1] = page_memory(0x1000);
-	t.vm = kvm_vm_new(&t.config, &ops, &t, &e);
-	ck_assert_msg(t.vm, "%s", e.msg);
-	ck_assert_msg(kvm_irqchip_create(t.vm, mode, &e) == 0, "%s", e.msg);
-	set_memory(0, false);
-	ck_assert_msg(kvm_cpu_setup(t.vm, cpu, &smp, &e) == 0, "%s", e.msg);
-	for (unsigned i = 0; i < cpus; i++)
-		ck_assert_msg(kvm_vcpu_new(t.vm, i, &e), "%s", e.msg);
-}
-
-static void build(enum irqchip_mode mode, unsigned cpus)
-{
-	build_cpu(mode, cpus, "host");
-}
-
-static void start(void)
-{
-	const struct kvm_boot_state b = {.mode = KVM_BOOT_REAL, .rip = CODE, .rsp = 0x7000, .rbx = 0x1234};
-	struct err e = ERR_INIT;
-
-	for (unsigned i = 0; i < kvm_vcpu_count(t.vm); i++)
-		kvm_vcpu_reset(kvm_vcpu_get(t.vm, i));
-	ck_assert_int_eq(kvm_vcpu_set_boot_state(kvm_vcpu_get(t.vm, 0), &b), 0);
-	ck_assert_msg(kvm_vm_ready(t.vm, &e) == 0, "%s", e.msg);
-	kvm_vcpus_resume(t.vm);
-}
-
-static void teardown(void)
-{
-	kvm_vcpus_pause(t.vm);
-	kvm_vcpus_stop(t.vm);
-	kvm_vm_free(t.vm);
-	munmap(t.ram, RAM_SIZE);
-	munmap(t.rom, 0x10000);
-	munmap(t.page[0], 0x1000);
-	munmap(t.page[1], 0x1000);
-}
+#include "kvm_guest.h"
 
 /* ---- port and memory I/O ---- */
 
@@ -499,107 +273,6 @@ START_TEST(grace_period)
 }
 END_TEST
 
-/* ---- save, load, reset ---- */
-
-/* MSR 0x10, the TSC, runs on while the vCPU is paused: not compared. */
-static void blank_tsc(struct vcpu_image *m)
-{
-	for (uint32_t i = 0; i < m->msrs_len; i += 12)
-		if (get_le32(m->msrs + i) == 0x10)
-			put_le64(m->msrs + i + 4, 0);
-}
-
-PROGRAM(count,
-	"movl $0x12345678, %edx; movl $0x174, %ecx; pushl %edx; xorl %edx, %edx; movl $0x77, %eax; wrmsr; popl %edx\n"
-	"fninit; xorl %ecx, %ecx\n"
-	"1: incl %ecx; movl %ecx, 0x5000; movl %edx, 0x5004; inb $0x11, %al; outb %al, $0x60; jmp 1b\n");
-
-START_TEST(state_round_trip)
-{
-	struct kvm_vcpu *c;
-	struct vcpu_image *first = malloc(sizeof(*first)), *second = malloc(sizeof(*second));
-	struct err e = ERR_INIT;
-
-	build(_i ? IRQCHIP_SPLIT : IRQCHIP_ON, 1);
-	c = kvm_vcpu_get(t.vm, 0);
-	LOAD(count);
-	start();
-	wait_for(&t.done, 5);
-	kvm_vcpus_pause(t.vm);
-	ck_assert_msg(kvm_vcpu_state.pre_save(c, &e) == 0, "%s", e.msg);
-	*first = c->image;
-	ck_assert_uint_eq(first->gpr[2], 0x12345678);
-	uint32_t count = (uint32_t)first->gpr[1];
-
-	kvm_vcpu_reset(c);
-	ck_assert_int_eq(kvm_vcpu_state.pre_save(c, &e), 0);
-	ck_assert_uint_eq(c->image.rip, 0xfff0);
-	ck_assert_uint_eq(c->image.seg[1].base, 0xffff0000);
-	ck_assert_uint_eq(c->image.cr0 & ~0x10u, 0x60000000);
-	ck_assert_uint_eq(c->image.gpr[2], cpuid_signature(&t.vm->cpu));
-
-	c->image = *first;
-	ck_assert_msg(kvm_vcpu_state.post_load(c, 1, &e) == 0, "%s", e.msg);
-	ck_assert_msg(kvm_vcpu_settle(c, &e) == 0, "%s", e.msg);
-	ck_assert_int_eq(kvm_vcpu_state.pre_save(c, &e), 0);
-	*second = c->image;
-	blank_tsc(first);
-	blank_tsc(second);
-	ck_assert_mem_eq(first, second, sizeof(*first));
-
-	put_le32(t.ram + 0x5004, 0);
-	unsigned seen = t.done;
-	kvm_vcpus_resume(t.vm);
-	wait_for(&t.done, seen + 2);
-	kvm_vcpus_pause(t.vm);
-	ck_assert_uint_gt(get_le32(t.ram + 0x5000), count);
-	ck_assert_uint_lt(get_le32(t.ram + 0x5000), count + 1000000);
-	ck_assert_uint_eq(get_le32(t.ram + 0x5004), 0x12345678);
-	teardown();
-	free(first);
-	free(second);
-}
-END_TEST
-
-START_TEST(state_refused)
-{
-	struct kvm_vcpu *c;
-	struct err e = ERR_INIT;
-
-	build(IRQCHIP_ON, 1);
-	c = kvm_vcpu_get(t.vm, 0);
-	ck_assert_int_eq(kvm_vcpu_state.pre_save(c, &e), 0);
-	uint32_t len = c->image.msrs_len;
-	c->image.msrs_len = len - 1;
-	ck_assert_int_lt(kvm_vcpu_state.post_load(c, 1, &e), 0);
-	c->image.msrs_len = len;
-	put_le32(c->image.msrs + 12, get_le32(c->image.msrs));
-	ck_assert_int_lt(kvm_vcpu_state.post_load(c, 1, &e), 0);
-	ck_assert_int_eq(kvm_vcpu_state.pre_save(c, &e), 0);
-	c->image.xsave_len = 100;
-	ck_assert_int_lt(kvm_vcpu_state.post_load(c, 1, &e), 0);
-	ck_assert(strstr(e.msg, "extended state"));
-	/* A register this KVM does not know, with a value: named. */
-	ck_assert_int_eq(kvm_vcpu_state.pre_save(c, &e), 0);
-	put_le32(c->image.msrs + len - 12, 0xdeadbeef);
-	put_le64(c->image.msrs + len - 8, 1);
-	ck_assert_int_eq(kvm_vcpu_state.post_load(c, 1, &e), 0);
-	ck_assert_int_lt(kvm_vcpu_settle(c, &e), 0);
-	ck_assert_msg(strstr(e.msg, "0xdeadbeef"), "%s", e.msg);
-	/* Random bytes never crash and leave a vCPU that can be reset. */
-	srand(1);
-	for (unsigned round = 0; round < 50; round++) {
-		ck_assert_int_eq(kvm_vcpu_state.pre_save(c, &e), 0);
-		for (unsigned i = 0; i < 200; i++)
-			((uint8_t *)&c->image)[(unsigned)rand() % sizeof(c->image)] = (uint8_t)rand();
-		if (kvm_vcpu_state.post_load(c, 1, &e) == 0)
-			kvm_vcpu_settle(c, &e);
-		kvm_vcpu_reset(c);
-	}
-	kvm_vm_free(t.vm);
-}
-END_TEST
-
 /* ---- interrupts ---- */
 
 /* The port access after the EOI is for hosts whose KVM emulates all of CPL 0 in one go: there the EOI's exit comes with
@@ -826,33 +499,6 @@ START_TEST(internal_error_tells_where)
 }
 END_TEST
 
-/* A debugger's view of the FPU's control words, which KVM hands out in two places. */
-START_TEST(fpu_control_words)
-{
-	struct cpu_regs r, back;
-	struct kvm_vcpu *c;
-
-	build(IRQCHIP_ON, 1);
-	c = kvm_vcpu_get(t.vm, 0);
-	ck_assert_int_eq(kvm_vcpu_get_regs(c, &r), 0);
-	ck_assert_uint_eq(r.mxcsr, 0x1f80);
-	ck_assert_uint_eq(r.fcw, 0x37f);
-	r.mxcsr = 0x7fa0;
-	r.fcw = 0x27f;
-	r.xmm[5][3] = 0x55;
-	ck_assert_int_eq(kvm_vcpu_set_regs(c, &r), 0);
-	ck_assert_int_eq(kvm_vcpu_get_regs(c, &back), 0);
-	ck_assert_uint_eq(back.mxcsr, 0x7fa0);
-	ck_assert_uint_eq(back.fcw, 0x27f);
-	ck_assert_uint_eq(back.xmm[5][3], 0x55);
-	kvm_vcpu_reset(c);
-	ck_assert_int_eq(kvm_vcpu_get_regs(c, &back), 0);
-	ck_assert_uint_eq(back.mxcsr, 0x1f80);
-	ck_assert_uint_eq(back.fcw, 0x37f);
-	teardown();
-}
-END_TEST
-
 START_TEST(start_and_free)
 {
 	for (unsigned i = 0; i < 10; i++) {
@@ -865,33 +511,6 @@ START_TEST(start_and_free)
 		munmap(t.page[1], 0x1000);
 	}
 	kvm_vm_free(NULL);
-}
-END_TEST
-
-START_TEST(clock_and_chips)
-{
-	uint64_t ns = 0;
-	struct pic_state pic, back;
-	struct ioapic_state io, io2;
-
-	build(IRQCHIP_ON, 1);
-	ck_assert_int_eq(kvm_clock_set(t.vm, 123456789000ull), 0);
-	ck_assert_int_eq(kvm_clock_get(t.vm, &ns), 0);
-	ck_assert_uint_ge(ns, 123456789000ull);
-	ck_assert_uint_lt(ns, 123456789000ull + 10000000000ull);
-	ck_assert_int_eq(kvm_get_pic(t.vm, 1, &pic), 0);
-	pic.imr = 0xa5;
-	pic.irq_base = 0x70;
-	ck_assert_int_eq(kvm_set_pic(t.vm, 1, &pic), 0);
-	ck_assert_int_eq(kvm_get_pic(t.vm, 1, &back), 0);
-	ck_assert_mem_eq(&pic, &back, sizeof(pic));
-	ck_assert_int_eq(kvm_get_ioapic(t.vm, &io), 0);
-	ck_assert_uint_eq(io.base_address, 0xfec00000);
-	io.redirtbl[3] = 0x10033;
-	ck_assert_int_eq(kvm_set_ioapic(t.vm, &io), 0);
-	ck_assert_int_eq(kvm_get_ioapic(t.vm, &io2), 0);
-	ck_assert_uint_eq(io2.redirtbl[3], 0x10033);
-	kvm_vm_free(t.vm);
 }
 END_TEST
 
@@ -957,52 +576,27 @@ START_TEST(counting_costs_less_than_a_hundredth)
 }
 END_TEST
 
-static void add(Suite *s, const char *name, const TTest *test, int variants)
-{
-	TCase *c = tcase_create(name); /* CK_RUN_CASE=name runs it alone */
-
-	tcase_set_timeout(c, 60);
-	tcase_add_loop_test(c, test, 0, variants);
-	suite_add_tcase(s, c);
-}
-#define ADD(test, variants) add(s, #test, test, variants)
-
 int main(void)
 {
-	struct err e = ERR_INIT;
-	Suite *s = suite_create("kvm");
-	SRunner *r;
-	int failed;
+	const struct kvm_test tests[] = {
+		KVM_TEST(port_io, 2),
+		KVM_TEST(string_io, 1),
+		KVM_TEST(memory_io_and_rom, 1),
+		KVM_TEST(slot_swap, 1),
+		KVM_TEST(dirty_log, 1),
+		KVM_TEST(bad_memory, 1),
+		KVM_TEST(pause_hammer, 2),
+		KVM_TEST(grace_period, 1),
+		KVM_TEST(irqchip_on_delivers, 1),
+		KVM_TEST(split_delivers, 1),
+		KVM_TEST(split_loses_nothing, 1),
+		KVM_TEST(nmi_through_lint1, 2),
+		KVM_TEST(ioeventfd, 1),
+		KVM_TEST(triple_fault_then_reset, 1),
+		KVM_TEST(internal_error_tells_where, 1),
+		KVM_TEST(start_and_free, 1),
+		KVM_TEST(counting_costs_less_than_a_hundredth, 1),
+	};
 
-	if (!kvm_available(&e)) {
-		fprintf(stderr, "skipped: %s\n", e.msg);
-		return 77;
-	}
-	/* Two variants: kernel-irqchip=on and split. */
-	ADD(port_io, 2);
-	ADD(string_io, 1);
-	ADD(memory_io_and_rom, 1);
-	ADD(slot_swap, 1);
-	ADD(dirty_log, 1);
-	ADD(bad_memory, 1);
-	ADD(pause_hammer, 2);
-	ADD(grace_period, 1);
-	ADD(state_round_trip, 2);
-	ADD(state_refused, 1);
-	ADD(irqchip_on_delivers, 1);
-	ADD(split_delivers, 1);
-	ADD(split_loses_nothing, 1);
-	ADD(nmi_through_lint1, 2);
-	ADD(ioeventfd, 1);
-	ADD(triple_fault_then_reset, 1);
-	ADD(internal_error_tells_where, 1);
-	ADD(fpu_control_words, 0);
-	ADD(start_and_free, 1);
-	ADD(clock_and_chips, 1);
-	ADD(counting_costs_less_than_a_hundredth, 1);
-	r = srunner_create(s);
-	srunner_run_all(r, CK_ENV);
-	failed = srunner_ntests_failed(r);
-	srunner_free(r);
-	return failed ? 1 : 0;
+	return kvm_tests("kvm", tests, ARRAY_SIZE(tests));
 }
