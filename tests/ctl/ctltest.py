@@ -5,6 +5,7 @@ them off, reset them or let them panic when it wants.
 """
 
 import contextlib
+import glob
 import json
 import os
 import re
@@ -93,26 +94,22 @@ class Case(unittest.TestCase):
         self.addCleanup(self.clean_up)
 
     def clean_up(self):
-        """End every guest, by the locks on their files, whatever state they are in."""
-        self.end_guests()
+        """End every guest, of every run directory in the test's own, by the locks on their files and whatever state they are in."""
+        for folder in {os.path.dirname(file) for name in ("keeper", "pid") for file in glob.glob(self.path("**", name), recursive=True)}:
+            for pid in self.holders(folder):
+                for what in (signal.SIGCONT, signal.SIGKILL):
+                    try:
+                        os.kill(pid, what)
+                    except ProcessLookupError:
+                        pass
         shutil.rmtree(self.dir, ignore_errors=True)
-
-    def end_guests(self):
-        """Those of the run directory."""
-        pids = [pid for name in self.names() for pid in self.holders(name)]
-        for pid in pids:
-            for what in (signal.SIGCONT, signal.SIGKILL):
-                try:
-                    os.kill(pid, what)
-                except ProcessLookupError:
-                    pass
 
     def names(self):
         """The directories in the run directory."""
         return sorted(os.listdir(self.run_dir)) if os.path.isdir(self.run_dir) else []
 
     def holders(self, name):
-        """Process ids of a guest's keeper and vmm, as their files say, if these processes are ours."""
+        """Process ids of the keeper and vmm of a guest, by name or directory, as their files say, if these processes are ours."""
         pids = []
         for file in ("keeper", "pid"):
             try:

@@ -95,12 +95,6 @@ class Examples(ctltest.Case):
                 else:
                     self.execute(example)
 
-    def clean_up(self):
-        here, self.run_dir = self.run_dir, self.there
-        self.end_guests()
-        self.run_dir = here
-        super().clean_up()
-
     def test_every_example(self):
         verbs = self.json("help")["verbs"]
         for verb in verbs:

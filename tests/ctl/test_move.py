@@ -99,14 +99,15 @@ class Moving(ctltest.Case):
         self.ctl("restore", "torn", status=FAILED)
         self.assertEqual(self.names(), ["web"])
 
-    def test_migrate(self):
-        """To another run directory, as if it were another host."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+    def at_work(self):
+        """A guest that writes; how far it is."""
         self.start()
         vmmtest.poll(lambda: self.rounds() > 1, 60, "rounds", 0.1)
-        last = self.rounds()
+        return self.rounds()
+
+    def test_migrate(self):
+        """To another run directory, as if it were another host."""
+        port, last = ctltest.free_port(), self.at_work()
         self.refused(FAILED, "migrating failed", "migrate", "--live", "web", f"tcp:127.0.0.1:{port}")
         self.assertEqual(self.state(), "running")
         there = {"VMM_RUN_DIR": self.path("there")}
@@ -121,12 +122,7 @@ class Moving(ctltest.Case):
 
     def test_progress(self):
         """On a terminal: a bar, how much of how much, the rate and the time that is left; Ctrl-C takes the guest back."""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.start()
-        vmmtest.poll(lambda: self.rounds() > 1, 60, "rounds", 0.1)
-        last = self.rounds()
+        port, last = ctltest.free_port(), self.at_work()
         self.ctl("create", "--incoming", f"tcp:127.0.0.1:{port}", "web.vmm", env={"VMM_RUN_DIR": self.path("there")})
         self.ctl("qmp", "web", "migrate-set-parameters", '{"max-bandwidth": 1048576}')
         master, slave = os.openpty()
