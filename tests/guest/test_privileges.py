@@ -4,6 +4,7 @@
 import os
 import pwd
 import shutil
+import subprocess
 import sys
 import tempfile
 import unittest
@@ -93,6 +94,28 @@ class Privileges(vmmtest.TestCase):
                 self.assertEqual({fields["Uid"] for fields in found.values()}, {"\t".join([str(uid)] * 4)})
                 self.assertEqual({fields["Gid"] for fields in found.values()}, {"\t".join([str(gid)] * 4)})
                 self.assertEqual({int(fields["CapEff"], 16) for fields in found.values()}, {0})
+
+
+@unittest.skipIf(vmmtest.is_qemu(), "vmm's own")
+@unittest.skipUnless(os.geteuid() == 0 and shutil.which("unshare") and shutil.which("setpriv"), "needs root, unshare and setpriv")
+class Unusable(unittest.TestCase):
+    """Where KVM is not to be had, vmm says what to do; in a mount namespace with a /dev of its own."""
+
+    def says(self, setup, *prefix):
+        run = subprocess.run(["unshare", "--mount", "sh", "-c", f'mount -t tmpfs none /dev && {setup} && exec "$@"', "sh", *prefix,
+                              os.path.abspath(vmmtest.VMM), "-m", "16", "-display", "none"], stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, text=True, timeout=60, check=False)
+        if "mount:" in run.stdout or "unshare:" in run.stdout:
+            self.skipTest(run.stdout.strip())
+        self.assertEqual((run.returncode, run.stdout.count("\n")), (1, 1), run.stdout)
+        return run.stdout
+
+    def test_no_device(self):
+        self.assertRegex(self.says("true"), "vmm: /dev/kvm is missing.*(BIOS|modprobe|module)")
+
+    def test_no_right(self):
+        said = self.says("mknod -m 600 /dev/kvm c 10 232", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+        self.assertRegex(said, "vmm: no permission to open /dev/kvm: .*group kvm")
 
 
 if __name__ == "__main__":
