@@ -134,6 +134,12 @@ int kvm_cpu_setup(struct kvm_vm *vm, const char *text, const struct smp_opts *sm
 const char *kvm_cpu_model(struct kvm_vm *vm); /* "qemu64" ... */
 /* Features the guest sees as QEMU's names, separated by spaces; malloc'ed. */
 char *kvm_cpu_features(struct kvm_vm *vm);
+/* What another host's KVM must be able to hold for the state of these vCPUs (kvm_vcpu_state) to fit: names and
+   NAME=BYTES, separated by spaces; malloc'ed. */
+char *kvm_state_needs(struct kvm_vm *vm);
+/* Of two hosts' kvm_state_needs(): the first word of needs that has does not meet, or NULL. Both may come from outside.
+ */
+const char *kvm_state_lacks(const char *needs, const char *has);
 unsigned kvm_cpu_phys_bits(struct kvm_vm *vm); /* physical address bits, as CPUID tells the guest */
 bool kvm_cpu_has_long_mode(struct kvm_vm *vm); /* likewise */
 /* What management asks about CPU models (cpu_query.c). Strings of features are separated by blanks. */

@@ -587,6 +587,47 @@ char *kvm_cpu_features(struct kvm_vm *vm)
 	return features_names(vm->cpu.word);
 }
 
+bool kvm_can_nest(const struct kvm_vm *vm)
+{
+	return vm->caps.nested_size &&
+	       (vm->cpu.word[FEAT_1_ECX] & BIT(5) /* VMX */ || vm->cpu.word[FEAT_8000_0001_ECX] & BIT(2) /* SVM */);
+}
+
+char *kvm_state_needs(struct kvm_vm *vm)
+{
+	char nested[32] = "";
+
+	if (kvm_can_nest(vm))
+		snprintf(nested, sizeof(nested), " nested=%zu", vm->caps.nested_size);
+	return xasprintf("xsave=%zu%s%s%s", vm->caps.xsave_size, nested, vm->caps.xcrs ? " xcrs" : "",
+			 vm->caps.debugregs ? " debugregs" : "");
+}
+
+/* One word: the same name, and room for as many bytes. */
+static bool is_met(const char *word, size_t len, const char *has)
+{
+	size_t name = MIN(strcspn(word, "="), len);
+
+	for (const char *h = has; *h; h += strcspn(h, " "), h += *h == ' ')
+		if (!strncmp(h, word, name) && (!h[name] || strchr("= ", h[name])))
+			return name == len || (h[name] == '=' &&
+					       strtoull(word + name + 1, NULL, 10) <= strtoull(h + name + 1, NULL, 10));
+	return false;
+}
+
+const char *kvm_state_lacks(const char *needs, const char *has)
+{
+	while (*needs) {
+		size_t len = strcspn(needs, " ");
+
+		if (!is_met(needs, len, has))
+			return needs;
+		needs += len;
+		needs += *needs == ' ';
+	}
+	return NULL;
+}
+
 unsigned kvm_cpu_phys_bits(struct kvm_vm *vm)
 {
 	return vm->cpu.phys_bits;

@@ -341,6 +341,8 @@ size_t cpuid_build(struct kvm_vm *vm, uint32_t apic_id, unsigned index, struct k
 int vcpu_capture_poweron(struct kvm_vcpu *c, struct err *e);
 /* Until the thread has captured the power-on state and waits. */
 void vcpu_wait_parked(struct kvm_vcpu *c);
+/* The guest may run guests, and KVM tells their state. */
+bool kvm_can_nest(const struct kvm_vm *vm);
 int vcpu_fetch(struct kvm_vcpu *c, struct vcpu_image *m, struct err *e);
 int vcpu_push(struct kvm_vcpu *c, const struct vcpu_image *m, struct err *e);
 int vcpu_fetch_core(struct kvm_vcpu *c, struct vcpu_image *m); /* general and system registers only; -errno */

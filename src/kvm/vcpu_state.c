@@ -473,7 +473,7 @@ static int fetch_nested(struct kvm_vcpu *c, struct vcpu_image *m)
 	int r;
 
 	m->nested_len = 0;
-	if (!c->vm->caps.nested_size)
+	if (!kvm_can_nest(c->vm))
 		return 0;
 	k->size = (uint32_t)c->vm->caps.nested_size;
 	r = vcpu_ioctl(c, KVM_GET_NESTED_STATE, k);

@@ -201,6 +201,19 @@ static int compare_features(struct pair *p, int t, int o)
 	return 0;
 }
 
+/* What KVM must hold of the vCPUs' state. A source that does not tell is found out when the state is loaded. */
+static int compare_kvm(struct pair *p, int t, int o)
+{
+	const char *theirs = text_of(p->theirs, t, "vmm,kvm-state"), *ours = text_of(p->ours, o, "vmm,kvm-state");
+	const char *lacking = theirs ? kvm_state_lacks(theirs, ours ? ours : "") : NULL;
+
+	if (!lacking)
+		return 0;
+	return err_set(p->e, ENOTSUP,
+		       "this host's KVM cannot hold the state of the guest's vCPUs: it needs %.*s, here is: %s",
+		       (int)MIN(strcspn(lacking, " "), (size_t)64), lacking, ours ? ours : "nothing");
+}
+
 static int compare_cpus(struct pair *p)
 {
 	int t = fdt_path_offset(p->theirs, "/cpus"), o = fdt_path_offset(p->ours, "/cpus"), n, theirs = 0, ours = 0, r;
@@ -216,6 +229,8 @@ static int compare_cpus(struct pair *p)
 		r = compare_prop(p, "the processors (-cpu)", t, o, "vmm,model");
 	if (!r)
 		r = compare_features(p, t, o);
+	if (!r)
+		r = compare_kvm(p, t, o);
 	fdt_for_each_subnode(n, p->theirs, t)
 	{
 		const char *name = fdt_get_name(p->theirs, n, NULL);

@@ -132,6 +132,47 @@ START_TEST(fpu_control_words)
 }
 END_TEST
 
+START_TEST(another_hosts_needs)
+{
+	static const struct {
+		const char *needs, *has, *lacking;
+	} cases[] = {
+		{"xsave=4096 xcrs", "xsave=4096 debugregs xcrs", NULL},
+		{"xsave=4096", "xsave=11008", NULL},
+		{"xsave=11008 xcrs", "xsave=4096 xcrs", "xsave=11008 xcrs"},
+		{"xsave=4096 nested=4224", "xsave=4096", "nested=4224"},
+		{"xcrs debugregs", "xcrs", "debugregs"},
+		{"xcr", "xcrs", "xcr"},
+		{"xsave=1", "xsave", "xsave=1"},
+		{"=5 ", "xsave=9", "=5 "},
+		{"", "", NULL},
+		{"xsave=99999999999999999999999", "xsave=4096", "xsave=99999999999999999999999"},
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		const char *lacking = kvm_state_lacks(cases[i].needs, cases[i].has);
+
+		ck_assert_msg(!lacking == !cases[i].lacking && (!lacking || !strcmp(lacking, cases[i].lacking)),
+			      "%zu: %s", i, lacking);
+	}
+}
+END_TEST
+
+/* What a description tells of it; nothing of nested guests for a processor that cannot have them. */
+START_TEST(needs_of_the_state)
+{
+	char *needs;
+
+	build_cpu(IRQCHIP_ON, 1, "qemu64,-svm");
+	needs = kvm_state_needs(t.vm);
+	ck_assert_msg(strstr(needs, "xsave=") && strtoul(strstr(needs, "xsave=") + 6, NULL, 10) >= 4096, "%s", needs);
+	ck_assert_msg(!strstr(needs, "nested"), "%s", needs);
+	ck_assert_ptr_null(kvm_state_lacks(needs, needs));
+	free(needs);
+	teardown();
+}
+END_TEST
+
 START_TEST(clock_and_chips)
 {
 	uint64_t ns = 0;
@@ -162,10 +203,8 @@ END_TEST
 int main(void)
 {
 	const struct kvm_test tests[] = {
-		KVM_TEST(state_round_trip, 2),
-		KVM_TEST(state_refused, 1),
-		KVM_TEST(fpu_control_words, 1),
-		KVM_TEST(clock_and_chips, 1),
+		KVM_TEST(state_round_trip, 2),   KVM_TEST(state_refused, 1),       KVM_TEST(fpu_control_words, 1),
+		KVM_TEST(needs_of_the_state, 1), KVM_TEST(another_hosts_needs, 1), KVM_TEST(clock_and_chips, 1),
 	};
 
 	return kvm_tests("kvm_state", tests, ARRAY_SIZE(tests));
