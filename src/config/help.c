@@ -92,42 +92,37 @@ int cli_object_help(const char *type, struct err *e)
 	return 1;
 }
 
-int cli_netdev_help(const char *type, struct err *e)
+/* What can be had, or the options of one of them. False: there is none of that name. */
+static bool print_backends(const char *what, const char *wanted,
+			   const char *(*at)(size_t i, const char **help, const struct prop **props))
 {
 	const char *name, *help;
 	const struct prop *props;
 
-	if (!type)
-		printf("Available netdev backend types:\n");
-	for (size_t i = 0; (name = netdev_backend_at(i, &help, &props)); i++) {
-		if (!type) {
+	if (!wanted)
+		printf("Available %s backend types:\n", what);
+	for (size_t i = 0; (name = at(i, &help, &props)); i++) {
+		if (!wanted) {
 			printf("%-10s %s\n", name, help);
-		} else if (!strcmp(name, type)) {
+		} else if (!strcmp(name, wanted)) {
 			printf("%s: %s\n", name, help);
 			props_print_help(props, stdout);
-			return 1;
+			return true;
 		}
 	}
-	return type ? err_set(e, EINVAL, "'%s' is not a network back end, see -netdev help", type) : 1;
+	return !wanted;
+}
+
+int cli_netdev_help(const char *type, struct err *e)
+{
+	if (print_backends("netdev", type, netdev_backend_at))
+		return 1;
+	return err_set(e, EINVAL, "'%s' is not a network back end, see -netdev help", type);
 }
 
 int cli_chardev_help(const char *backend)
 {
-	const char *name, *help;
-	const struct prop *props;
-
-	if (!backend)
-		printf("Available chardev backend types:\n");
-	for (size_t i = 0; (name = chardev_backend_at(i, &help, &props)); i++) {
-		if (!backend) {
-			printf("%-10s %s\n", name, help);
-		} else if (!strcmp(name, backend)) {
-			printf("%s: %s\n", name, help);
-			props_print_help(props, stdout);
-			return 1;
-		}
-	}
-	return !backend;
+	return print_backends("chardev", backend, chardev_backend_at);
 }
 
 int cli_props_help(const char *what, const struct prop *props)
