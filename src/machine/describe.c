@@ -4,13 +4,15 @@
  * The same configuration gives the same bytes.
  *
  *   /                    compatible "vmm,pc", model: the versioned machine name, vmm,version
- *   /cpus/cpu@APICID     reg, vmm,topology <socket core thread>; the model, its features and what KVM must hold on
- * /cpus /memory@ADDRESS      reg <address size> (64-bit cells) /devices/ID          class, bus, parent, addr, unit;
- * interrupts <kind input>...: 1 GSI, 2 PCI interrupt pin router /devices/ID/properties   every property the user can
- * set, as the text -device takes /devices/ID/regions/NAME space, kind, reg <base size> or size and bar /configuration
- * the rest of what the guest can see: name, uuid, cpu, options as text; a node per typed group /files/file@N host files
- * that became part of the machine: name, size, data (not for ROMs: they are memory) /host                this host's
- * side, defaults for another: block@N, chardev@N, netdev@N, object@N as option text, vnc, qmp, ...
+ *   /cpus/cpu@APICID     reg, vmm,topology <socket core thread>; on /cpus the model, its features, KVM's needs
+ *   /memory@ADDRESS      reg <address size> (64-bit cells)
+ *   /devices/ID          class, bus, parent, addr, unit; interrupts <kind input>...: 1 GSI, 2 PCI interrupt pin router
+ *   /devices/ID/properties   every property the user can set, as the text -device takes
+ *   /devices/ID/regions/NAME space, kind, reg <base size> or size and bar
+ *   /configuration       the rest of what the guest can see: name, uuid, cpu, options as text; a node per typed group
+ *   /files/file@N        host files that became part of the machine: name, size, data (not for ROMs: they are memory)
+ *   /host                this host's side, defaults for another: block@N, chardev@N, netdev@N, object@N as option text,
+ * vnc, qmp, ...
  *
  * describe_load.c builds a configuration from it: the same machine, described again, gives the same bytes.
  */
