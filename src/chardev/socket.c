@@ -7,14 +7,13 @@
  *   fd=N               an inherited socket: listening (server=on) or connected
  *   telnet=on          see telnet.c
  *
- * Addresses are resolved once, at start: nothing here blocks later. TLS and websockets are not offered.
+ * Addresses are resolved once, when it is opened: nothing here blocks later. TLS and websockets are not offered.
  */
 #include "backend.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -27,6 +26,7 @@
 #include <unistd.h>
 #include "vmm/fdset.h"
 #include "vmm/log.h"
+#include "vmm/names.h"
 
 #define MAX_FDS         16 /* QEMU's limit for one message and for what may wait */
 #define ACCEPT_RETRY_MS 1000
@@ -600,7 +600,7 @@ static int resolve(const struct socket_chardev *s, struct addrinfo **out, struct
 		hints.ai_family = AF_INET;
 	else if (s->ipv4 == 0 || (s->ipv6 == 1 && s->ipv4 != 1))
 		hints.ai_family = AF_INET6;
-	ret = getaddrinfo(host, s->port, &hints, out);
+	ret = names_find(host, s->port, &hints, out);
 	if (ret)
 		return err_set(e, EINVAL, "cannot resolve %s:%s: %s", host ? host : "*", s->port, gai_strerror(ret));
 	return 0;
@@ -640,7 +640,7 @@ static int listen_tcp(struct socket_chardev *s, struct err *e)
 	for (uint32_t port = first; fd < 0 && port <= MAX((uint32_t)s->to, (uint32_t)first); port++)
 		for (struct addrinfo *ai = list; ai && fd < 0; ai = ai->ai_next)
 			fd = bind_and_listen(ai, port);
-	freeaddrinfo(list);
+	names_free(list);
 	if (fd < 0)
 		return err_errno(e, -fd, "cannot listen on %s:%s", s->host && *s->host ? s->host : "*", s->port);
 	return start_server(s, fd, e);
@@ -866,8 +866,8 @@ static int socket_open(struct chardev *c, struct err *e)
 		else
 			ret = s->path ? listen_unix(s, e) : listen_tcp(s, e);
 	}
-	if (ret && s->addresses)
-		freeaddrinfo(s->addresses);
+	if (ret)
+		names_free(s->addresses);
 	return ret;
 }
 
@@ -889,8 +889,7 @@ static void socket_close(struct chardev *c)
 	}
 	s->fd = s->listen_fd = -1;
 	drop_fds(s);
-	if (s->addresses)
-		freeaddrinfo(s->addresses);
+	names_free(s->addresses);
 	if (s->parent) {
 		s->parent->peers--;
 		resume_listening(s->parent);

@@ -17,6 +17,7 @@
 #include "vmm/display.h"
 #include "vmm/log.h"
 #include "vmm/machine.h"
+#include "vmm/names.h"
 
 #define LAST_WORDS_MS 200 /* what clients get to take the SHUTDOWN event at the end */
 
@@ -187,6 +188,7 @@ void control_stop(void)
 		return;
 	started = false;
 	qtest_stop();
+	names_stop();
 	job_cancel_all();
 	gdbstub_stop();
 	metrics_stop();

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "vmm/names.h"
 
 const char *qmp_error_class_name(enum err_class c)
 {
@@ -170,6 +171,15 @@ static int parse_request(json_t *json, struct request *r, struct err *e)
 	return r->name ? 0 : err_set(e, EINVAL, "QMP input lacks member 'execute'");
 }
 
+/* The guest's state may have changed while a name was looked up: asked again then. */
+static int check_state(const struct qmp_command *c, struct board *board, struct err *e)
+{
+	if (c->states && board && !(c->states & QMP_STATE(machine_run_state(board))))
+		return err_set(e, EPERM, "The command %s is not allowed while the guest is '%s'", c->name,
+			       run_state_name(machine_run_state(board)));
+	return 0;
+}
+
 static int check_allowed(const struct qmp_command *c, const struct request *r, struct board *board,
 			 const struct qmp_client *client, struct err *e)
 {
@@ -186,10 +196,7 @@ static int check_allowed(const struct qmp_command *c, const struct request *r, s
 		return err_set(e, EINVAL, "QMP input member 'exec-oob' is unexpected");
 	if (r->oob && !(c->flags & QMP_OOB))
 		return err_set(e, EINVAL, "The command %s does not support OOB", r->name);
-	if (c->states && board && !(c->states & QMP_STATE(machine_run_state(board))))
-		return err_set(e, EPERM, "The command %s is not allowed while the guest is '%s'", r->name,
-			       run_state_name(machine_run_state(board)));
-	return 0;
+	return check_state(c, board, e);
 }
 
 /* What the row lists must fit; whether anything else may be there is the row's word, too. */
@@ -209,28 +216,6 @@ static int check_args(const struct qmp_command *c, json_t *args, struct err *e)
 	r = qmp_check_members(members, listed, "", e);
 	json_decref(listed);
 	return r;
-}
-
-static json_t *run_command(const struct qmp_command *c, struct board *board, struct qmp_session *session,
-			   struct qmp_client *client, const struct request *r, bool *later, struct err *e)
-{
-	json_t *empty = json_object();
-	struct qmp_call call = {.command = c,
-				.board = board,
-				.session = session,
-				.client = client,
-				.args = r->args ? r->args : empty,
-				.id = r->id};
-	json_t *result = NULL;
-
-	if (!check_args(c, call.args, e)) {
-		result = c->run(&call, e);
-		*later = !result && !e->code && call.later;
-		if (!result && !e->code && !*later)
-			err_set(e, EIO, "The command %s failed", c->name);
-	}
-	json_decref(empty);
-	return result;
 }
 
 /* Takes result. */
@@ -257,12 +242,17 @@ struct qmp_later {
 
 struct qmp_later *qmp_later(struct qmp_call *call)
 {
-	struct qmp_later *l = xzalloc(sizeof(*l));
+	struct qmp_later *l = call->resumed;
 
-	*l = (struct qmp_later){
-		.session = call->session, .id = json_incref(call->id), .done = call->done, .opaque = call->opaque};
-	if (l->session)
-		qmp_session_wait(l->session, l);
+	if (!l) {
+		l = xzalloc(sizeof(*l));
+		*l = (struct qmp_later){.session = call->session,
+					.id = json_incref(call->id),
+					.done = call->done,
+					.opaque = call->opaque};
+		if (l->session)
+			qmp_session_wait(l->session, l);
+	}
 	call->later = l;
 	return l;
 }
@@ -287,6 +277,71 @@ void qmp_later_finish(struct qmp_later *l, json_t *result, const struct err *e)
 	free(l);
 }
 
+/* A command, from its first run to its last. */
+struct attempt {
+	struct qmp_call call;
+	struct names names;
+};
+
+static void attempt_end(struct attempt *a)
+{
+	names_forget(&a->names);
+	if (a->call.resumed)
+		json_decref(a->call.args);
+	free(a);
+}
+
+/* The result; NULL: e says why, or nothing: the answer comes later. The end of a, unless it is to run again. */
+static json_t *run_attempt(struct attempt *a, struct err *e)
+{
+	struct qmp_call *call = &a->call;
+	json_t *result;
+
+	call->later = NULL;
+	names_begin(&a->names);
+	result = call->command->run(call, e);
+	if (names_end(&a->names) && !result && e->code) {
+		if (!call->resumed)
+			json_incref(call->args);
+		call->resumed = qmp_later(call);
+		call->client = NULL;
+		*e = ERR_INIT;
+		return NULL;
+	}
+	if (!result && !e->code && !call->later)
+		err_set(e, EIO, "The command %s failed", call->command->name);
+	attempt_end(a);
+	return result;
+}
+
+static void run_again(struct names *n, bool cancelled)
+{
+	struct attempt *a = container_of(n, struct attempt, names);
+	struct qmp_later *l = a->call.resumed;
+	struct err e = ERR_INIT;
+	json_t *result = NULL;
+
+	a->call.session = l->session;
+	if (cancelled)
+		err_set(&e, ECANCELED, "The command %s was given up: vmm ends", a->call.command->name);
+	else
+		check_state(a->call.command, a->call.board, &e);
+	if (e.code)
+		attempt_end(a);
+	else
+		result = run_attempt(a, &e);
+	if (result || e.code)
+		qmp_later_finish(l, result, &e);
+}
+
+static json_t *run_command(const struct qmp_call *call, struct err *e)
+{
+	struct attempt *a = xzalloc(sizeof(*a));
+
+	*a = (struct attempt){.call = *call, .names.again = run_again};
+	return run_attempt(a, e);
+}
+
 void qmp_run(struct board *board, const char *name, json_t *args,
 	     void (*done)(void *opaque, json_t *result, const struct err *e), void *opaque)
 {
@@ -298,14 +353,10 @@ void qmp_run(struct board *board, const char *name, json_t *args,
 	struct err e = ERR_INIT;
 	json_t *result = NULL;
 
-	if (!check_allowed(c, &r, board, &client, &e) && !check_args(c, args, &e)) {
-		result = c->run(&call, &e);
-		if (!result && !e.code && call.later)
-			return;
-		if (!result && !e.code)
-			err_set(&e, EIO, "The command %s failed", name);
-	}
-	done(opaque, result, &e);
+	if (!check_allowed(c, &r, board, &client, &e) && !check_args(c, args, &e))
+		result = run_command(&call, &e);
+	if (result || e.code)
+		done(opaque, result, &e);
 	json_decref(result);
 }
 
@@ -314,15 +365,22 @@ json_t *qmp_dispatch(struct board *board, struct qmp_session *session, struct qm
 	struct request r = {0};
 	struct err e = ERR_INIT;
 	const struct qmp_command *c;
-	json_t *result = NULL;
-	bool later = false;
+	json_t *result = NULL, *empty = json_object();
 
 	if (!parse_request(json, &r, &e)) {
 		c = qmp_command_find(r.name);
-		if (!check_allowed(c, &r, board, client, &e))
-			result = run_command(c, board, session, client, &r, &later, &e);
+		r.args = r.args ? r.args : empty;
+		if (!check_allowed(c, &r, board, client, &e) && !check_args(c, r.args, &e)) {
+			struct qmp_call call = {.command = c,
+						.board = board,
+						.session = session,
+						.client = client,
+						.args = r.args,
+						.id = r.id};
+
+			result = run_command(&call, &e);
+		}
 	}
-	if (later)
-		return NULL;
-	return response_to(r.id, result, &e);
+	json_decref(empty);
+	return result || e.code ? response_to(r.id, result, &e) : NULL;
 }

@@ -573,32 +573,69 @@ static void run_qmp(struct hmp *h, const struct verb *v, const char *rest)
 	json_decref(args);
 }
 
-void hmp_run(struct hmp *h, const char *line)
+/* A command of our own: what it says about a name that is being looked up is not for people. */
+static void run_own(struct hmp *h)
 {
-	const char *p = line + strspn(line, " \t");
-	char *text = xstrndup(p, strcspn(p, "\r\n")), spec[16] = "", *rest; /* one command */
-	size_t len = strcspn(text, " \t/"), end = strlen(text);
-	const struct verb *v = find_verb(text, len);
+	names_begin(&h->names);
+	h->verb->run(h, h->spec, h->rest);
+	if (names_end(&h->names))
+		return;
+	names_forget(&h->names);
+	free(h->rest);
+	finish(h);
+}
 
-	while (end && (text[end - 1] == ' ' || text[end - 1] == '\t'))
-		text[--end] = 0;
+static void start_text(struct hmp *h)
+{
 	h->text = NULL;
 	h->size = 0;
 	h->out = open_memstream(&h->text, &h->size);
+}
+
+static void run_again(struct names *n, bool cancelled)
+{
+	struct hmp *h = container_of(n, struct hmp, names);
+
+	fclose(h->out);
+	free(h->text);
+	start_text(h);
+	if (!cancelled) {
+		run_own(h);
+		return;
+	}
+	names_forget(n);
+	free(h->rest);
+	fprintf(h->out, "%s: given up, vmm ends\r\n", h->verb->name);
+	finish(h);
+}
+
+void hmp_run(struct hmp *h, const char *line)
+{
+	const char *p = line + strspn(line, " \t");
+	char *text = xstrndup(p, strcspn(p, "\r\n")), *rest; /* one command */
+	size_t len = strcspn(text, " \t/"), end = strlen(text);
+
+	while (end && (text[end - 1] == ' ' || text[end - 1] == '\t'))
+		text[--end] = 0;
+	start_text(h);
+	h->names = (struct names){.again = run_again};
+	h->verb = find_verb(text, len);
+	*h->spec = 0;
 	rest = text + len + strspn(text + len, " \t");
-	if (v && v->run && *rest == '/') { /* a format: "x/4xw" or "x /4xw" */
+	if (h->verb && h->verb->run && *rest == '/') { /* a format: "x/4xw" or "x /4xw" */
 		size_t n = strcspn(rest + 1, " \t");
 
-		snprintf(spec, sizeof(spec), "%.*s", (int)n, rest + 1);
+		snprintf(h->spec, sizeof(h->spec), "%.*s", (int)n, rest + 1);
 		rest += 1 + n;
 		rest += strspn(rest, " \t");
 	}
-	if (v && v->qmp) {
-		run_qmp(h, v, rest);
+	if (h->verb && h->verb->qmp) {
+		run_qmp(h, h->verb, rest);
+	} else if (h->verb) {
+		h->rest = xstrdup(rest);
+		run_own(h);
 	} else {
-		if (v)
-			v->run(h, spec, rest);
-		else if (*text)
+		if (*text)
 			fprintf(h->out, "unknown command: '%.200s'\r\n", text);
 		finish(h);
 	}

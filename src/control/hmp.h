@@ -8,6 +8,7 @@
 
 #include <stdio.h>
 #include "qmp.h"
+#include "vmm/names.h"
 
 /* A command in progress. */
 struct hmp {
@@ -17,6 +18,10 @@ struct hmp {
 	char *text;
 	size_t size;
 	void (*done)(struct hmp *h, const char *text); /* now or later; may free h */
+	/* private to hmp.c */
+	struct names names;
+	const struct verb *verb;
+	char spec[16], *rest; /* what follows its name */
 };
 
 /* Run one line; h->board, cpu and done are set. */

@@ -99,18 +99,20 @@ struct qmp_call {
 	const struct qmp_command *command;
 	struct board *board;         /* NULL only in tests */
 	struct qmp_session *session; /* NULL in tests */
-	struct qmp_client *client;
-	json_t *args; /* object, checked against command->args */
+	struct qmp_client *client;   /* NULL when it runs again */
+	json_t *args;                /* object, checked against command->args */
 	/* private to dispatch.c */
 	json_t *id;
-	struct qmp_later *later;
+	struct qmp_later *later;   /* from qmp_later(), while it runs */
+	struct qmp_later *resumed; /* the answer is late already: it waited for a host's name */
 	void (*done)(void *opaque, json_t *result, const struct err *e);
 	void *opaque;
 };
 
 /*
  * An answer that comes later: run() calls qmp_later(), starts the work (work.h) and returns NULL without an error.
- * Meanwhile the session's other commands wait, out-of-band ones and other clients' do not.
+ * Meanwhile the session's other commands wait, out-of-band ones and other clients' do not. One that meets a host's name
+ * (names.h) fails, and is run again when the name server has answered; the client knows nothing of that.
  */
 struct qmp_later *qmp_later(struct qmp_call *call);
 void qmp_later_finish(struct qmp_later *l, json_t *result, const struct err *e); /* takes result; NULL: e says why */

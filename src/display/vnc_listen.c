@@ -2,13 +2,13 @@
 #include "src/display/vnc.h"
 
 #include <errno.h>
-#include <netdb.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include "vmm/names.h"
 #include "vmm/prop.h"
 
 #define PORT_BASE 5900
@@ -115,7 +115,7 @@ static int listen_tcp(struct vnc_options *o, const char *where, int family, unsi
 	host = where[0] == '[' && colon > where + 1 && colon[-1] == ']'
 		       ? xstrndup(where + 1, (size_t)(colon - where) - 2)
 		       : xstrndup(where, (size_t)(colon - where));
-	rc = getaddrinfo(*host ? host : NULL, "0", &hints, &list);
+	rc = names_find(*host ? host : NULL, "0", &hints, &list);
 	if (rc) {
 		rc = err_set(e, EINVAL, "the host '%s' is not known: %s", host, gai_strerror(rc));
 		free(host);
@@ -126,7 +126,7 @@ static int listen_tcp(struct vnc_options *o, const char *where, int family, unsi
 		if (rc != -EADDRINUSE || display >= to || display >= 65535 - PORT_BASE)
 			break;
 	}
-	freeaddrinfo(list);
+	names_free(list);
 	free(host);
 	if (!rc)
 		name_listener(o);

@@ -12,7 +12,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netdb.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
@@ -24,6 +23,7 @@
 #include <unistd.h>
 #include "vmm/fdset.h"
 #include "vmm/log.h"
+#include "vmm/names.h"
 
 #define USER_TIMEOUT_MS 30000 /* TCP: data or probes unacknowledged for so long end the connection */
 #define KEEPALIVE_S     10    /* of silence until the first probe */
@@ -291,7 +291,7 @@ static int resolve(const struct address *a, bool passive, struct addrinfo **list
 
 	if (!port_is_possible(a->port))
 		return err_set(e, EINVAL, "tcp:%s:%s: the port is not 0 to 65535", a->host, a->port);
-	r = getaddrinfo(*a->host ? a->host : passive ? NULL : "localhost", a->port, &hints, list);
+	r = names_find(*a->host ? a->host : passive ? NULL : "localhost", a->port, &hints, list);
 	return r ? err_set(e, EADDRNOTAVAIL, "tcp:%s:%s: %s", a->host, a->port, gai_strerror(r)) : 0;
 }
 
@@ -323,7 +323,7 @@ int address_connect(const struct address *a, int cancel_fd, struct err *e)
 		return r;
 	for (struct addrinfo *ai = list; ai && fd < 0 && fd != -ECANCELED; ai = ai->ai_next)
 		fd = connect_one(ai->ai_family, ai->ai_addr, ai->ai_addrlen, cancel_fd);
-	freeaddrinfo(list);
+	names_free(list);
 	return fd < 0 ? err_errno(e, -fd, "Failed to connect to 'tcp:%s:%s'", a->host, a->port) : fd;
 }
 
@@ -420,7 +420,7 @@ int address_listen(const struct address *a, int *fds, int max, char *bound, size
 		if (n && !strcmp(a->port, "0"))
 			break; /* the kernel chose one: a second family would get another */
 	}
-	freeaddrinfo(list);
+	names_free(list);
 	if (!n)
 		return err_errno(e, -r, "cannot listen on tcp:%s:%s", a->host, a->port);
 	getsockname(fds[0], (void *)&ss, &len);

@@ -1,10 +1,9 @@
-/* Socket addresses of network back ends: resolved once, when the back end is opened; nothing looks up names later. */
+/* Socket addresses of network back ends: resolved once, when the back end is opened. */
 #include "netdev.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <jansson.h>
-#include <netdb.h>
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +11,7 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+#include "vmm/names.h"
 
 _Static_assert(sizeof(struct sockaddr_storage) <= sizeof(((struct net_address *)0)->bytes), "an address fits");
 
@@ -41,12 +41,12 @@ static int resolve_inet(const char *host, const char *port, int family, int sock
 		if (family == AF_UNSPEC)
 			hints.ai_family = AF_INET;
 	}
-	r = getaddrinfo(host, port, &hints, &list);
+	r = names_find(host, port, &hints, &list);
 	if (r)
 		return err_set(e, EINVAL, "cannot resolve %s:%s: %s", host ? host : "", port, gai_strerror(r));
 	memcpy(out->bytes, list->ai_addr, list->ai_addrlen);
 	out->len = list->ai_addrlen;
-	freeaddrinfo(list);
+	names_free(list);
 	return 0;
 }
 

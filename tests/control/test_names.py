@@ -5,6 +5,7 @@ Runs again in network and mount namespaces of its own, with a name server in the
 needs root for that.
 """
 
+import json
 import os
 import socket
 import struct
@@ -19,12 +20,14 @@ from harness import Vmm, vmmtest
 ALONE = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", r'''
 set -e
 ip link set lo up
-printf 'nameserver 127.0.0.1\noptions timeout:1 attempts:1\n' >"$1/resolv.conf"
+printf 'nameserver 127.0.0.1\noptions timeout:30 attempts:1\n' >"$1/resolv.conf"
 printf 'hosts: vmmtest files dns\n' >"$1/nsswitch.conf"
 printf '127.0.0.1 localhost listed.example\n' >"$1/hosts"
 for f in resolv.conf nsswitch.conf hosts; do mount --bind "$1/$f" "/etc/$f"; done
 shift
 VMM_TEST_NAMES=1 exec "$@"''', "sh"]
+
+SANDBOX = "off" if os.environ.get("VMM_TEST_SANITIZED") else "on"     # harness.py says why
 
 # Any call will do that no thread of vmm may make.
 SERVICE = r'''
@@ -40,12 +43,25 @@ enum nss_status _nss_vmmtest_gethostbyname2_r(void) { syscall(SYS_personality, -
 
 
 class NameServer:
-    """Knows the address of there.example, and that nowhere.example does not exist."""
+    """Knows the address of there.example, and that nowhere.example does not exist. Of slow*.example it says nothing before it is told to
+    tell()."""
+
+    SERVER_FAILURE = 2
+    NO_SUCH_NAME = 3
+    one = None
+
+    @classmethod
+    def the_one(cls):
+        cls.one = cls.one or cls()
+        return cls.one
 
     def __init__(self):
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind(("127.0.0.1", 53))
         self.asked = set()
+        self.lock = threading.Lock()
+        self.answers = {"there.example": 0, "nowhere.example": self.NO_SUCH_NAME}
+        self.unanswered = []
         threading.Thread(target=self.serve, daemon=True).start()
 
     def serve(self):
@@ -56,13 +72,35 @@ class NameServer:
             while at < end:
                 name.append(query[at + 1:at + 1 + query[at]].decode())
                 at += 1 + query[at]
-            kind, = struct.unpack_from(">H", query, end + 1)
-            self.asked.add(".".join(name))
-            known, address = name == ["there", "example"], kind == 1
-            answer = query[:2] + struct.pack(">HHHHH", 0x8180 | (0 if known else 3), 1, int(known and address), 0, 0) + query[12:end + 5]
-            if known and address:
-                answer += b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + socket.inet_aton("127.0.0.1")
-            self.socket.sendto(answer, client)
+            name = ".".join(name)
+            with self.lock:
+                self.asked.add(name)
+                if name.startswith("slow") and name not in self.answers:
+                    self.unanswered.append((name, query, client))
+                else:
+                    self.answer(name, query, client)
+
+    def answer(self, name, query, client):
+        end = query.index(0, 12)
+        kind, = struct.unpack_from(">H", query, end + 1)
+        code = self.answers.get(name, self.NO_SUCH_NAME)
+        address = code == 0 and kind == 1
+        answer = query[:2] + struct.pack(">HHHHH", 0x8180 | code, 1, int(address), 0, 0) + query[12:end + 5]
+        if address:
+            answer += b"\xc0\x0c" + struct.pack(">HHIH", 1, 1, 60, 4) + socket.inet_aton("127.0.0.1")
+        self.socket.sendto(answer, client)
+
+    def waiting(self, name):
+        """How many wait for its answer; each has a socket of its own."""
+        with self.lock:
+            return len({q[2] for q in self.unanswered if q[0] == name})
+
+    def tell(self, name, code=0):
+        with self.lock:
+            self.answers[name] = code
+            for query in [q for q in self.unanswered if q[0] == name]:
+                self.answer(*query)
+            self.unanswered = [q for q in self.unanswered if q[0] != name]
 
 
 @unittest.skipUnless(os.environ.get("VMM_TEST_NAMES"), "needs root, and namespaces")
@@ -71,10 +109,10 @@ class Names(unittest.TestCase):
 
     @classmethod
     def setUpClass(cls):
-        cls.server = NameServer()
+        cls.server = NameServer.the_one()
 
     def setUp(self):
-        self.vmm = Vmm("-sandbox", "on")
+        self.vmm = Vmm("-sandbox", SANDBOX)
         self.addCleanup(self.vmm.close)
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.addCleanup(self.listener.close)
@@ -110,6 +148,165 @@ class Names(unittest.TestCase):
         self.vmm.qmp.command("migrate", uri=f"tcp:there.example:{self.port}")
         self.listener.settimeout(20)
         self.listener.accept()[0].close()
+
+
+@unittest.skipUnless(os.environ.get("VMM_TEST_NAMES"), "needs root, and namespaces")
+class Silence(unittest.TestCase):
+    """A name server that says nothing for a long time: whoever needs it waits, and nobody else."""
+
+    count = 0
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = NameServer.the_one()
+
+    def setUp(self):
+        self.vmm = Vmm("-sandbox", SANDBOX, "-S", "-chardev", "null,id=line", "-serial", "chardev:line", "-qtest",
+                       "unix:@DIR@/qtest,server=on,wait=off")
+        self.addCleanup(self.vmm.close)
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(self.listener.close)
+        self.listener.settimeout(20)
+        self.port = str(self.listener.getsockname()[1])
+        Silence.count += 1
+        self.name = f"slow{self.count}.example"
+
+    def start(self, command, **arguments):
+        """Send it from a client of its own."""
+        client = self.vmm.client()
+        client.send_raw(json.dumps({"execute": command, "arguments": arguments}).encode())
+        return client
+
+    def backend(self, name=None, **options):
+        return {"type": "socket", "data": {
+            "addr": {"type": "inet", "data": {"host": name or self.name, "port": self.port}}, "server": False, **options}}
+
+    def waits(self, client, name=None, lookups=1):
+        """The name server was asked on its behalf, and others are answered meanwhile."""
+        vmmtest.poll(lambda: self.server.waiting(name or self.name) == lookups, 20, f"the name server to be asked {lookups} times")
+        for _ in range(3):
+            self.assertEqual(self.vmm.qmp.command("query-name"), {})
+        self.assertFalse(client.replies)
+
+    def chardevs(self):
+        return {c["label"] for c in self.vmm.qmp.command("query-chardev")}
+
+    def commands(self):
+        """(command, arguments), each with names of its own: slowN.example, and slowN-also.example where it has two."""
+        inet = {"type": "inet", "port": self.port}
+        yield "chardev-add", lambda name: {"id": "c", "backend": self.backend(name)}
+        yield "chardev-add", lambda name: {"id": "r", "backend": self.backend(name, reconnect=1)}
+        yield "chardev-add", lambda name: {"id": "s", "backend": {"type": "socket", "data": {
+            "addr": {"type": "inet", "data": {"host": name, "port": "0"}}}}}
+        yield "chardev-change", lambda name: {"id": "line", "backend": self.backend(name)}
+        yield "netdev_add", lambda name: {"type": "stream", "id": "st", "addr": {**inet, "host": name}}
+        yield "netdev_add", lambda name: {"type": "stream", "id": "sv", "server": True, "addr": {"type": "inet", "host": name, "port": "0"}}
+        yield "netdev_add", lambda name: {"type": "socket", "id": "so", "connect": f"{name}:{self.port}"}
+        yield "netdev_add", lambda name: {"type": "dgram", "id": "dg", "remote": {**inet, "host": name},
+                                          "local": {"type": "inet", "host": name.replace(".", "-also."), "port": "0"}}
+        yield "human-monitor-command", lambda name: {"command-line": f"chardev-add socket,id=h,host={name},port={self.port}"}
+        yield "human-monitor-command", lambda name: {"command-line": f"netdev_add socket,id=hn,connect={name}:{self.port}"}
+        yield "migrate-incoming", lambda name: {"uri": f"tcp:{name}:0"}
+
+    def test_commands(self):
+        """Each of them waits alone, and is carried out when the name server speaks."""
+        for number, (command, arguments) in enumerate(self.commands()):
+            name = f"slow{self.count}x{number}.example"
+            arguments = arguments(name)
+            with self.subTest(command, **arguments):
+                client = self.start(command, **arguments)
+                self.waits(client, name)
+                self.server.tell(name)
+                if "also" in json.dumps(arguments):
+                    name = name.replace(".", "-also.")
+                    self.waits(client, name)
+                    self.server.tell(name)
+                self.assertEqual(client.receive(), {"return": "" if command == "human-monitor-command" else {}})
+        self.assertLessEqual({"c", "r", "s", "h", "line"}, self.chardevs())
+        network = self.vmm.qmp.command("human-monitor-command", command_line="info network")
+        for one in ("st", "sv", "so", "dg", "hn"):
+            self.assertIn(f"{one}:", network)
+        self.assertEqual(self.vmm.qmp.command("query-migrate")["status"], "setup")
+
+    def test_failure(self):
+        """Who asked is told of which host, and why; nothing is left of what was to be."""
+        client = self.start("chardev-add", id="c", backend=self.backend())
+        self.waits(client)
+        self.server.tell(self.name, NameServer.SERVER_FAILURE)
+        self.assertEqual(client.receive()["error"], {"class": "GenericError", "desc":
+                         f"-chardev socket,id=c: cannot resolve {self.name}:{self.port}: Temporary failure in name resolution"})
+        self.assertEqual(self.chardevs() & {"c"}, set())
+        client = self.start("migrate-incoming", uri=f"tcp:slow-in{self.count}.example:0")
+        self.waits(client, f"slow-in{self.count}.example")
+        self.server.tell(f"slow-in{self.count}.example", NameServer.NO_SUCH_NAME)
+        self.assertIn(f"tcp:slow-in{self.count}.example:0: ", client.receive()["error"]["desc"])
+        self.vmm.qmp.command("migrate-incoming", uri="tcp:127.0.0.1:0")
+
+    def test_meanwhile(self):
+        """What has changed by the time of the answer: the command is judged by what is there then."""
+        self.vmm.qmp.command("chardev-add", id="gone", backend={"type": "null", "data": {}})
+        clients = [self.start("chardev-change", id="gone", backend=self.backend()),
+                   self.start("chardev-add", id="taken", backend=self.backend()),
+                   self.start("netdev_add", type="socket", id="taken", connect=f"{self.name}:{self.port}")]
+        for client in clients:
+            self.waits(client, lookups=len(clients))
+        with self.assertRaisesRegex(vmmtest.QMPError, "not found"):
+            self.vmm.qmp.command("chardev-remove", id="taken")
+        with self.assertRaisesRegex(vmmtest.QMPError, "not found"):
+            self.vmm.qmp.command("netdev_del", id="taken")
+        self.vmm.qmp.command("chardev-remove", id="gone")
+        self.vmm.qmp.command("chardev-add", id="taken", backend={"type": "null", "data": {}})
+        self.vmm.qmp.command("netdev_add", type="socket", id="taken", listen="127.0.0.1:0")
+        self.server.tell(self.name)
+        for client, why in zip(clients, ("does not exist", "already", "Duplicate ID"), strict=True):
+            self.assertRegex(client.receive()["error"]["desc"], why)
+
+    def test_order(self):
+        """A client's own commands wait behind it."""
+        client = self.start("chardev-add", id="c", backend=self.backend())
+        client.send_raw(b'{"execute": "query-chardev"}')
+        self.waits(client)
+        self.server.tell(self.name)
+        self.assertEqual(client.receive(), {"return": {}})
+        self.assertIn("c", {c["label"] for c in client.receive()["return"]})
+
+    def test_client_that_leaves(self):
+        """Its command is carried out all the same, as any other that it sent."""
+        client = self.start("chardev-add", id="c", backend=self.backend())
+        self.waits(client)
+        before = self.vmm.fds()
+        client.close()
+        vmmtest.poll(lambda: self.vmm.fds() < before, 20, "the client to be gone")
+        self.server.tell(self.name)
+        self.listener.accept()[0].close()
+        vmmtest.poll(lambda: "c" in self.chardevs(), 20, "the device")
+
+    def test_reconnection(self):
+        """The name server is not needed for it."""
+        client = self.start("chardev-add", id="c", backend=self.backend(reconnect=1))
+        self.waits(client)
+        self.server.tell(self.name)
+        self.assertEqual(client.receive(), {"return": {}})
+        with self.server.lock:
+            self.server.answers.pop(self.name)
+            self.server.asked.clear()
+        self.listener.accept()[0].close()
+        vmmtest.poll(lambda: "disconnected:" in str(self.vmm.qmp.command("query-chardev")), 20, "the end of the connection")
+        self.vmm.qtest().ask("clock_step 1000000000")
+        self.listener.accept()[0].close()
+        self.assertEqual(self.server.asked, set())
+
+    def test_end(self):
+        """vmm does not wait for it either; who does is told."""
+        clients = [self.start("chardev-add", id="c", backend=self.backend()), self.start("migrate-incoming", uri=f"tcp:{self.name}:0"),
+                   self.start("human-monitor-command", **{"command-line": f"chardev-add socket,id=d,host={self.name},port={self.port}"})]
+        for client in clients:
+            self.waits(client, lookups=len(clients))
+        self.vmm.qmp.command("quit")
+        for client in clients[:2]:
+            self.assertIn("was given up: vmm ends", client.receive()["error"]["desc"])
+        self.assertIn("given up, vmm ends", clients[2].receive()["return"])
+        self.assertEqual(self.vmm.wait_exit(), 0)
 
 
 def alone():
