@@ -1,7 +1,5 @@
 """A guest that writes faster than the line carries: throttled, given up after a time, or moved by force; and said so."""
 
-import unittest
-
 import mig
 import vmmtest
 
@@ -11,7 +9,7 @@ FEW = dict(memory=96, size=16, start=40, quiet=1)       # for 8 MiB/s: a guest t
 SOME = dict(memory=128, size=64, start=40, quiet=1)
 
 
-class Converge(unittest.TestCase):
+class Converge(vmmtest.TestCase):
     """The line is limited to a fraction of what the guest writes."""
 
     def test_1_timeout_gives_up(self):

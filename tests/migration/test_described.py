@@ -29,7 +29,7 @@ class Bare(mig.Dirtier):
         return self
 
 
-class Described(unittest.TestCase):
+class Described(vmmtest.TestCase):
     """The source's command line is enough for both."""
 
     def setUp(self):

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import tempfile
 import time
-import unittest
 
 import mig
 import vmmtest
@@ -22,7 +21,7 @@ KINDS = 11      # tests that take a share of them
 SHARE = -(-COUNT // KINDS)
 
 
-class Faults(unittest.TestCase):
+class Faults(vmmtest.TestCase):
     """A source with a disk; whoever has the guest after a fault is the next source."""
 
     def setUp(self):

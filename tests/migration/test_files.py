@@ -18,7 +18,7 @@ RELEASED = ("0.1",)         # a fixture each of a saved guest and of a stream
 TRAVELLER = {"memory": 16, "start": 8, "size": 2, "cpus": 2, "quiet": 0}
 
 
-class Files(unittest.TestCase):
+class Files(vmmtest.TestCase):
     """migrate file:PATH and -incoming file:PATH."""
 
     def setUp(self):

@@ -18,11 +18,12 @@ def ip(*args):
     subprocess.run(args, check=True, capture_output=True)
 
 
-class Network(unittest.TestCase):
+class Network(vmmtest.TestCase):
     """1 Gbit/s, as between two real machines: pages go by reference here."""
 
     @classmethod
     def setUpClass(cls):
+        super().setUpClass()
         if os.geteuid() or not shutil.which("ip") or not shutil.which("tc"):
             raise unittest.SkipTest("needs root, ip and tc")
         cls.dir = tempfile.mkdtemp()

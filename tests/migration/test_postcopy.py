@@ -1,7 +1,6 @@
 """Post-copy: the guest runs at the destination before its memory is there, and a broken connection is no end."""
 
 import socket
-import unittest
 
 import mig
 import vmmtest
@@ -9,7 +8,7 @@ import vmmtest
 BUSY = dict(memory=192, size=128, start=40, quiet=1)    # as fast as it writes: it would not converge
 
 
-class Postcopy(unittest.TestCase):
+class Postcopy(vmmtest.TestCase):
     """A guest that writes faster than the line carries."""
 
     def start(self, a, b, uri=None, bandwidth=32 << 20):

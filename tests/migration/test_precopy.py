@@ -16,7 +16,7 @@ import vmmtest
 LONG = bool(os.environ.get("VMM_TEST_LONG"))
 
 
-class Precopy(unittest.TestCase):
+class Precopy(vmmtest.TestCase):
     """The default way: memory while the guest runs, a short pause, and on it goes."""
 
     def move(self, source_options, dest_options=None, caps=None, params=None, uri=None, incoming="tcp:127.0.0.1:0"):

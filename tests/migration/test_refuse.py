@@ -7,7 +7,6 @@ import socket
 import struct
 import tempfile
 import threading
-import unittest
 
 import mig
 import vmmtest
@@ -21,11 +20,12 @@ def disk(directory, name, size=1 << 20):
     return path
 
 
-class Refuse(unittest.TestCase):
+class Refuse(vmmtest.TestCase):
     """One source for all: a refusal must not hurt it."""
 
     @classmethod
     def setUpClass(cls):
+        super().setUpClass()
         cls.dir = tempfile.mkdtemp()
         cls.disk = disk(cls.dir, "disk")
         cls.source = mig.Dirtier("-drive", f"file={cls.disk},format=raw", rate=16000).running()

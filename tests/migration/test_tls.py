@@ -43,11 +43,12 @@ def certificate(ca, directory, side, name="localhost"):
 
 
 @unittest.skipUnless(shutil.which("certtool"), "certtool is missing: apt install gnutls-bin")
-class Tls(unittest.TestCase):
+class Tls(vmmtest.TestCase):
     """One CA with a server and a client, one that nobody knows."""
 
     @classmethod
     def setUpClass(cls):
+        super().setUpClass()
         cls.dir = tempfile.mkdtemp()
         cls.good, cls.bad, cls.bare = (os.path.join(cls.dir, name) for name in ("good", "bad", "bare"))
         for ca in (cls.good, cls.bad):

@@ -3,14 +3,13 @@
 import os
 import socket
 import tempfile
-import unittest
 
 import mig
 import vmmtest
 from test_described import Bare
 
 
-class Upgrade(unittest.TestCase):
+class Upgrade(vmmtest.TestCase):
     """mode=cpr-transfer over a unix socket."""
 
     def setUp(self):
