@@ -1,0 +1,40 @@
+#!/usr/bin/env python3
+"""A few tests of the other directories on a host with SVM (host.py), in every run: vmm works where kvm-amd does."""
+
+import os
+import sys
+import tempfile
+import unittest
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "lib"))
+sys.path.insert(0, HERE)
+import host     # noqa: E402
+import vmmtest  # noqa: E402
+
+TESTS = {"commands/test_look.py": ("Machine.test_processor", "Machine.test_processor_and_chips_at_work", "Server.test_counters"),
+         "commands/test_life.py": ("Life.test_stop_and_cont", "Life.test_power_button_and_nmi", "Life.test_clock_is_set")}
+
+
+class Smoke(unittest.TestCase):
+    """One start of the host for all."""
+
+    def test_on_svm(self):
+        with tempfile.TemporaryDirectory(prefix="vmm-svm-test-") as work:
+            said = os.path.join(work, "said")
+            lines = ["test -w /dev/kvm", "test $(cat /sys/module/kvm_amd/parameters/npt) = Y"]
+            lines += [f"python3 {os.path.join(HERE, '..', file)} {' '.join(names)}" for file, names in TESTS.items()]
+            with open(said, "w+b") as output:
+                try:
+                    status = host.run(["sh", "-ec", "\n".join(lines)], timeout=600 * vmmtest.SLOW, stdout=output)
+                except host.assets.Missing as reason:
+                    self.skipTest(str(reason))
+                output.seek(0)
+                text = output.read().decode("utf-8", "replace")
+        self.assertEqual(status, 0, text)
+        for names in TESTS.values():
+            self.assertIn(f"{len(names)} passed, 0 failed, 0 skipped", text)
+
+
+if __name__ == "__main__":
+    vmmtest.main()
