@@ -13,7 +13,8 @@
  * instruction emulator at 4 million instructions/s; so the loop of a benchmark or a memory dirtier
  * belongs there.  On VMX and SVM it makes no difference.  Rules learned from that KVM:
  *
- *   - IRETQ loses IOPL, so ports are granted by the TSS I/O bitmap;
+ *   - IRETQ loses IOPL, so ports are granted by the TSS I/O bitmap (and by IOPL for QEMU's emulator as a host
+ *     with SVM: it looks at no bitmap of a TSS that is marked busy, as KVM always gives it after a migration);
  *   - `int n` from CPL 3 raises #UD and SYSCALL stays at CPL 3, so the way to CPL 0 is a real
  *     fault: ring0(fn, a, b) executes ud2 with a magic number, see vec_6;
  *   - exits cost 10 us from CPL 0 and 60-70 us from CPL 3.
@@ -133,7 +134,7 @@ start64:
         movl %eax, %es
         pushq $0x2b
         pushq $stack3_top - 8
-        pushq $0x002
+        pushq $0x3002                   /* IOPL 3 */
         pushq $0x33
         pushq $payload_start
         iretq
