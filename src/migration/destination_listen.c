@@ -398,10 +398,24 @@ int destination_listen(const char *uri, struct err *e)
 	return 0;
 }
 
+/* Whether what we listen on has this port. */
+static bool on_port(const char *port)
+{
+	const char *ours;
+	bool same;
+
+	pthread_mutex_lock(&session.lock);
+	ours = strrchr(session.info.address, ':');
+	same = waiting.n_listen && waiting.address.kind == ADDRESS_TCP && ours && !strcmp(ours + 1, port);
+	pthread_mutex_unlock(&session.lock);
+	return same;
+}
+
 int destination_listen_again(const char *uri, struct err *e)
 {
 	struct address a;
-	int r = address_parse(uri, &a, e), fd;
+	char bound[320];
+	int fds[MAX_LISTEN], r = address_parse(uri, &a, e), n, fd;
 
 	if (r)
 		return r;
@@ -411,9 +425,23 @@ int destination_listen_again(const char *uri, struct err *e)
 	}
 	if (a.kind != ADDRESS_TCP && a.kind != ADDRESS_UNIX)
 		return err_set(e, EINVAL, "%.80s: a post-copy goes on over tcp, unix or fd", uri);
+	/*
+	 * The source may come back at the old address until there is a new one: a name may take its time, or be
+	 * nobody's. Only where the old one is in the way does it go first.
+	 */
+	n = address_listen(&a, fds, MAX_LISTEN, bound, sizeof(bound), e);
+	if (n == -EADDRINUSE && a.kind == ADDRESS_TCP && on_port(a.port)) {
+		destination_stop_listening();
+		*e = ERR_INIT;
+		n = address_listen(&a, fds, MAX_LISTEN, bound, sizeof(bound), e);
+	}
+	if (n < 0)
+		return n;
+	if (a.kind == ADDRESS_UNIX && waiting.address.kind == ADDRESS_UNIX && !strcmp(a.path, waiting.address.path))
+		waiting.address.kind = ADDRESS_FD; /* the name is the new socket's already: it stays */
 	destination_stop_listening();
 	waiting.address = a;
-	return listen_on(e);
+	return watch_listeners(fds, n, bound, e);
 }
 
 void destination_stop(void)

@@ -5,6 +5,7 @@ Runs again in network and mount namespaces of its own, with a name server in the
 needs root for that.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -16,6 +17,9 @@ import threading
 import unittest
 
 from harness import Vmm, vmmtest
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "migration"))
+import mig  # noqa: E402
 
 ALONE = ["unshare", "--net", "--mount", "--propagation", "private", "sh", "-c", r'''
 set -e
@@ -324,6 +328,90 @@ class Silence(unittest.TestCase):
             self.assertIn("was given up: vmm ends", client.receive()["error"]["desc"])
         self.assertIn("given up, vmm ends", clients[2].receive()["return"])
         self.assertEqual(self.vmm.wait_exit(), 0)
+
+
+@unittest.skipUnless(os.environ.get("VMM_TEST_NAMES"), "needs root, and namespaces")
+class Recovery(vmmtest.TestCase):
+    """migrate-recover with a name, and a name server that says nothing for a long time. Needs KVM."""
+
+    count = 0
+
+    def setUp(self):
+        self.server = NameServer.the_one()
+        Recovery.count += 1
+        self.name = f"slow-recovery{self.count}.example"
+
+    @contextlib.contextmanager
+    def broken(self):
+        """A post-copy whose connection broke: source and destination; the guest runs there, without most of its memory."""
+        with mig.Dirtier("-sandbox", SANDBOX, quiet=1) as a, mig.twin(a, "-sandbox", SANDBOX) as b, mig.Proxy(b.address()) as p:
+            a.running()
+            for guest in (a, b):
+                guest.caps(postcopy_ram=True)
+            a.params(max_bandwidth=8 << 20, max_postcopy_bandwidth=1 << 20)
+            a.qmp.command("migrate", uri=p.uri)
+            vmmtest.poll(lambda: a.info().get("status") == "active" and a.info()["ram"]["transferred"] > 1 << 20, 30, "some memory to move")
+            a.qmp.command("migrate-start-postcopy")
+            a.migration("postcopy-active")
+            p.cut()
+            for guest in (a, b):
+                guest.migration("postcopy-paused")
+            yield a, b
+
+    def recover(self, guest, name):
+        """A client of its own that waits for the name; others are answered meanwhile."""
+        client = guest.connect_qmp()
+        self.addCleanup(client.close)
+        client.send_raw(json.dumps({"execute": "migrate-recover", "arguments": {"uri": f"tcp:{name}:0"}}).encode())
+        vmmtest.poll(lambda: self.server.waiting(name) == 1, 20, "the name server to be asked")
+        for _ in range(3):
+            self.assertEqual(guest.status(), "running")
+            self.assertEqual(guest.info()["status"], "postcopy-paused")
+        self.assertFalse(client.replies)
+        return client
+
+    def resume(self, a, b, uri):
+        """The source comes back, and the guest has all its memory."""
+        a.params(max_postcopy_bandwidth=0)
+        a.qmp.execute("migrate", {"uri": uri, "resume": True})
+        self.assertEqual(a.migration("completed", "postcopy-paused")["status"], "completed", a.info())
+        b.migration("completed")
+        b.alive()
+
+    def test_new_address(self):
+        """It is listened on when the name server speaks."""
+        with self.broken() as (a, b):
+            old = b.address()
+            client = self.recover(b, self.name)
+            self.server.tell(self.name)
+            self.assertEqual(client.receive(), {"return": {}})
+            self.assertNotEqual(b.address(), old)
+            self.resume(a, b, b.address())
+
+    def test_old_address(self):
+        """It is good until there is a new one: when the name is nobody's, and while nobody knows; the command comes too late then."""
+        with self.broken() as (a, b):
+            client = self.recover(b, self.name)
+            self.server.tell(self.name, NameServer.NO_SUCH_NAME)
+            self.assertIn(f"tcp:{self.name}:0: ", client.receive()["error"]["desc"])
+            client = self.recover(b, self.name.replace(".", "-again."))
+            self.resume(a, b, b.address())
+            self.server.tell(self.name.replace(".", "-again."))
+            self.assertIn("when postcopy is paused", client.receive()["error"]["desc"])
+
+    def test_end(self):
+        """Neither end waits for it, and who does is told."""
+        with self.broken() as (a, b):
+            client = self.recover(b, self.name)
+            b.qmp.command("quit")
+            self.assertIn("was given up: vmm ends", client.receive()["error"]["desc"])
+            b.wait_exit(10)
+            name = self.name.replace(".", "-source.")
+            a.qmp.execute("migrate", {"uri": f"tcp:{name}:1", "resume": True})
+            vmmtest.poll(lambda: self.server.waiting(name) == 1, 20, "the name server to be asked")
+            self.assertEqual(a.status(), "finish-migrate")
+            a.qmp.command("quit")
+            a.wait_exit(10)
 
 
 def alone():
