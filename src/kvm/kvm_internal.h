@@ -309,6 +309,7 @@ struct kvm_vcpu {
 	bool memory_error; /* it touched memory that cannot be had; its own signal handler */
 	bool stuck;        /* triple fault or internal error: not to be run before reset; vCPU thread, or paused */
 	bool trapped;      /* stuck by a debugger's trap: the next resume ends it; as stuck */
+	bool shut_down;    /* after a triple fault KVM's MMU is to be made anew, see vcpu_push_sregs(); as stuck */
 	bool frozen;       /* kvm_vcpu_freeze(); run_lock */
 	bool pending_io;   /* KVM has an I/O instruction to complete; vCPU thread */
 	bool extint;       /* KVM_INTERRUPT was used since the last flush_extint(); vCPU thread */

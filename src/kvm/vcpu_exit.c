@@ -240,6 +240,7 @@ bool vcpu_handle_exit(struct kvm_vcpu *c)
 		ops->ioapic_eoi(opaque, run->eoi.vector);
 		return true;
 	case KVM_EXIT_SHUTDOWN:
+		c->shut_down = true;
 		ops->triple_fault(opaque, c->index);
 		return false;
 	case KVM_EXIT_SYSTEM_EVENT:

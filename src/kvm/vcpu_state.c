@@ -11,6 +11,7 @@
 
 #include <stdlib.h>
 
+#define CR0_WP              0x10000u
 #define MSR_TSC             0x10
 #define MSR_TSC_ADJUST      0x3b
 #define MSR_TSC_DEADLINE    0x6e0
@@ -312,20 +313,39 @@ static int fetch_sregs(struct kvm_vcpu *c, struct vcpu_image *m)
 	return 0;
 }
 
-/* The interrupt bitmap stays empty: what is being injected travels with the vCPU events. */
-int vcpu_push_sregs(struct kvm_vcpu *c, const struct vcpu_image *m)
+static int set_sregs(struct kvm_vcpu *c, const struct vcpu_image *m, uint64_t cr0_flip)
 {
 	if (c->vm->caps.sregs2) {
 		struct kvm_sregs2 k = {.flags = m->pdptrs_valid ? KVM_SREGS2_FLAGS_PDPTRS_VALID : 0};
 
 		SREGS_PUSH;
+		k.cr0 ^= cr0_flip;
 		memcpy(k.pdptrs, m->pdptrs, sizeof(m->pdptrs));
 		return vcpu_ioctl(c, KVM_SET_SREGS2, &k);
 	}
 	struct kvm_sregs k = {0};
 
 	SREGS_PUSH;
+	k.cr0 ^= cr0_flip;
 	return vcpu_ioctl(c, KVM_SET_SREGS, &k);
+}
+
+/*
+ * The interrupt bitmap stays empty: what is being injected travels with the vCPU events.
+ *
+ * On AMD processors KVM clears a vCPU's control block (VMCB) at a triple fault, and with it the address of the nested
+ * page tables, which it writes only when its MMU is made anew. Setting a CR0 that differs does that; without, a vCPU
+ * whose paging was off would never find its memory again.
+ */
+int vcpu_push_sregs(struct kvm_vcpu *c, const struct vcpu_image *m)
+{
+	int r = c->shut_down ? set_sregs(c, m, CR0_WP) : 0;
+
+	if (r == 0)
+		r = set_sregs(c, m, 0);
+	if (r == 0)
+		c->shut_down = false;
+	return r;
 }
 
 int vcpu_push_regs(struct kvm_vcpu *c, const struct vcpu_image *m)
