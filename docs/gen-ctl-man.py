@@ -95,6 +95,9 @@ with the host. When the host shuts down, the guests do before it, those of
 .B vmmctl create
 as well: root's have a scope of their own,
 .BR vmm\-NAME.scope .
+Services and scopes are in
+.BR machine.slice ,
+where their weights count against each other's.
 A service has failed when its guest panicked, when vmm ended as it should not, and when there were too many starts.
 """
 

@@ -208,7 +208,8 @@ static int keep(const struct start *s, int ready, struct err *e)
 
 /* Where systemd runs the host: a scope for the guest. Else it would be a part of the session it was started from, whose
  * processes all get a SIGTERM when the host shuts down; so vmm-guests.service goes before, and asks the guest. The
- * scope's control group is also ours to set shares in. Only a wish. */
+ * scope's control group is also ours to set shares in, beside those of vmm@.service: weights count among siblings. Only
+ * a wish. */
 static void enter_scope(const char *name)
 {
 	static const char join[] = "echo $1 >/sys/fs/cgroup$(sed -n s/^0:://p /proc/self/cgroup)/cgroup.procs";
@@ -219,8 +220,9 @@ static void enter_scope(const char *name)
 	    !access("/sys/fs/cgroup/cgroup.procs", F_OK))
 		child = fork();
 	if (!child) {
-		execlp("systemd-run", "systemd-run", "--scope", "--quiet", "--collect", unit, "--property=Delegate=cpu",
-		       "--property=Before=vmm-guests.service", "sh", "-c", join, "sh", pid, (char *)NULL);
+		execlp("systemd-run", "systemd-run", "--scope", "--slice=machine.slice", "--quiet", "--collect", unit,
+		       "--property=Delegate=cpu", "--property=Before=vmm-guests.service", "sh", "-c", join, "sh", pid,
+		       (char *)NULL);
 		_exit(127);
 	}
 	if (child > 0)

@@ -214,6 +214,7 @@ int cpu_mask_of(pid_t thread, struct cpu_mask *mask);          /* 0 or -errno */
 /* share.c: weight as Xen counts (256 is one share), cap in per cent of one processor; -1 leaves it. 0 or -errno. */
 int sched_set(pid_t pid, const char *name, long weight, long cap, struct err *e);
 int sched_get(pid_t pid, long *weight, long *cap, struct err *e);
+void sched_rejoin(pid_t pid, const char *name); /* by the keeper: a vmm started again enters the group made for it */
 void sched_forget(const char *name); /* by the keeper, when the guest has ended: takes away the group made for it */
 bool read_small(const char *path, char *buf,
 		size_t size); /* a file of /proc or the like as text; false: empty or not there */

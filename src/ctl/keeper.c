@@ -457,6 +457,8 @@ static int live(struct keeper *k, char **argv, int signals, bool first, struct e
 	if (!r)
 		r = connect_vmm(&l, log_from, e);
 	if (!r) {
+		if (!first)
+			sched_rejoin(l.pid, k->name);
 		apply(&l);
 		if (!k->paused || !first)
 			json_decref(qmp_run(l.qmp, "cont", NULL, ANSWER_MS, e));

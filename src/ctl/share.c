@@ -125,8 +125,20 @@ static int write_text(const char *group, const char *file, const char *text, str
 	return r;
 }
 
-/* Whether all processes in the group are vmm and its keeper. */
-static bool group_is_ours(const struct group *g, pid_t pid)
+/* Whether it is that of a unit of systemd's made for this guest: vmm@NAME.service, or the scope of enter_scope(). */
+static bool is_unit(const char *path, const char *name)
+{
+	const char *last = strrchr(path, '/');
+	char *service = xasprintf("/vmm@%s.service", name), *scope = xasprintf("/vmm-%s.scope", name);
+	bool yes = last && (!strcmp(last, service) || !strcmp(last, scope));
+
+	free(service);
+	free(scope);
+	return yes;
+}
+
+/* Whether all processes in the group are the guest's: vmm, its keeper, in a unit also vmm's helpers. */
+static bool group_is_ours(const struct group *g, pid_t pid, const char *name)
 {
 	char text[256], number[16];
 	struct proc_times t;
@@ -134,6 +146,8 @@ static bool group_is_ours(const struct group *g, pid_t pid)
 	size_t n = 0;
 
 	snprintf(number, sizeof(number), "%d", (int)pid);
+	if (is_unit(g->path, name))
+		return true;
 	if (!proc_times(pid, 0, &t) || !read_file(g->path, "cgroup.procs", text, sizeof(text)))
 		return false;
 	for (s = text; *s; s = end, n++) {
@@ -180,7 +194,7 @@ static int make_group(struct group *g, pid_t pid, const char *name, struct err *
 	char *own, text[64];
 	int r;
 
-	if (group_is_ours(g, pid) && read_file(g->path, g->version->weight_file, text, sizeof(text)))
+	if (group_is_ours(g, pid, name) && read_file(g->path, g->version->weight_file, text, sizeof(text)))
 		return 0;
 	own = own_group(g->path, name);
 	r = divide(g, g->path, own, pid, e);
@@ -229,7 +243,7 @@ int sched_set(pid_t pid, const char *name, long weight, long cap, struct err *e)
 		return r;
 	r = make_group(&g, pid, name, e);
 	if (!r && weight >= 0) {
-		long shares = weight * g.version->share / XEN_WEIGHT;
+		long shares = (weight * g.version->share + XEN_WEIGHT / 2) / XEN_WEIGHT;
 
 		snprintf(text, sizeof(text), "%ld", MIN(MAX(shares, g.version->least), g.version->most));
 		r = write_text(g.path, g.version->weight_file, text, e);
@@ -275,16 +289,42 @@ int sched_get(pid_t pid, long *weight, long *cap, struct err *e)
 	return 0;
 }
 
+/* Where make_group() may have made the guest's: below its keeper's group, or below the root. */
+static char *made_group(const struct group *keepers, const char *name, unsigned place)
+{
+	return own_group(place ? keepers->root : keepers->path, name);
+}
+
+void sched_rejoin(pid_t pid, const char *name)
+{
+	struct err e = ERR_INIT;
+	struct group g;
+	char number[16];
+
+	if (find_group(&g, getpid(), &e))
+		return;
+	snprintf(number, sizeof(number), "%d", (int)pid);
+	for (unsigned place = 0; place < 2; place++) {
+		char *own = made_group(&g, name, place);
+		int r = write_text(own, "cgroup.procs", number, NULL);
+
+		free(own);
+		if (!r)
+			break;
+	}
+	group_free(&g);
+}
+
 void sched_forget(const char *name)
 {
 	struct err e = ERR_INIT;
 	struct group g;
-	char *own;
 
 	if (find_group(&g, getpid(), &e))
 		return;
-	for (size_t i = 0; i < 2; i++) {
-		own = own_group(i ? g.root : g.path, name);
+	for (unsigned place = 0; place < 2; place++) {
+		char *own = made_group(&g, name, place);
+
 		rmdir(own); /* fails if it is not there, or not empty */
 		free(own);
 	}

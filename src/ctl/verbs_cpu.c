@@ -340,7 +340,9 @@ const struct verb cpu_verbs[] = {
 	 do_vcpu_set, EXAMPLES("vmmctl vcpu-set web 1")},
 	{"sched-credit", "[GUEST]", "Show or set the processor share of guests",
 	 "Through the host's control groups. Version 2: weight becomes cpu.weight (256 is their 100), cap becomes "
-	 "cpu.max. Hosts "
+	 "cpu.max. What is set is told in steps of theirs: a weight of 400 as 399. It lasts until the guest ends, also "
+	 "when it "
+	 "is started again; cpu-weight= and cpu-cap= in its configuration are for ever. Hosts "
 	 "whose cpu controller is still in version 1 (a hybrid layout): cpu.shares (256 is their 1024) and "
 	 "cpu.cfs_quota_us. Needs "
 	 "root, or a control group that was delegated to the user.",

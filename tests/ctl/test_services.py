@@ -41,6 +41,7 @@ for link in bin sbin lib lib64; do ln -s usr/$link "$root/$link"; done
 mount -t proc proc "$root/proc"
 mount -t sysfs -o ro sysfs "$root/sys"
 mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+while grep -qx 0 "$root/sys/fs/cgroup/cgroup.procs"; do sleep 0.05; done     # who is not of this host leaves its group: Host.boot()
 mount -t tmpfs -o mode=755 none "$root/dev"
 for node in null zero full random urandom tty kvm net/tun; do
 	[ -e "/dev/$node" ] || continue
@@ -98,6 +99,11 @@ class Host:
                 ["sh", "-c", enter, "sh", "unshare", "--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc", "--net",
                  "--cgroup", "--propagation", "private", "sh", "-c", SETUP, "sh", self.dir + "/root", self.dir + "/files"],
                 stdin=subprocess.DEVNULL, stdout=err, stderr=err)
+        # Its parent does not belong there: systemd could not divide the group.
+        vmmtest.poll(lambda: self.unshare.poll() is not None or self.children(), 20, "the host's namespaces")
+        if self.unshare.poll() is None:
+            with open(os.path.dirname(self.group) + "/cgroup.procs", "w", encoding="ascii") as procs:
+                procs.write(str(self.unshare.pid))
         vmmtest.poll(self.up, 60, self.why)
 
     def power_off(self):
@@ -125,11 +131,15 @@ class Host:
         with open(self.dir + "/stderr", encoding="utf-8", errors="replace") as stream:
             return "systemd to start: " + stream.read()[-2000:]
 
+    def children(self):
+        """Of unshare, as words: process 1 of the host, once it is there."""
+        with open(f"/proc/{self.unshare.pid}/task/{self.unshare.pid}/children", encoding="ascii") as stream:
+            return stream.read().split()
+
     def pid(self):
         """Process 1 of the host, as seen from here; None before and after."""
         try:
-            with open(f"/proc/{self.unshare.pid}/task/{self.unshare.pid}/children", encoding="ascii") as stream:
-                child = stream.read().split()
+            child = self.children()
             return int(child[0]) if child and os.readlink(f"/proc/{child[0]}/exe").endswith("systemd/systemd") else None
         except OSError:
             return None
@@ -328,11 +338,20 @@ class Services(unittest.TestCase):
         self.assertEqual((read("cpu.weight"), read("cpu.max")), ("200", "30000 100000"))
         host.run("vmmctl", "sched-credit", "-d", "web", "-w", "128", "-c", "0")
         self.assertEqual((read("cpu.weight"), read("cpu.max")), ("50", "max 100000"))
+        # Also when vmm has helpers there, such as a downscript's.
+        host.run("sh", "-c", f"setsid sleep 1000 </dev/null >/dev/null 2>&1 & echo $! >{group}/cgroup.procs")
+        host.run("vmmctl", "sched-credit", "-d", "web", "-w", "256", "-c", "70")
+        self.assertEqual((read("cpu.weight"), read("cpu.max")), ("100", "70000 100000"))
+        host.run("vmmctl", "sched-credit", "-d", "web", "-w", "128", "-c", "0")
         # Started by hand: in its scope.
         host.run("systemd-run", "--scope", "--quiet", "--unit=session-1", "vmmctl", "create", "/srv/db.vmm")
         host.run("vmmctl", "sched-credit", "-d", "db", "-w", "1024", "-c", "40")
         group = "/sys/fs/cgroup" + host.property("vmm-db.scope", "ControlGroup")
         self.assertEqual((read("cpu.weight"), read("cpu.max")), ("400", "40000 100000"))
+        # Weights count among siblings, which all guests are.
+        parents = {os.path.dirname(host.property(unit, "ControlGroup")) for unit in ("vmm@web.service", "vmm-db.scope")}
+        self.assertEqual({os.path.basename(parent) for parent in parents}, {"machine.slice"})
+        self.assertEqual(len(parents), 1)
         rows = json.loads(host.run("vmmctl", "--json", "sched-credit").stdout)
         self.assertEqual({row["name"]: (row["weight"], row["cap"]) for row in rows}, {"db": (1024, 40), "web": (128, 0)})
 
