@@ -2,7 +2,8 @@
 """The gdb stub: real gdb and raw packets against a guest that goes round and round (tests/payloads/debug.c).
 
 On a KVM that emulates kernel code and runs user code natively without debug support, only breakpoints at CPL 0 trap, and
-watchpoints do not; those parts are skipped there (QEMU's stub cannot do them there either).
+watchpoints do not; those parts are skipped there (QEMU's stub cannot do them there either). On a host that is QEMU's emulator single
+steps trap, whatever the code, and nothing else does (assets.host_is_tcg).
 """
 
 import os
@@ -19,7 +20,9 @@ import assets  # noqa: E402
 import vmmtest  # noqa: E402
 
 EMULATES = assets.kvm_emulates()
-RIP = 16    # its number in target.xml
+TCG = assets.host_is_tcg()
+NO_TRAPS = "this host is an emulator that tells KVM of no breakpoints"
+RAX, RDI, RIP, CS = 0, 5, 16, 18    # their numbers in target.xml
 
 
 class Stub:
@@ -97,6 +100,8 @@ class Gdb(vmmtest.TestCase):
 
     def test_gdb_session(self):
         """What a person does: look, break, step, change, let go."""
+        if TCG:
+            self.skipTest(NO_TRAPS)
         if not shutil.which("gdb"):
             self.skipTest("apt install gdb")
         with self.start(cpus=2) as guest:
@@ -133,8 +138,8 @@ class Gdb(vmmtest.TestCase):
 
     def test_user_code_and_watchpoints(self):
         """What needs debug registers while the guest runs by itself."""
-        if EMULATES:
-            self.skipTest("this host's KVM has no debug support for code it does not emulate")
+        if EMULATES or TCG:
+            self.skipTest(NO_TRAPS if TCG else "this host's KVM has no debug support for code it does not emulate")
         with self.start() as guest:
             stub = Stub(self.path)
             for kind in "01":
@@ -153,8 +158,8 @@ class Gdb(vmmtest.TestCase):
 
     def test_own_int3(self):
         """An int3 of the guest's own reaches the guest, breakpoints or not."""
-        if EMULATES:
-            self.skipTest("this host's KVM does not emulate int3")
+        if EMULATES or TCG:
+            self.skipTest(NO_TRAPS if TCG else "this host's KVM does not emulate int3")
         with self.start("-append", "int3=1") as guest:
             stub = Stub(self.path)
             self.assertEqual(stub.ask(f"Z0,{self.symbols['at_user']:x},1"), "OK")
@@ -165,7 +170,7 @@ class Gdb(vmmtest.TestCase):
             guest.serial.wait_for(r"PASS debug", 30)
 
     def test_steps_and_memory(self):
-        """Packets: single steps, memory both ways, the byte under a breakpoint."""
+        """Packets: single steps at the guest's first instructions, memory both ways, the byte under a breakpoint."""
         with self.start() as guest:
             stub = Stub(self.path)
             self.assertRegex(stub.ask("?"), "^T05")
@@ -175,13 +180,13 @@ class Gdb(vmmtest.TestCase):
                 self.assertRegex(stub.ask("vCont;s:1"), "^T05")
                 seen.append(stub.register(RIP) - start)
             self.assertEqual(seen, [1, 2, 7, 13])           # cli, cld, two moves of 5 and 6 bytes
+            stub.send("c")                                  # into long mode
+            guest.serial.wait_for("ready", 30)
+            self.assertRegex(stub.interrupt(), "^T02")
             address = self.symbols["at_kernel"]
             before = stub.memory(address, 8)
             self.assertEqual(stub.ask(f"Z0,{address:x},1"), "OK")
             self.assertEqual(stub.memory(address, 8), before)
-            self.assertRegex(stub.ask("c"), "^T05")
-            self.assertEqual(stub.register(RIP), address)
-            self.assertEqual(guest.qmp.command("query-status")["status"], "debug")
             self.assertEqual(stub.memory(address - 4, 12)[4:], before)
             self.assertEqual(stub.ask(f"z0,{address:x},1"), "OK")
             never = self.symbols["never_written"]
@@ -194,6 +199,60 @@ class Gdb(vmmtest.TestCase):
             self.assertEqual(stub.ask("m200000000000,4"), "E0e")        # no page there
             self.assertEqual(stub.ask(f"P{RIP:x}=" + address.to_bytes(8, "little").hex()), "OK")
             self.assertEqual(stub.register(RIP), address)
+            stub.close()
+
+    def test_breakpoint(self):
+        """Packets: at its address the guest stands, and memory does not show it."""
+        if TCG:
+            self.skipTest(NO_TRAPS)
+        with self.start() as guest:
+            stub = Stub(self.path)
+            address = self.symbols["at_kernel"]
+            before = stub.memory(address, 8)
+            self.assertEqual(stub.ask(f"Z0,{address:x},1"), "OK")
+            self.assertRegex(stub.ask("c"), "^T05")
+            self.assertEqual(stub.register(RIP), address)
+            self.assertEqual(guest.qmp.command("query-status")["status"], "debug")
+            self.assertEqual(stub.memory(address - 4, 12)[4:], before)
+            self.assertEqual(stub.ask(f"z0,{address:x},1"), "OK")
+            stub.close()
+
+    def user_function(self, stub):
+        """Steps of code at CPL 3 until at_user() begins; False if they leave it before."""
+        for _ in range(500):
+            if stub.register(CS) & 3 != 3:
+                return False
+            if stub.register(RIP) == self.symbols["at_user"]:
+                return True
+            self.assertRegex(stub.ask("vCont;s:1"), "^T05")
+        self.fail("500 steps, and no round of the guest's begins")
+
+    def test_steps_of_user_code(self):
+        """Instruction by instruction through a function at CPL 3, with what it is given and what it returns."""
+        if EMULATES:
+            self.skipTest("this host's KVM has no debug support for code it does not emulate")
+        with self.start() as guest:
+            stub = Stub(self.path)
+            stub.send("c")
+            guest.serial.wait_for("round 64", 30)
+            for _ in range(50):
+                self.assertRegex(stub.interrupt(), "^T02")
+                if self.user_function(stub):
+                    break
+                stub.send("c")
+            else:
+                self.fail("interrupted 50 times, and never before at_user()")
+            given = stub.register(RDI)
+            self.assertEqual(given, int.from_bytes(stub.memory(self.symbols["rounds"], 8), "little"))
+            for _ in range(20):
+                if stub.memory(stub.register(RIP), 1) == b"\xc3":       # ret
+                    break
+                self.assertRegex(stub.ask("vCont;s:1"), "^T05")
+            self.assertEqual(stub.register(RAX), given * 3 + 1)
+            self.assertEqual(stub.register(CS), 0x33)
+            self.assertEqual(stub.ask("D"), "OK")
+            guest.serial.send("x")
+            guest.serial.wait_for("PASS debug", 30)
             stub.close()
 
     def test_running_and_stopping(self):
@@ -228,6 +287,8 @@ class Gdb(vmmtest.TestCase):
 
     def test_reset(self):
         """A breakpoint in code that a reset loads again is there again."""
+        if TCG:
+            self.skipTest(NO_TRAPS)
         with self.start() as guest:
             stub = Stub(self.path)
             address = self.symbols["at_kernel"]

@@ -5,8 +5,8 @@
 
 runs the command there as root, in the current directory, and exits with its status. The emulator (TCG) knows SVM and nested page
 tables, so kvm-amd drives them as on a real AMD processor, only ten to thirty times slower. For machines that have no /dev/kvm, and
-for what a KVM without VMX and SVM cannot show: debug registers, hardware task switches, guest kernels at full speed. The kernel
-has control groups version 2.
+for what a KVM without VMX and SVM cannot show: single steps of user code, hardware task switches, guest kernels at full speed. The
+kernel has control groups version 2. What the emulator lacks: breakpoints and watchpoints of guests (assets.host_is_tcg).
 
 The root file system is this machine's, read-only, under an overlay in memory: what the command writes is gone afterwards, but for
 $SVM_OUT (a directory of the caller's, written through). /tmp is a real file system. VMM_TEST_SLOW is set for the emulator's speed.
