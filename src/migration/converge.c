@@ -45,8 +45,10 @@ enum converge_verdict converge_decide(struct converge *c, const struct converge_
 
 	c->rounds++;
 	/* A round of a few pages measures the round trip, not the line. */
-	if (r->sent_ns && (r->sent_bytes >= 4 * MIB || c->bytes_per_s == 0))
+	if (r->sent_ns && (r->sent_bytes >= 4 * MIB || c->bytes_per_s == 0)) {
 		c->bytes_per_s = smooth(c->bytes_per_s, (double)r->sent_bytes * 1e9 / (double)r->sent_ns);
+		c->line_bytes_per_s = smooth(c->line_bytes_per_s, (double)r->line_bytes * 1e9 / (double)r->sent_ns);
+	}
 	if (r->dirty_ns)
 		c->dirty_bytes_per_s =
 			smooth(c->dirty_bytes_per_s, (double)r->pending_bytes * 1e9 / (double)r->dirty_ns);

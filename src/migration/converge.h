@@ -14,7 +14,8 @@ struct converge {
 	bool auto_converge;
 	unsigned trigger, initial, increment, max, tailslow; /* percent */
 	/* measured, smoothed */
-	double bytes_per_s, dirty_bytes_per_s;
+	double bytes_per_s, dirty_bytes_per_s; /* of memory */
+	double line_bytes_per_s;
 	/* history */
 	uint64_t last_pending, best_pending;
 	unsigned rounds, extra, flat; /* rounds since it got better */
@@ -22,9 +23,11 @@ struct converge {
 };
 
 struct converge_round {
-	uint64_t sent_bytes, sent_ns; /* what the round carried, until the destination had it */
-	uint64_t pending_bytes;       /* written meanwhile */
-	uint64_t dirty_ns;            /* in this time */
+	uint64_t sent_bytes;    /* memory the round carried, as much as it is unpacked */
+	uint64_t line_bytes;    /* what that was on the line: fewer if it was compressed */
+	uint64_t sent_ns;       /* until the destination had it */
+	uint64_t pending_bytes; /* written meanwhile */
+	uint64_t dirty_ns;      /* in this time */
 };
 
 enum converge_verdict {

@@ -273,7 +273,7 @@ static void publish(const struct converge *c, uint64_t pending)
 	ram_send_stats(&st);
 	pthread_mutex_lock(&session.lock);
 	session.info.dirty_pages_rate = (uint64_t)(c->dirty_bytes_per_s / WIRE_PAGE);
-	session.info.mbps = c->bytes_per_s * 8 / 1e6;
+	session.info.mbps = c->line_bytes_per_s * 8 / 1e6;
 	session.info.pages_per_second = (uint64_t)(c->bytes_per_s / WIRE_PAGE);
 	session.info.expected_downtime_ms = (uint64_t)(converge_expected_ms(c, pending * WIRE_PAGE) + 0.999);
 	session.info.throttle_percent = c->throttle;
@@ -331,7 +331,8 @@ static int one_round(struct source *s, bool stable, struct converge_round *cr, s
 	else if (!stable && !s->main->one_way)
 		r = expect(s, WIRE_ROUND_DONE, answer, sizeof(answer), e);
 	ram_send_stats(&after);
-	cr->sent_bytes = after.bytes - before.bytes;
+	cr->line_bytes = after.bytes - before.bytes;
+	cr->sent_bytes = MAX((after.data_pages - before.data_pages) * WIRE_PAGE, cr->line_bytes);
 	cr->sent_ns = mono_ns() - t0;
 	return r;
 }
@@ -402,7 +403,7 @@ static int rounds(struct source *s, struct err *e)
 		read_settings(s);
 		v = converge_decide(&s->converge, &cr);
 		log_debug("migration", "round %u: %.1f MB in %.1f ms, %llu pages written meanwhile", s->round,
-			  (double)cr.sent_bytes / 1e6, (double)cr.sent_ns / 1e6, (unsigned long long)pending);
+			  (double)cr.line_bytes / 1e6, (double)cr.sent_ns / 1e6, (unsigned long long)pending);
 		if (v == CONVERGE_STALLED)
 			tell_stall(s);
 		source_throttle(s->converge.throttle);
@@ -444,7 +445,7 @@ static int send_last_pages(struct source *s, struct err *e)
 	r = s->postcopy ? 0 : one_round(s, true, &cr, e);
 	pthread_mutex_lock(&session.lock);
 	session.info.final_pages_us = (mono_ns() - t0) / 1000;
-	session.info.downtime_bytes = cr.sent_bytes;
+	session.info.downtime_bytes = cr.line_bytes;
 	pthread_mutex_unlock(&session.lock);
 	r2 = main_call_wait(save, 0, NULL, NULL, &save_err);
 	if (r2 && !r) {

@@ -64,6 +64,18 @@ class Converge(vmmtest.TestCase):
             self.assertEqual(busy, info["cpu-throttle-percentage"])
             self.assertEqual(idle, 0)
 
+    def test_6_compressed(self):
+        """What is compressed fits a line that is much too slow for it as it is: nobody is told otherwise."""
+        with mig.Dirtier(**FEW) as a, mig.twin(a) as b:
+            a.running()
+            for guest in (a, b):
+                guest.caps(multifd=True)
+                guest.params(multifd_compression="zstd")
+            a.params(max_bandwidth=1 << 20, downtime_limit=2000)
+            a.qmp.command("migrate", uri=b.address())
+            mig.moved(self, a, b)
+            self.assertNotIn("does not converge", a.stderr())
+
     def test_4_forced(self):
         """x-timeout-action=force: stop it, whatever the pause."""
         with mig.Dirtier(**BUSY) as a, mig.twin(a) as b:
