@@ -118,7 +118,7 @@ def _script(command):
     return "\n".join(lines) + "\n"
 
 
-def run(command, memory=4096, cpus=2, timeout=1800, out=None, stdout=None):
+def run(command, memory=4096, cpus=1, timeout=1800, out=None, stdout=None):
     """Run the command there; its status, or 124 when it took too long. out: the directory behind $SVM_OUT."""
     assets.need(QEMU, "qemu-system-x86")
     directory = kernel()
@@ -165,7 +165,7 @@ def main():
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--memory", type=int, default=4096, help="MiB")
-    parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--cpus", type=int, default=1)
     parser.add_argument("--timeout", type=int, default=3600, help="seconds")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     options = parser.parse_args()
