@@ -24,6 +24,7 @@ fi
 
 cc=gcc
 if command -v ccache >/dev/null; then cc="ccache gcc"; fi
+export CCACHE_NOHASHDIR=1   # the directory has another name each time
 export KBUILD_BUILD_TIMESTAMP='1970-01-01' KBUILD_BUILD_USER=vmm KBUILD_BUILD_HOST=test
 make="make -C $work ARCH=x86"
 
