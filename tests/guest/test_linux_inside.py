@@ -72,18 +72,22 @@ class Inside(test_linux.LinuxCase):
         guest.qmp.command("dump-guest-memory", paging=paging, protocol=f"file:{self.core}")
         guest.qmp.wait_event("DUMP_COMPLETED")
 
+    def crash(self, *commands):
+        """What crash says to these commands about the dump."""
+        script = os.path.join(self.work.name, "crash")
+        with open(script, "w", encoding="ascii") as out:
+            out.write("\n".join((*commands, "quit", "")))
+        return subprocess.run(["crash", "-s", "-i", script, self.symbols, self.core], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, timeout=GDB * vmmtest.SLOW, check=False).stdout
+
     def dumps(self, guest):
         """crash finds kernel, processes and log through VMCOREINFO; gdb the CPUs' stacks."""
         self.dump(guest, False)
         notes = subprocess.run(["readelf", "-n", self.core], stdout=subprocess.PIPE, text=True, check=True).stdout
         self.assertIn("VMCOREINFO", notes)
-        script = os.path.join(self.work.name, "crash")
         # Processes by their list: `ps` of crash 8.0.2 shows the idle tasks only, under QEMU too. Debian's 6.1 has the later kernels' struct
         # pid, whose numbers[1] has become numbers[]; crash reads sizeof(struct pid), which now ends before the namespace it looks for.
-        with open(script, "w", encoding="ascii") as out:
-            out.write("sys\nlist task_struct.tasks -s task_struct.comm,pid -h init_task\nlog\nquit\n")
-        text = subprocess.run(["crash", "-s", "-i", script, self.symbols, self.core], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.STDOUT, text=True, timeout=GDB * vmmtest.SLOW, check=False).stdout
+        text = self.crash("sys", "list task_struct.tasks -s task_struct.comm,pid -h init_task", "log")
         self.assertRegex(text, r"NODENAME: guest\n", text)
         self.assertRegex(text, r"CPUS: 2\n")
         self.assertRegex(text, r'comm = "init\\000.*\n\s*pid = 1,')
@@ -94,12 +98,25 @@ class Inside(test_linux.LinuxCase):
         self.assertRegex(text, r"(?s)LWP 1\b.*LWP 2\b")
         self.assertRegex(text, r"(?s)#\d+ .*cpu_startup_entry.*\$1 = \"guest\"", text)
 
+    def panics(self, guest):
+        """The dump of a guest that has panicked, in an interrupt of its idle task, says so and who called panic."""
+        self.shell(guest, "echo 0 >/proc/sys/kernel/panic")      # it stays as it is
+        guest.qmp.command("send-key", keys=[{"type": "qcode", "data": key} for key in ("alt", "sysrq", "c")])
+        guest.serial.wait_for("end Kernel panic - not syncing: sysrq triggered crash", test_linux.COMMAND)
+        self.dump(guest, False)
+        text = self.crash("sys", "bt", "log")
+        self.assertIn('PANIC: "Kernel panic - not syncing: sysrq triggered crash"', text)
+        self.assertRegex(text, r"(?s)COMMAND: \"swapper/\d\".* panic at .* sysrq_handle_crash at .* i8042_interrupt at ")
+        self.assertRegex(text, r"sysrq: Trigger a crash")
+
     def test_gdb_and_dumps(self):
         with self.start() as guest:
             self.reaches_user_space(guest, "rootfs")
-            self.debugs(guest)
+            if not assets.host_is_tcg():    # there KVM tells of no breakpoints
+                self.debugs(guest)
             self.dumps(guest)
             self.no_trouble(guest)
+            self.panics(guest)
             self.assertEqual(guest.quit(), 0)
 
 
