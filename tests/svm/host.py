@@ -134,7 +134,9 @@ def run(command, memory=4096, cpus=1, timeout=1800, out=None, stdout=None):
         with open(scratch, "wb") as disk:
             disk.truncate(SCRATCH)
         assets.run(assets.need("/sbin/mkfs.ext4", "e2fsprogs"), "-q", "-F", "-E", "lazy_itable_init=1,nodiscard", "-O", "^has_journal", scratch)
-        argv = [QEMU, "-accel", "tcg,thread=multi", "-M", "q35", "-cpu", "EPYC,svm=on,npt=on", "-m", str(memory), "-smp", str(cpus),
+        # It ends with this process, however that ends.
+        argv = [assets.need("/usr/bin/setpriv", "util-linux"), "--pdeathsig", "KILL", QEMU,
+                "-accel", "tcg,thread=multi", "-M", "q35", "-cpu", "EPYC,svm=on,npt=on", "-m", str(memory), "-smp", str(cpus),
                 "-nodefaults", "-no-reboot", "-display", "none", "-serial", "stdio",
                 "-kernel", *glob.glob(os.path.join(directory, "boot", "vmlinuz-*")), "-initrd", initrd,
                 "-append", "console=ttyS0 quiet panic=-1 mitigations=off",
