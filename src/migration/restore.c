@@ -251,15 +251,21 @@ static int read_all(struct err *e)
 
 /* ---- pages on demand ---- */
 
-/* A page that cannot be had: whoever touches it gets a bus error, a vCPU an internal error. */
+/*
+ * A page that cannot be had: whoever touches it gets a bus error, a vCPU an internal error. Linux has poisoned pages
+ * since 6.6; before, the page is out of everybody's reach, which to KVM is the same, and those who wait for it are
+ * woken.
+ */
 static void poison(unsigned block, uint64_t page)
 {
-	struct uffdio_poison p = {
-		.range = {.start = (uintptr_t)session.block[block].v.host + page * WIRE_PAGE, .len = WIRE_PAGE}};
+	uint8_t *host = session.block[block].v.host + page * WIRE_PAGE;
+	struct uffdio_poison p = {.range = {.start = (uintptr_t)host, .len = WIRE_PAGE}};
 
-	if (ioctl(rs.uffd, UFFDIO_POISON, &p) && errno != EEXIST) {
+	if (!ioctl(rs.uffd, UFFDIO_POISON, &p) || errno == EEXIST)
+		return;
+	if (mprotect(host, WIRE_PAGE, PROT_NONE) || ioctl(rs.uffd, UFFDIO_WAKE, &p.range)) {
 		log_error("migration", "the guest ends: it touched memory that is damaged in %s", rs.im->path);
-		abort(); /* an older kernel has no other way to keep wrong data from the guest */
+		abort(); /* no other way to keep wrong data from the guest */
 	}
 }
 

@@ -181,6 +181,8 @@ class Files(vmmtest.TestCase):
                 b.meet()
                 vmmtest.poll(lambda: b.status() == "internal-error", 20, "the guest to stop")
                 vmmtest.poll(lambda: "damaged" in b.info().get("error-desc", ""), 20, "the reason")
+                if way == "lazy":
+                    self.assertNotIn("FAIL", b.serial.text())
 
     def released(self, name):
         """A fixture, unpacked; VMM_GOLDEN=write makes one that is not there yet, from a guest of this version."""
