@@ -89,6 +89,7 @@ struct config_described {
 	struct described_file *files;
 	uint64_t cpus[(MACHINE_MAX_CPUS + 63) / 64]; /* those that are there */
 	char *cpu_id[MACHINE_MAX_CPUS];              /* of hot-plugged ones */
+	char *cpu_features;                          /* all that the guest has seen, by name; NULL: without KVM */
 	int boot_kind;                               /* of -kernel, see src/machine/boot.h */
 };
 

@@ -131,6 +131,10 @@ void kvm_cpu_print_help(FILE *out);
    with the nearest name, a feature the host lacks is refused by name when asked explicitly (models: missing features
    are listed and refused with `enforce`, else masked with a warning). migratable=on|off etc. accepted as QEMU does. */
 int kvm_cpu_setup(struct kvm_vm *vm, const char *text, const struct smp_opts *smp, struct err *e);
+/* The same for a guest that has been elsewhere: of the features it gets none but these (kvm_cpu_features() there; NULL:
+   whatever text says). Whether it has them all is for the caller to compare. */
+int kvm_cpu_setup_limited(struct kvm_vm *vm, const char *text, const char *features, const struct smp_opts *smp,
+			  struct err *e);
 const char *kvm_cpu_model(struct kvm_vm *vm); /* "qemu64" ... */
 /* Features the guest sees as QEMU's names, separated by spaces; malloc'ed. */
 char *kvm_cpu_features(struct kvm_vm *vm);

@@ -79,6 +79,8 @@ int machine_config_from_description(struct config *c, const void *fdt, size_t le
 /* Is fdt (from outside) this machine? Host-side differences (backends, paths, who emulates the interrupt controllers)
    do not count; the first one that does is named. */
 int machine_check_description(struct board *b, const void *fdt, size_t len, struct err *e);
+/* Only its processors: for a machine that was built from fdt, which this host may not be able to do as it was. */
+int machine_check_processors(struct board *b, const void *fdt, size_t len, struct err *e);
 int machine_write_description(struct board *b, const char *path, struct err *e); /* -machine dumpdtb=FILE */
 
 /* Devices. create: one of class `driver` with the options in o, plugged in; whoever calls it for a guest that runs

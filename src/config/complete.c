@@ -222,6 +222,7 @@ void config_described_free(struct config_described *d)
 		free(d->files);
 		d->files = next;
 	}
+	free(d->cpu_features);
 	for (size_t i = 0; i < ARRAY_SIZE(d->cpu_id); i++)
 		free(d->cpu_id[i]);
 	free(d);

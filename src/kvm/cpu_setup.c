@@ -211,6 +211,7 @@ static int choose_model(struct kvm_vm *vm, const char *name, const uint32_t host
 
 struct request {
 	struct cpu_def *d;
+	const char *only;                         /* features, by name; NULL: all that are asked for */
 	uint32_t on[FEAT_WORDS], off[FEAT_WORDS]; /* asked for by name */
 	bool enforce, check, migratable, host_phys_bits;
 	uint32_t lacking[FEAT_WORDS]; /* of the model, on this host */
@@ -462,6 +463,16 @@ static int filter(struct request *q, const uint32_t host[FEAT_WORDS], const char
 	return 0;
 }
 
+/* Nothing but what is in the list; bits without a name are the model's. */
+static void limit(struct cpu_def *d, const char *features)
+{
+	uint32_t keep[FEAT_WORDS] = {0};
+
+	features_apply(keep, features);
+	for (unsigned w = 0; w < FEAT_WORDS; w++)
+		d->word[w] &= keep[w] | ~feature_named_bits(w);
+}
+
 /* The highest leaves have to reach the features shown there. */
 static void adjust_levels(struct cpu_def *d)
 {
@@ -524,6 +535,8 @@ static int setup(struct kvm_vm *vm, struct request *q, const char *text, const c
 		features_apply(q->d->word, "-invtsc"); /* unless asked for by name */
 	if (r == 0)
 		r = filter(q, host, text, e);
+	if (r == 0 && q->only)
+		limit(q->d, q->only);
 	if (r == 0)
 		r = choose_phys_bits(vm, q, e);
 	return r;
@@ -565,8 +578,14 @@ int cpu_resolve(struct kvm_vm *vm, const char *text, const struct smp_opts *smp,
 
 int kvm_cpu_setup(struct kvm_vm *vm, const char *text, const struct smp_opts *smp, struct err *e)
 {
+	return kvm_cpu_setup_limited(vm, text, NULL, smp, e);
+}
+
+int kvm_cpu_setup_limited(struct kvm_vm *vm, const char *text, const char *features, const struct smp_opts *smp,
+			  struct err *e)
+{
 	struct cpu_def d;
-	struct request q = {.d = &d, .check = text != NULL, .migratable = true};
+	struct request q = {.d = &d, .only = features, .check = text != NULL, .migratable = true};
 	int r = resolve(vm, &q, text ? text : "qemu64", smp, e);
 
 	if (r < 0)

@@ -306,7 +306,9 @@ static int create_kvm(struct board *b, struct err *e)
 		return e && e->code ? -e->code : -ENODEV;
 	kvm_set_thread_hook(b->kvm, sandbox_thread_vcpu);
 	/* Before RAM is laid out: the CPU model's address width limits it. */
-	return kvm_cpu_setup(b->kvm, b->config->cpu, &b->config->smp, e);
+	return kvm_cpu_setup_limited(b->kvm, b->config->cpu,
+				     b->config->described ? b->config->described->cpu_features : NULL, &b->config->smp,
+				     e);
 }
 
 static void on_block_event(void *opaque, const char *name, const char *data_json)

@@ -291,19 +291,40 @@ static int compare_groups(struct pair *p)
 	return 0;
 }
 
+/* p->ours is for the caller to free. */
+static int begin_pair(struct pair *p, struct board *b, size_t len, void **own)
+{
+	size_t own_len;
+	int r;
+
+	if (!describe_is_tree(p->theirs, len))
+		return err_set(p->e, EBADMSG, "the stream is damaged: its machine description is no device tree");
+	r = machine_describe(b, own, &own_len, p->e);
+	p->ours = *own;
+	return r;
+}
+
+int machine_check_processors(struct board *b, const void *fdt, size_t len, struct err *e)
+{
+	struct pair p = {.theirs = fdt, .e = e};
+	void *own = NULL;
+	int r = begin_pair(&p, b, len, &own);
+
+	if (r)
+		return r;
+	r = compare_cpus(&p);
+	free(own);
+	return r;
+}
+
 int machine_check_description(struct board *b, const void *fdt, size_t len, struct err *e)
 {
 	struct pair p = {.theirs = fdt, .e = e};
 	void *own = NULL;
-	size_t own_len;
-	int r;
+	int r = begin_pair(&p, b, len, &own);
 
-	if (!describe_is_tree(fdt, len))
-		return err_set(e, EBADMSG, "the stream is damaged: its machine description is no device tree");
-	r = machine_describe(b, &own, &own_len, e);
 	if (r)
 		return r;
-	p.ours = own;
 	r = compare_prop(&p, "the machine", 0, 0, "compatible");
 	if (!r)
 		r = compare_prop(&p, "the machine (-machine)", 0, 0, "model");

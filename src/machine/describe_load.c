@@ -236,9 +236,12 @@ static int load_files(struct reader *r, struct err *e)
 static int load_cpus(struct reader *r, struct err *e)
 {
 	int parent = child(r, "/cpus", e), node;
+	const char *features;
 
 	if (parent < 0)
 		return parent;
+	features = string_of(r->fdt, parent, "vmm,features");
+	r->d->cpu_features = features ? xstrdup(features) : NULL;
 	fdt_for_each_subnode(node, r->fdt, parent)
 	{
 		const char *id = string_of(r->fdt, node, "vmm,id");

@@ -369,9 +369,9 @@ static void prepare(struct main_call *c)
 	int r = 0;
 
 	/* A machine built from this description may differ where the operator said so (a template's clone: -set,
-	 * -uuid). */
-	if (!machine_config(session.board)->described)
-		r = machine_check_description(session.board, rs.im->description, rs.im->description_len, &c->err);
+	 * -uuid), but not in what this host's processors lack. */
+	r = (machine_config(session.board)->described ? machine_check_processors : machine_check_description)(
+		session.board, rs.im->description, rs.im->description_len, &c->err);
 	if (!r)
 		r = check_layout(rs.im->layout, rs.im->layout_len, &c->err);
 	if (!r)

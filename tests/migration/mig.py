@@ -116,15 +116,31 @@ class Dirtier(vmmtest.Guest):
         return f"tcp:{address['host']}:{address['port']}"
 
 
-def preamble(version, oldest, kind=0, session=1):
-    """The first bytes of a stream, with their checksum; None without the library that counts it."""
+def xxh3(data, seed=0):
+    """XXH3-64, the checksum of streams and saved guests; None without the library that counts it."""
     name = ctypes.util.find_library("xxhash")
     if not name:
         return None
-    library = ctypes.CDLL(name)
-    library.XXH3_64bits.restype = ctypes.c_uint64
+    count = ctypes.CDLL(name).XXH3_64bits_withSeed
+    count.restype = ctypes.c_uint64
+    return count(data, ctypes.c_size_t(len(data)), ctypes.c_uint64(seed))
+
+
+def preamble(version, oldest, kind=0, session=1):
+    """The first bytes of a stream, with their checksum; None without the library that counts it."""
     head = MAGIC + struct.pack("<HHBBHQI", version, oldest, kind, 0, 0, session, 0)
-    return head + struct.pack("<I", library.XXH3_64bits(head, ctypes.c_size_t(len(head))) & 0xffffffff)
+    checksum = xxh3(head)
+    return None if checksum is None else head + struct.pack("<I", checksum & 0xffffffff)
+
+
+def redescribe(data, old, new):
+    """A saved guest (or a stream) whose machine description says something else of the same length, with the right checksum."""
+    start = data.index(b"\xd0\x0d\xfe\xed")
+    header = data[start - 24:start - 8]
+    end = start + struct.unpack("<I", header[4:8])[0]
+    assert old in data[start:end] and len(old) == len(new)
+    said = data[start:end].replace(old, new)
+    return data[:start - 8] + struct.pack("<Q", xxh3(said, xxh3(header))) + said + data[end:]
 
 
 def twin(source, *args, incoming="tcp:127.0.0.1:0", **changes):

@@ -80,6 +80,34 @@ class Files(vmmtest.TestCase):
             self.assertEqual(b.wait_exit(), 1)
             self.assertIn("64 MiB", b.stderr())
 
+    def test_other_processors(self):
+        """The guest keeps the features it had, and does not run where one of them is missing."""
+        if mig.xxh3(b"") is None:
+            self.skipTest("no libxxhash")
+        like = self.saved(memory=16, size=2, start=8)
+        with open(self.path, "rb") as f:
+            whole = f.read()
+        for feature, other in (("cx16", "    "), ("cx16", "ia64")):       # no KVM offers a guest the latter
+            with open(self.path, "wb") as f:
+                f.write(mig.redescribe(whole, f" {feature} ".encode(), f" {other} ".encode()))
+            for way in ("eager", "lazy"):
+                uri = f"file:{self.path},map={way}"
+                with self.subTest(way=way, other=other):
+                    if other.strip():
+                        with Bare(uri, like=like) as b:
+                            self.assertEqual(b.wait_exit(), 1)
+                            self.assertRegex(b.stderr(), f"features that it has not here: {other}")
+                        continue
+                    with self.restored(uri, like=like) as b:
+                        b.alive()
+                        b.migration("completed")
+                        b.qmp.command("migrate", uri=f"file:{self.path}2")
+                        self.assertEqual(b.migration()["status"], "completed")
+                    with open(f"{self.path}2", "rb") as f:
+                        head = f.read(1 << 16)
+                    self.assertIn(b" sse2 ", head)
+                    self.assertNotIn(feature.encode(), head)
+
     def test_checkpoint(self):
         """The guest goes on; each file holds its moment, whole."""
         with mig.Dirtier(cpus=2, memory=96, size=32) as a:
