@@ -3,6 +3,7 @@
 import argparse
 import lzma
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -15,6 +16,7 @@ from test_described import Bare
 
 
 RELEASED = ("0.1",)         # a fixture each of a saved guest and of a stream
+IOPL = 0x3000
 TRAVELLER = {"memory": 16, "start": 8, "size": 2, "cpus": 2, "quiet": 0}
 
 
@@ -240,6 +242,11 @@ class Files(vmmtest.TestCase):
                     b.meet()
                     b.migration("completed")
                     self.assertEqual(b.status(), "paused")
+                    # QEMU's emulator gives CPL 3 its ports by IOPL alone after a migration (start.S); guests of 0.1 had IOPL 0.
+                    registers = b.qmp.execute("human-monitor-command", {"command-line": "info registers -a"})
+                    flags = [int(f, 16) for f in re.findall(r"RFL=(\w+) CPL=3", registers)]
+                    if mig.assets.host_is_tcg() and not all(f & IOPL for f in flags):
+                        self.skipTest("the guest has arrived, but QEMU's emulator takes its ports away")
                     b.qmp.command("cont")
                     b.alive()
 
