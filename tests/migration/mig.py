@@ -32,12 +32,17 @@ def tsc_hz():
     return tsc_hz.value
 
 
+def scaled(rate):
+    """Pages a second that stand to what a slow host's migration carries as `rate` to another's; 0 stays: as fast as it goes."""
+    return rate and max(1, int(rate / vmmtest.SLOW))
+
+
 class Dirtier(vmmtest.Guest):
-    """A guest that dirties `size` MiB from `start` on, `rate` pages a second (0: as fast as it can), with all its vCPUs; disk: and
-    checks and writes sectors of the first disk."""
+    """A guest that dirties `size` MiB from `start` on, `rate` pages a second (0: as fast as it can; less on slow hosts), with all its
+    vCPUs; disk: and checks and writes sectors of the first disk."""
 
     def __init__(self, *args, memory=64, size=16, start=32, rate=0, quiet=0, disk=0, idle2=0, **options):
-        line = f"start={start}M size={size}M rate={rate} tsc={tsc_hz()} quiet={quiet} disk={disk} idle2={idle2} cpus={options.get('cpus', 1)}"
+        line = f"start={start}M size={size}M rate={scaled(rate)} tsc={tsc_hz()} quiet={quiet} disk={disk} idle2={idle2} cpus={options.get('cpus', 1)}"
         self.options = dict(memory=memory, size=size, start=start, rate=rate, quiet=quiet, disk=disk, idle2=idle2, **options)
         super().__init__("-kernel", assets.payload("dirtier"), "-append", line, *args, memory=memory, **options)
 
@@ -64,8 +69,8 @@ class Dirtier(vmmtest.Guest):
 
     def pace(self, rate):
         """From now on so many pages a second; 0: as fast as it goes; None: none at all."""
-        self.serial.send("i" if rate is None else f"{rate}\n")
-        self.serial.wait_for("idle\r" if rate is None else f"rate {rate}\r", 60)
+        self.serial.send("i" if rate is None else f"{scaled(rate)}\n")
+        self.serial.wait_for("idle\r" if rate is None else f"rate {scaled(rate)}\r", 60)
         self.idle = rate is None
 
     def writes_on(self, so_far):

@@ -27,8 +27,9 @@ class Precopy(vmmtest.TestCase):
             with mig.twin(a, incoming=incoming, **(dest_options or {})) as b:
                 a.caps(events=True, **(caps or {}))
                 b.caps(events=True, **(caps or {}))
-                if params:
-                    a.params(**params)
+                params = {"downtime-limit": 300, **(params or {})}
+                params["downtime-limit"] = int(params["downtime-limit"] * vmmtest.SLOW)
+                a.params(**params)
                 a.qmp.command("migrate", uri=uri or b.address())
                 info = mig.moved(self, a, b)
                 states = [e["data"]["status"] for e in a.qmp.take_events("MIGRATION")]
@@ -201,7 +202,7 @@ class Precopy(vmmtest.TestCase):
                 a.writes_on(a.pages if rate is not None else -1)
                 b = stack.enter_context(mig.twin(a))
                 b.idle = a.idle
-                a.params(**{"downtime-limit": 3000 if rate == 0 else 300})
+                a.params(**{"downtime-limit": int((3000 if rate == 0 else 300) * vmmtest.SLOW)})
                 a.qmp.command("migrate", uri=b.address())
                 info = a.migration(timeout=60 + size / 5)
                 self.assertEqual(info["status"], "completed", info)

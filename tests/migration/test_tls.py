@@ -60,13 +60,14 @@ class Tls(vmmtest.TestCase):
 
     def pair(self, client, server, kind="x509", extra_client="", **options):
         """Source and destination with these credentials, the destination listening."""
-        a = mig.Dirtier("-object", f"tls-creds-{kind},id=tls0,endpoint=client,dir={client}{extra_client}", rate=16000, **options)
+        a = mig.Dirtier("-object", f"tls-creds-{kind},id=tls0,endpoint=client,dir={client}{extra_client}", rate=16000,
+                        size=max(1, int(16 / vmmtest.SLOW)), **options)
         self.addCleanup(a.close)
         a.running()
         b = mig.Dirtier("-object", f"tls-creds-{kind},id=tls0,endpoint=server,dir={server}", "-incoming", "defer", **a.options)
         self.addCleanup(b.close)
         for guest in (a, b):
-            guest.params(tls_creds="tls0")
+            guest.params(tls_creds="tls0", downtime_limit=int(300 * vmmtest.SLOW))     # without AES in hardware 2 MB/s are much
         b.qmp.command("migrate-incoming", uri="tcp:127.0.0.1:0")
         return a, b
 
