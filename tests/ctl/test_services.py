@@ -110,6 +110,9 @@ class Host:
         """As a person does it; returns when nothing is left."""
         self.run("systemctl", "poweroff", check=False)
         vmmtest.poll(lambda: self.unshare.poll() is not None, 60, "the host to be off")
+        # systemd divided the group among controllers: no process may enter it any more.
+        vmmtest.poll(self.remove_group, 20, "the host's control group to be empty")
+        self.group = make_group()
 
     def make_root(self, files):
         """files: {path: text}"""
@@ -186,11 +189,16 @@ class Host:
         if self.unshare:
             self.unshare.wait()
         shutil.rmtree(self.dir, ignore_errors=True)
+        self.remove_group()
+
+    def remove_group(self):
+        """The host's control group and those in it; False while there are processes."""
         for folder, _, _ in sorted(os.walk(self.group), reverse=True):
             try:
                 os.rmdir(folder)
             except OSError:
                 pass
+        return not os.path.exists(self.group)
 
     def __enter__(self):
         return self
