@@ -118,6 +118,14 @@ def _script(command):
     return "\n".join(lines) + "\n"
 
 
+def _kept():
+    """The directories below this machine's /tmp that are there on the host as well, none in another."""
+    paths = {os.path.realpath(path) for path in (os.path.join(HERE, "..", ".."), os.getcwd(), assets.CACHE)}
+    if os.environ.get("VMM"):
+        paths.add(os.path.dirname(os.path.dirname(os.path.realpath(os.environ["VMM"]))))    # src/vmm, modules/
+    return [path for path in sorted(paths) if path.startswith("/tmp/") and not any(path.startswith(other + "/") for other in paths)]
+
+
 def run(command, memory=4096, cpus=1, timeout=1800, out=None, stdout=None):
     """Run the command there; its status, or 124 when it took too long. out: the directory behind $SVM_OUT."""
     assets.need(QEMU, "qemu-system-x86")
@@ -130,6 +138,8 @@ def run(command, memory=4096, cpus=1, timeout=1800, out=None, stdout=None):
             script.write(_script(command))
         with open(os.path.join(exchange, "modules"), "w", encoding="utf-8") as path:
             path.write(os.path.dirname(modules(directory)))
+        with open(os.path.join(exchange, "kept"), "w", encoding="utf-8") as kept:
+            kept.writelines(path + "\n" for path in _kept())
         scratch = os.path.join(work, "scratch")
         with open(scratch, "wb") as disk:
             disk.truncate(SCRATCH)
