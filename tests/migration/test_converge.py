@@ -51,7 +51,7 @@ class Converge(vmmtest.TestCase):
         with mig.Dirtier("-accel", "kvm,dirty-ring-size=4096", cpus=2, idle2=1, **BUSY) as a, mig.twin(a) as b:
             a.running()
             a.caps(auto_converge=True)
-            a.params(max_bandwidth=48 << 20, downtime_limit=400, cpu_throttle_initial=50, cpu_throttle_increment=20)
+            a.params(max_bandwidth=int((48 << 20) / vmmtest.SLOW), downtime_limit=400, cpu_throttle_initial=50, cpu_throttle_increment=20)
             a.qmp.command("migrate", uri=b.address())
             vmmtest.poll(lambda: a.info().get("cpu-throttle-percentage", 0) >= 50 or a.info()["status"] in mig.ENDED, 60)
             info = a.migration()
