@@ -291,52 +291,49 @@ static int compare_groups(struct pair *p)
 	return 0;
 }
 
-/* p->ours is for the caller to free. */
-static int begin_pair(struct pair *p, struct board *b, size_t len, void **own)
+static int compare_all(struct pair *p)
 {
-	size_t own_len;
-	int r;
+	uint64_t theirs = memory_size(p->theirs), ours = memory_size(p->ours);
+	int r = compare_prop(p, "the machine", 0, 0, "compatible");
 
-	if (!describe_is_tree(p->theirs, len))
-		return err_set(p->e, EBADMSG, "the stream is damaged: its machine description is no device tree");
-	r = machine_describe(b, own, &own_len, p->e);
-	p->ours = *own;
+	if (!r)
+		r = compare_prop(p, "the machine (-machine)", 0, 0, "model");
+	if (!r && theirs != ours)
+		r = err_set(p->e, EINVAL, "the guest has %llu MiB of memory at the source and %llu MiB here (-m)",
+			    (unsigned long long)(theirs / MIB), (unsigned long long)(ours / MIB));
+	if (!r)
+		r = compare_cpus(p);
+	if (!r)
+		r = compare_devices(p);
+	if (!r)
+		r = compare_groups(p);
 	return r;
 }
 
-int machine_check_processors(struct board *b, const void *fdt, size_t len, struct err *e)
+static int check(struct board *b, const void *fdt, size_t len, int (*compare)(struct pair *p), struct err *e)
 {
 	struct pair p = {.theirs = fdt, .e = e};
 	void *own = NULL;
-	int r = begin_pair(&p, b, len, &own);
+	size_t own_len;
+	int r;
 
+	if (!describe_is_tree(fdt, len))
+		return err_set(e, EBADMSG, "the stream is damaged: its machine description is no device tree");
+	r = machine_describe(b, &own, &own_len, e);
 	if (r)
 		return r;
-	r = compare_cpus(&p);
+	p.ours = own;
+	r = compare(&p);
 	free(own);
 	return r;
 }
 
 int machine_check_description(struct board *b, const void *fdt, size_t len, struct err *e)
 {
-	struct pair p = {.theirs = fdt, .e = e};
-	void *own = NULL;
-	int r = begin_pair(&p, b, len, &own);
+	return check(b, fdt, len, compare_all, e);
+}
 
-	if (r)
-		return r;
-	r = compare_prop(&p, "the machine", 0, 0, "compatible");
-	if (!r)
-		r = compare_prop(&p, "the machine (-machine)", 0, 0, "model");
-	if (!r && memory_size(fdt) != memory_size(own))
-		r = err_set(e, EINVAL, "the guest has %llu MiB of memory at the source and %llu MiB here (-m)",
-			    (unsigned long long)(memory_size(fdt) / MIB), (unsigned long long)(memory_size(own) / MIB));
-	if (!r)
-		r = compare_cpus(&p);
-	if (!r)
-		r = compare_devices(&p);
-	if (!r)
-		r = compare_groups(&p);
-	free(own);
-	return r;
+int machine_check_processors(struct board *b, const void *fdt, size_t len, struct err *e)
+{
+	return check(b, fdt, len, compare_cpus, e);
 }
