@@ -3,13 +3,12 @@
 
 import os
 import sys
-import tempfile
 import unittest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "lib"))
 sys.path.insert(0, HERE)
-import host     # noqa: E402
+import inside   # noqa: E402
 import vmmtest  # noqa: E402
 
 TESTS = {"commands/test_look.py": ("Machine.test_processor", "Machine.test_processor_and_chips_at_work", "Server.test_counters"),
@@ -20,18 +19,9 @@ class Smoke(unittest.TestCase):
     """One start of the host for all."""
 
     def test_on_svm(self):
-        with tempfile.TemporaryDirectory(prefix="vmm-svm-test-") as work:
-            said = os.path.join(work, "said")
-            lines = ["test -w /dev/kvm", "test $(cat /sys/module/kvm_amd/parameters/npt) = Y"]
-            lines += [f"python3 {os.path.join(HERE, '..', file)} {' '.join(names)}" for file, names in TESTS.items()]
-            with open(said, "w+b") as output:
-                try:
-                    status = host.run(["sh", "-ec", "\n".join(lines)], timeout=600 * vmmtest.SLOW, stdout=output)
-                except host.assets.Missing as reason:
-                    self.skipTest(str(reason))
-                output.seek(0)
-                text = output.read().decode("utf-8", "replace")
-        self.assertEqual(status, 0, text)
+        lines = ["test -w /dev/kvm", "test $(cat /sys/module/kvm_amd/parameters/npt) = Y"]
+        lines += [f"python3 {os.path.join(inside.TESTS, file)} {' '.join(names)}" for file, names in TESTS.items()]
+        text = inside.says(self, ["sh", "-ec", "\n".join(lines)], 600)
         for names in TESTS.values():
             self.assertIn(f"{len(names)} passed, 0 failed, 0 skipped", text)
 
