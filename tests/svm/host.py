@@ -36,15 +36,15 @@ SLOW = "8"              # factor on every time-out
 
 def _fetch(out):
     """Unpack the package of Debian's current kernel: boot/vmlinuz-* and lib/modules."""
-    depends = assets.run("apt-cache", "depends", "linux-image-amd64").decode()
-    name = re.search(r"Depends: (linux-image-\S+)", depends)
-    if not name:
-        raise assets.Missing("apt knows no linux-image-amd64: apt-get update")
     with tempfile.TemporaryDirectory() as work:
         try:
+            depends = assets.run("apt-cache", "depends", "linux-image-amd64").decode()
+            name = re.search(r"Depends: (linux-image-\S+)", depends)
+            if not name:
+                raise RuntimeError("apt knows none")
             assets.run("apt-get", "download", name[1], cwd=work)
         except RuntimeError as error:
-            raise assets.Missing(f"{name[1]} cannot be fetched: {error}") from error
+            raise assets.Missing(f"Debian's linux-image-amd64 cannot be fetched (apt-get update?): {error}") from error
         assets.run("dpkg-deb", "-x", *glob.glob(os.path.join(work, "*.deb")), out)
     # Debian generates these when the package is installed.
     assets.run(assets.need(assets.BUSYBOX, "busybox-static"), "depmod", "-b", out, os.path.basename(modules(out)))
