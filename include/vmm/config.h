@@ -105,11 +105,12 @@ struct config {
 	char *name;
 	uint8_t uuid[16];
 	bool uuid_set, debug_threads;
+	char *mem_path;            /* guest RAM in a file there; NULL: memory of its own */
 	char *bios, *firmware_dir; /* -bios FILE, -L DIR */
 	char *kernel, *initrd, *append;
 	char *vga;     /* std | none | cirrus refused ... */
 	char *display; /* none | curses | NULL: default */
-	bool nographic, nodefaults, no_user_config, mem_lock;
+	bool nographic, nodefaults, no_user_config, mem_lock, mem_prealloc;
 	struct opt_list vnc, serial, parallel, debugcon, monitor, qmp, qmp_pretty, mon, chardev, drive, blockdev,
 		netdev, nic, net, device, global, object, smbios, fw_cfg, add_fd, acpitable, msg, audiodev, set;
 	char *incoming, *loadvm, *migration_allow;

@@ -9,6 +9,8 @@
 
 struct memory_backend;
 
+#define MACHINE_RAM_ID "pc.ram" /* guest RAM, and the object that -mem-path makes for it */
+
 /* For the user `owner_property`; NULL with a message. A back end has one user. */
 struct memory_backend *memory_backend_claim(const char *id, const char *owner_property, struct err *e);
 void memory_backend_release(struct memory_backend *m);        /* the user lets go of it */
@@ -22,6 +24,15 @@ int memory_backend_fd(const struct memory_backend *m);        /* mapped shared f
  */
 struct memory_backend *memory_backend_claim_sparse(const char *id);
 int memory_backend_populate(struct memory_backend *m, struct err *e); /* any thread */
+
+/*
+ * Allocate all of this mapping now. -ENOMEM where the host has not got so much, before anything is taken: the kernel
+ * would rather end a process than refuse it memory. Any thread.
+ */
+int memory_populate(void *host, uint64_t size, struct err *e);
+bool memory_backend_prealloc(const struct memory_backend *m); /* allocated in advance */
+/* Nobody else can have written to it, and it was made empty: not so for files with a name. */
+bool memory_backend_is_ours(const struct memory_backend *m);
 
 /* For query-memdev. */
 struct memory_backend_info {

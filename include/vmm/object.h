@@ -33,6 +33,8 @@ struct object {
 
 /* "qom-type=rng-random,id=rng0,filename=/dev/urandom". -EINVAL, -EEXIST with QEMU's texts. */
 int object_add(struct opts *o, struct err *e);
+/* From now on a property of all objects of this parent has another default. The strings are kept; one at a time. */
+void object_default(const char *parent, const char *name, const char *value);
 /* -ENOENT; -EBUSY while it is used. */
 int object_del(const char *id, struct err *e);
 void object_del_all(void);                                    /* at the end, when no device is left */

@@ -18,9 +18,16 @@ struct ram_view {
 	uint64_t size;    /* bytes, a multiple of RAM_PAGE */
 	int fd;           /* memfd; the board's; -1: a private mapping, see machine_ram_map_private() */
 	bool main;        /* guest RAM proper */
+	bool reserved;    /* allocated in advance on purpose (prealloc): stays allocated */
 };
 /* Block i in order of creation; false past the end. Any thread while no device comes or goes. */
 bool machine_ram(struct board *b, unsigned i, struct ram_view *out);
+
+/*
+ * A reserved block that is known to be empty: nothing was written to it, by whatever way, since it was allocated. True
+ * once: whoever asks is about to fill it. Main thread.
+ */
+bool machine_ram_take_untouched(struct board *b, unsigned i);
 
 /* Let block `name` be a private mapping of fd from offset on: what is written stays here. fd of its view is -1 from
    then on. Before the guest runs. Main thread. */

@@ -657,6 +657,13 @@ static const struct row rows[] = {
 	   smp_props),
 	FN("m", "[size=]MIB[,slots=N,maxmem=SIZE]", STD, "guest RAM (default 128 MiB); suffixes M, G and T", opt_memory,
 	   memory_props),
+	STRING("mem-path", "DIR", STD, "guest RAM in a file without a name there (a hugetlbfs for huge pages, say)",
+	       mem_path),
+	FLAG("mem-prealloc", STD,
+	     "allocate all guest RAM before the guest starts; with -incoming: before it comes, which makes its "
+	     "migration "
+	     "faster",
+	     mem_prealloc),
 	FN("name", "NAME[,debug-threads=on]", STD, "name of the guest", opt_name, NULL),
 	FN("uuid", "UUID", STD, "UUID of the guest, shown in SMBIOS", opt_uuid, NULL),
 	FN("rtc", "[base=utc|localtime|DATE][,clock=host|rt|vm][,driftfix=none|slew]", STD, "real-time clock", opt_rtc,

@@ -125,10 +125,10 @@ static int check_combinations(struct config *c, struct err *e)
 		return err_set(e, EINVAL, "-display curses cannot be used with -daemonize");
 	if (c->qtest && c->machine.accel != ACCEL_QTEST)
 		return err_set(e, EINVAL, "-qtest needs -accel qtest");
+	if (c->mem_path && c->machine.memory_backend)
+		return err_set(e, EINVAL, "'-mem-path' can't be used together with '-machine memory-backend'");
 	if (c->loadvm)
 		return err_set(e, EINVAL, "-loadvm %s: internal snapshots are not offered by this version", c->loadvm);
-	if (c->incoming && c->machine.accel == ACCEL_QTEST)
-		return err_set(e, EINVAL, "-incoming needs -accel kvm");
 	if (c->vga && strcmp(c->vga, "std") && strcmp(c->vga, "none"))
 		return err_set(e, EINVAL, "-vga %s: not offered; vmm has std and none", c->vga);
 	for (struct opt_item *i = c->audiodev.first; i; i = i->next) {
@@ -234,7 +234,7 @@ void config_free(struct config *c)
 		&c->cpu,       &c->name,     &c->bios,       &c->firmware_dir, &c->kernel,          &c->initrd,
 		&c->append,    &c->vga,      &c->display,    &c->incoming,     &c->migration_allow, &c->loadvm,
 		&c->pidfile,   &c->log_file, &c->log_filter, &c->runas,        &c->chroot,          &c->qtest,
-		&c->qtest_log, &c->gdb,      &c->metrics,    &c->run_with};
+		&c->qtest_log, &c->gdb,      &c->metrics,    &c->run_with,     &c->mem_path};
 	struct opt_list *lists[] = {&c->vnc,        &c->serial, &c->parallel,  &c->debugcon, &c->monitor,  &c->qmp,
 				    &c->qmp_pretty, &c->mon,    &c->chardev,   &c->drive,    &c->blockdev, &c->netdev,
 				    &c->nic,        &c->net,    &c->device,    &c->global,   &c->object,   &c->smbios,

@@ -105,12 +105,14 @@ static json_t *query_memdev(struct qmp_call *call, struct err *e)
 	for (struct object *o = object_next(NULL); o; o = object_next(o))
 		if (memory_backend_info(o, &m))
 			json_array_append_new(list, describe_memdev(o->id, &m));
-	if (c->machine.memory_backend || !strcmp(c->machine.type, "none"))
+	if (c->machine.memory_backend || c->mem_path || !strcmp(c->machine.type, "none"))
 		return list;
 	/* Guest RAM without an object of its own, as QEMU shows it. */
-	m = (struct memory_backend_info){
-		.size = c->memory.size, .merge = c->machine.mem_merge, .dump = c->machine.dump_guest_core};
-	json_array_append_new(list, describe_memdev("pc.ram", &m));
+	m = (struct memory_backend_info){.size = c->memory.size,
+					 .merge = c->machine.mem_merge,
+					 .dump = c->machine.dump_guest_core,
+					 .prealloc = c->mem_prealloc};
+	json_array_append_new(list, describe_memdev(MACHINE_RAM_ID, &m));
 	return list;
 }
 

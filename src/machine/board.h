@@ -69,6 +69,8 @@ struct ram_block {
 	/* Pages written since the last look, one bitmap for each who looks: frame buffers' readers and migration.
 	   Allocated when tracking starts, kept until the block goes. */
 	unsigned long *dirty, *migrate_dirty;
+	bool reserved;  /* all of it was allocated in advance, and stays so */
+	bool untouched; /* atomic; reserved, and all zeros: nobody has written to it since */
 };
 struct ram_block *ram_block_create(struct board *b, const char *name, uint64_t size, struct err *e);
 void ram_block_free(struct ram_block *rb);

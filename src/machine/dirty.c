@@ -37,6 +37,8 @@ void ram_block_mark_dirty(struct ram_block *rb, uint64_t offset, uint64_t len)
 	unsigned long *migrate = __atomic_load_n(&rb->migrate_dirty, __ATOMIC_ACQUIRE);
 	uint64_t last;
 
+	if (__atomic_load_n(&rb->untouched, __ATOMIC_RELAXED))
+		__atomic_store_n(&rb->untouched, false, __ATOMIC_RELAXED);
 	if ((!dirty && !migrate) || !len || offset >= rb->size)
 		return;
 	last = MIN(offset + len - 1, rb->size - 1) / PAGE;
@@ -134,8 +136,12 @@ bool machine_ram(struct board *b, unsigned i, struct ram_view *out)
 		return false;
 	for (rb = b->blocks; n - 1 > i; n--)
 		rb = rb->next;
-	*out = (struct ram_view){
-		.name = rb->name, .host = rb->host, .size = rb->size, .fd = rb->fd, .main = rb == b->ram};
+	*out = (struct ram_view){.name = rb->name,
+				 .host = rb->host,
+				 .size = rb->size,
+				 .fd = rb->fd,
+				 .main = rb == b->ram,
+				 .reserved = rb->reserved};
 	return true;
 }
 
@@ -148,6 +154,13 @@ static struct ram_block *block_at(struct board *b, unsigned i)
 			if (rb->host == v.host)
 				return rb;
 	return NULL;
+}
+
+bool machine_ram_take_untouched(struct board *b, unsigned i)
+{
+	struct ram_block *rb = block_at(b, i);
+
+	return rb && __atomic_exchange_n(&rb->untouched, false, __ATOMIC_RELAXED);
 }
 
 int machine_dirty_start(struct board *b, struct err *e)

@@ -31,6 +31,7 @@ struct memory_backend {
 	char *mem_path, *host_nodes;
 	bool merge, dump, prealloc, share, reserve, hugetlb, seal, discard_data, pmem, readonly, canonical;
 	uint32_t prealloc_threads;
+	bool named;  /* a file that others can open */
 	bool sparse; /* to be populated by whoever created it */
 	int policy;
 	int fd;
@@ -80,12 +81,64 @@ int memory_backend_fd(const struct memory_backend *m)
 	return m->fd;
 }
 
+/* What the host can give without taking it from others, with swap; UINT64_MAX if it does not say. */
+static uint64_t available(void)
+{
+	FILE *f = fopen("/proc/meminfo", "re");
+	unsigned long long kib, sum = 0;
+	bool found = false;
+	char line[128];
+
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "MemAvailable: %llu", &kib) == 1 || sscanf(line, "SwapFree: %llu", &kib) == 1) {
+			found |= *line == 'M';
+			sum += kib;
+		}
+	if (f)
+		fclose(f);
+	return found ? sum * KIB : UINT64_MAX;
+}
+
+static int cannot_provide(uint64_t size, const char *why, struct err *e)
+{
+	return err_set(e, ENOMEM, "prealloc: the host cannot provide %llu MiB now (%s)",
+		       (unsigned long long)(size / MIB), why);
+}
+
+/* Huge pages and file systems are limited elsewhere. Once the main loop runs, the sandbox lets nobody look. */
+static int populate(void *host, uint64_t size, bool own_pool, struct err *e)
+{
+	uint64_t now = own_pool || loop_has_run(loop_main()) ? UINT64_MAX : available();
+	char text[64];
+
+	if (size > now) {
+		snprintf(text, sizeof(text), "%llu MiB are available", (unsigned long long)(now / MIB));
+		return cannot_provide(size, text, e);
+	}
+	if (madvise(host, size, MADV_POPULATE_WRITE))
+		return cannot_provide(size, strerror(errno == EFAULT ? ENOSPC : errno), e);
+	return 0;
+}
+
+int memory_populate(void *host, uint64_t size, struct err *e)
+{
+	return populate(host, size, false, e);
+}
+
 int memory_backend_populate(struct memory_backend *m, struct err *e)
 {
-	if (madvise(m->host, m->size, MADV_POPULATE_WRITE))
-		return err_errno(e, errno, "object '%s': prealloc: the host cannot provide %llu MiB now", m->object.id,
-				 (unsigned long long)(m->size / MIB));
-	return 0;
+	return populate(m->host, m->size, m->hugetlb || m->mem_path, e) ? err_prefix(e, "object '%s'", m->object.id)
+									: 0;
+}
+
+bool memory_backend_prealloc(const struct memory_backend *m)
+{
+	return m->prealloc && !m->sparse;
+}
+
+bool memory_backend_is_ours(const struct memory_backend *m)
+{
+	return !m->named;
 }
 
 struct memory_backend *memory_backend_claim_sparse(const char *id)
@@ -225,6 +278,7 @@ static int file_open(struct memory_backend *m, struct err *e)
 			       "directory",
 			       m->mem_path);
 	} else {
+		m->named = true;
 		m->fd = open(m->mem_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	}
 	if (m->fd < 0 || fstat(m->fd, &st))

@@ -66,6 +66,17 @@ static void release(struct object *o)
 	free(o);
 }
 
+static struct {
+	const char *parent, *name, *value;
+} sugar;
+
+void object_default(const char *parent, const char *name, const char *value)
+{
+	sugar.parent = parent;
+	sugar.name = name;
+	sugar.value = value;
+}
+
 int object_add(struct opts *opts, struct err *e)
 {
 	static const struct prop none[] = {PROP_END};
@@ -85,6 +96,8 @@ int object_add(struct opts *opts, struct err *e)
 		return err_set(e, EINVAL, "Parameter 'id' expects an identifier, not '%s'", id);
 	if (object_find(id))
 		return err_set(e, EEXIST, "attempt to add duplicate property '%s' to object (type 'container')", id);
+	if (sugar.parent && type->parent && !strcmp(type->parent, sugar.parent) && !opts_get(opts, sugar.name))
+		opts_set(opts, sugar.name, sugar.value);
 	o = xzalloc(type->size);
 	o->type = type;
 	o->id = xstrdup(id);

@@ -45,7 +45,10 @@ static struct ram_block *ram_block_of_backend(struct board *b, const char *id, u
 	rb = xzalloc(sizeof(*rb));
 	*rb = (struct ram_block){
 		.board = b, .backend = m, .fd = memory_backend_fd(m), .host = memory_backend_host(m), .size = size};
-	snprintf(rb->name, sizeof(rb->name), "pc.ram"); /* the same whatever it lies in: streams know it by this name */
+	rb->reserved = memory_backend_prealloc(m);
+	rb->untouched = rb->reserved && memory_backend_is_ours(m);
+	snprintf(rb->name, sizeof(rb->name),
+		 MACHINE_RAM_ID); /* the same whatever it lies in: streams know it by this name */
 	rb->next = b->blocks;
 	b->blocks = rb;
 	return rb;
@@ -152,6 +155,7 @@ static int replace(struct ram_block *rb, int flags, int fd, uint64_t offset, str
 	if (rb->fd >= 0)
 		close(rb->fd);
 	rb->fd = -1;
+	rb->reserved = rb->untouched = false;
 	return 0;
 }
 
@@ -216,6 +220,7 @@ uint64_t ram_block_size(const struct ram_block *rb)
 int ram_create(struct board *b, struct err *e)
 {
 	uint64_t size = b->config->memory.size, low_max = b->config->machine.max_ram_below_4g;
+	int r;
 
 	if (!low_max)
 		low_max = 0xe0000000;
@@ -234,10 +239,18 @@ int ram_create(struct board *b, struct err *e)
 			e, EINVAL,
 			"-m: %llu MiB do not fit into the physical address space KVM offers (%llu GiB); ask for less",
 			(unsigned long long)(size / MIB), (unsigned long long)(kvm_max_gpa(b->kvm) / GIB));
-	if (b->config->machine.memory_backend)
+	if (b->config->mem_path)
+		b->ram = ram_block_of_backend(b, MACHINE_RAM_ID, size, e);
+	else if (b->config->machine.memory_backend)
 		b->ram = ram_block_of_backend(b, b->config->machine.memory_backend, size, e);
 	else
-		b->ram = ram_block_create(b, "pc.ram", size, e);
+		b->ram = ram_block_create(b, MACHINE_RAM_ID, size, e);
+	if (b->ram && !b->ram->backend && b->config->mem_prealloc) {
+		r = memory_populate(b->ram->host, size, e);
+		if (r)
+			return err_prefix(e, "-mem-prealloc");
+		b->ram->reserved = b->ram->untouched = true;
+	}
 	return b->ram ? 0 : e && e->code ? -e->code : -ENOMEM;
 }
 

@@ -8,11 +8,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "vmm/block.h"
 #include "vmm/chardev.h"
 #include "vmm/fdset.h"
-#include "vmm/object.h"
+#include "vmm/memory_backend.h"
 
 static int code_of(const struct err *e)
 {
@@ -128,12 +129,42 @@ static int open_described_ports(const struct opt_list *list, const char *kind, s
 	return 0;
 }
 
+/* -mem-path is an object as well, by the name that QEMU gives it. */
+static int create_memory_file(const struct config *c, struct err *e)
+{
+	char *text = xasprintf("qom-type=memory-backend-file,id=" MACHINE_RAM_ID ",size=%llu,merge=%s,dump=%s",
+			       (unsigned long long)c->memory.size, c->machine.mem_merge ? "on" : "off",
+			       c->machine.dump_guest_core ? "on" : "off");
+	struct stat st;
+	struct opts o;
+	int r = 0;
+
+	if (stat(c->mem_path, &st))
+		r = err_errno(e, errno, "can't open backing store %s for guest RAM", c->mem_path);
+	else if (!S_ISDIR(st.st_mode))
+		r = err_set(e, ENOTSUP,
+			    "only a directory is offered: for a file with a name say -object "
+			    "memory-backend-file,id=ID,size=SIZE,mem-path=%s,share=on -machine memory-backend=ID",
+			    c->mem_path);
+	if (!r)
+		r = opts_parse(&o, text, NULL, e);
+	free(text);
+	if (!r) {
+		opts_set(&o, "mem-path", c->mem_path);
+		r = object_add(&o, e);
+		opts_free(&o);
+	}
+	return r ? refuse("-mem-path", c->mem_path, e) : 0;
+}
+
 int sugar_create_objects(struct board *b, struct err *e)
 {
+	if (b->config->mem_prealloc)
+		object_default("memory-backend", "prealloc", "on");
 	for (struct opt_item *i = b->config->object.first; i; i = i->next)
 		if (object_add(&i->opts, e))
 			return refuse("-object", i->text, e);
-	return 0;
+	return b->config->mem_path ? create_memory_file(b->config, e) : 0;
 }
 
 int sugar_open_backends(struct board *b, struct err *e)

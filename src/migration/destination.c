@@ -410,6 +410,7 @@ static void receive(struct channel *c, const struct introduction *intro, struct 
 	session_status(MIGRATION_ACTIVE);
 	if (!c->one_way)
 		r = channel_put(c, WIRE_ACCEPT, 0, accept, sizeof(accept), e);
+	ram_recv_reserve(); /* the source does not wait for it, only its pages */
 	while (!r && !over) {
 		r = handle(&in, &over, e);
 		if (r && in.gone && postcopy_on())

@@ -4,7 +4,8 @@
  * is noted as torn and must come again before the guest may run here; in a batch marked stable it is damage.
  *
  * RAM starts empty: zero pages cost nothing unless something else was received before. A helper allocates the memory
- * the source says it will fill ahead of the data, because first touches are slower than the line.
+ * the source says it will fill ahead of the data, because first touches are slower than the line. RAM that was reserved
+ * before anybody came (-mem-prealloc) is kept as it is, unless somebody has written to it meanwhile.
  */
 #include "ram_recv.h"
 
@@ -16,6 +17,7 @@
 #include <sys/resource.h>
 #include "compress.h"
 #include "vmm/bytes.h"
+#include "vmm/log.h"
 
 #define PREPARE_PAGES ((2u << 20) / WIRE_PAGE) /* a huge page's worth, for hosts whose shared memory has them */
 #define PROBE_STEPS   32
@@ -35,8 +37,9 @@ struct receiver {
 /* The block's bitmap holds what was received with data; torn what is to come again. */
 static struct {
 	unsigned long *torn[MAX_BLOCKS];
-	uint64_t n_torn;                 /* atomic */
-	uint64_t zero_pages, data_pages; /* atomic */
+	bool ready[MAX_BLOCKS], again[MAX_BLOCKS]; /* reserved and empty; reserved, but had to be emptied */
+	uint64_t n_torn;                           /* atomic */
+	uint64_t zero_pages, data_pages;           /* atomic */
 	/* the helper */
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
@@ -142,13 +145,15 @@ int ram_recv_present(const uint8_t *payload, size_t len, struct err *e)
 	r = (struct wire_run_reader){.p = payload + 2, .end = payload + len, .limit = session.block[block].pages};
 	pthread_mutex_lock(&ram.lock);
 	while ((ret = wire_runs_next(&r, &first, &count, e)) > 0) {
+		if (session.block[block].v.reserved)
+			continue;
 		if (!(ram.n_todo & 63))
 			ram.todo = xrealloc(ram.todo, (ram.n_todo + 64) * sizeof(*ram.todo));
 		ram.todo[ram.n_todo++] = (struct extent){block, first, count};
 	}
 	pthread_cond_signal(&ram.cond);
 	pthread_mutex_unlock(&ram.lock);
-	if (!ret && !ram.helper_runs) {
+	if (!ret && ram.n_todo && !ram.helper_runs) {
 		ram.quit = false;
 		ret = session_thread(&ram.helper, "migrate/memory", helper_thread, NULL, e);
 		ram.helper_runs = !ret;
@@ -196,7 +201,10 @@ int ram_recv_begin(struct err *e)
 	for (unsigned i = 0; i < session.n_blocks; i++) {
 		struct mig_block *b = &session.block[i];
 
-		if (fallocate(b->v.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)b->v.size))
+		ram.ready[i] = machine_ram_take_untouched(session.board, i);
+		ram.again[i] = b->v.reserved && !ram.ready[i];
+		if (!ram.ready[i] &&
+		    fallocate(b->v.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)b->v.size))
 			return err_errno(e, errno, "cannot empty memory block '%s'", b->name);
 		memset(b->bitmap, 0, (b->pages / 64 + 1) * sizeof(*b->bitmap));
 		ram.torn[i] = calloc(b->pages / 64 + 1, sizeof(unsigned long));
@@ -204,6 +212,20 @@ int ram_recv_begin(struct err *e)
 			return err_errno(e, ENOMEM, "page bitmap of '%s'", b->name);
 	}
 	return 0;
+}
+
+void ram_recv_reserve(void)
+{
+	for (unsigned i = 0; i < session.n_blocks; i++) {
+		struct mig_block *b = &session.block[i];
+
+		if (!ram.again[i])
+			continue;
+		log_info("migration", "memory block '%s' had been written to and is reserved anew", b->name);
+		if (madvise(b->v.host, b->v.size, MADV_POPULATE_WRITE))
+			log_warn("migration", "memory block '%s' cannot be reserved again: %s", b->name,
+				 strerror(errno));
+	}
 }
 
 int ram_recv_check(struct err *e)

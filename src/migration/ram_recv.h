@@ -4,9 +4,11 @@
 
 #include "session.h"
 
-/* Empty every block (an empty machine's firmware and kernel are in it) and forget what was received. Main thread or
-   while nobody receives. */
+/* Empty every block (an empty machine's firmware and kernel are in it) and forget what was received. Reserved RAM that
+   is empty keeps its pages. Main thread or while nobody receives. */
 int ram_recv_begin(struct err *e);
+/* Allocate what was reserved and had to be emptied. Takes as long as that: the session's thread. */
+void ram_recv_reserve(void);
 void ram_recv_end(void);
 /* Prepare memory ahead of what a WIRE_PRESENT announced; a helper thread does it. */
 int ram_recv_present(const uint8_t *payload, size_t len, struct err *e);

@@ -363,7 +363,8 @@ static void end_lazy(void)
 
 /* ---- on the main thread ---- */
 
-/* Does it fit the machine? Then its memory is emptied (of firmware and the like), or replaced. */
+/* Does it fit the machine? Then its memory is emptied (of firmware and the like), or replaced. What was reserved and is
+ * empty stays, unless pages are to come when they are missed. */
 static void prepare(struct main_call *c)
 {
 	int r = 0;
@@ -383,7 +384,8 @@ static void prepare(struct main_call *c)
 
 		if (rs.map == MAP_COPY_ON_WRITE && b->v.main)
 			r = machine_ram_map_private(session.board, b->name, rs.im->fd, rs.im->block[i].offset, &c->err);
-		else if (fallocate(b->v.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)b->v.size))
+		else if (!(rs.map == MAP_EAGER && machine_ram_take_untouched(session.board, i)) &&
+			 fallocate(b->v.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)b->v.size))
 			r = err_errno(&c->err, errno, "cannot empty memory block '%s'", b->name);
 	}
 	main_call_done(c, r);
@@ -455,6 +457,17 @@ static int read_small_blocks(struct err *e)
 	return r;
 }
 
+static void reserve_again(void)
+{
+	for (unsigned i = 0; i < session.n_blocks; i++) {
+		const struct mig_block *b = &session.block[i];
+
+		if (b->v.reserved && madvise(b->v.host, b->v.size, MADV_POPULATE_WRITE))
+			log_warn("migration", "memory block '%s' cannot be reserved again: %s", b->name,
+				 strerror(errno));
+	}
+}
+
 static int bring_memory(struct err *e)
 {
 	switch (rs.map) {
@@ -463,6 +476,7 @@ static int bring_memory(struct err *e)
 	case MAP_COPY_ON_WRITE:
 		return read_small_blocks(e);
 	default:
+		reserve_again();
 		return read_all(e);
 	}
 }
