@@ -21,14 +21,16 @@ import vmmtest  # noqa: E402
 class Vmm:
     """One process; .qmp is a negotiated client of its first monitor.  Context manager: always ends the process."""
 
-    def __init__(self, *args, qmp=True, pass_fds=(), stdin=subprocess.DEVNULL, stdout=None, prepare=None, env=None, defaults=False):
+    def __init__(self, *args, qmp=True, pass_fds=(), stdin=subprocess.DEVNULL, stdout=None, prepare=None, env=None, defaults=False, bare=False):
         self.dir = tempfile.mkdtemp(prefix="vmm-control-")
         self.qmp_path = os.path.join(self.dir, "qmp")
         self.stderr_path = os.path.join(self.dir, "stderr")
         self.clients = []
         if prepare:
             prepare(self.dir)
-        self.argv = [vmmtest.VMM, "-accel", "qtest", "-display", "none", "-m", "4", *([] if defaults else ["-nodefaults"])]
+        self.argv = [vmmtest.VMM, "-accel", "qtest", "-display", "none"]
+        if not bare:
+            self.argv += ["-m", "4", *([] if defaults else ["-nodefaults"])]
         if qmp:
             self.argv += ["-qmp", f"unix:{self.qmp_path},server=on,wait=off"]
         self.argv += shlex.split(os.environ.get("VMM_TEST_ARGS", ""))

@@ -420,6 +420,25 @@ START_TEST(other_machines)
 }
 END_TEST
 
+/* A machine of KVM's has what this one, without, cannot go on with. */
+START_TEST(other_accelerator)
+{
+	struct board *b = bench_new("-m 16");
+	struct err e = ERR_INIT;
+	size_t len;
+	void *fdt = describe(b, &len), *more = malloc(len + 256);
+
+	ck_assert_int_eq(fdt_open_into(fdt, more, (int)len + 256), 0);
+	ck_assert_int_eq(fdt_setprop_string(more, fdt_path_offset(more, "/cpus"), "vmm,features", "fpu sse"), 0);
+	fdt_pack(more);
+	ck_assert_int_lt(machine_check_description(b, more, fdt_totalsize(more), &e), 0);
+	ck_assert_msg(strstr(e.msg, "-accel kvm, this machine with -accel qtest") != NULL, "said: %s", e.msg);
+	bench_free(b);
+	free(more);
+	free(fdt);
+}
+END_TEST
+
 /* Each byte damaged once: an error or another machine, never a crash. */
 START_TEST(damaged)
 {
@@ -459,6 +478,7 @@ int main(void)
 	tcase_add_test(c, host_side_overrides);
 	tcase_add_test(c, networks_are_the_hosts_side);
 	tcase_add_loop_test(c, other_machines, 0, 7);
+	tcase_add_test(c, other_accelerator);
 	tcase_add_test(c, damaged);
 	return run_suite("describe", (TCase *[]){c, NULL});
 }
