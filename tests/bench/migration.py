@@ -11,7 +11,15 @@ The line's own speed, without any VMM and without checksums, is measured in turn
 much memory between two processes: "warm" into memory that is there already, "hot" one buffer in the processor's caches again and again,
 the others into memory that was never touched, as a destination's is, in the ways that there are ("best" of these). The host's memory
 is warmed before each run: what its hypervisor has yet to find is no program's fault. --check compares with the limits (LIMITS) and
-fails if one is missed; the throughput's is against "best".
+fails if one is missed; the throughput's is against "best" and, with the destination's memory reserved, against "warm".
+
+"vmm+" and "qemu+" are the same with a destination that has reserved its memory before the guest came (-mem-prealloc). "source" and
+"dest" are milliseconds of processor time that each side's process took for the migration.
+
+  migration.py --still [--runs N] ...
+
+The idle guest's part without /dev/kvm: RAM of the same size and share, filled by this program (random bytes in a shared file) before the
+guest starts; vmm runs with -accel qtest, QEMU (which Debian builds without that) with -accel tcg -S. No processor runs at either end.
 
   migration.py --moves N [--busy K] [--runs N] ...
 
@@ -27,6 +35,7 @@ its migration goes on (for which the line is so slow that it does not end; round
 """
 
 import argparse
+import functools
 import json
 import mmap
 import os
@@ -62,6 +71,39 @@ class Peer(vmmtest.Guest):
         super().__init__("-kernel", assets.payload("dirtier"), "-append", line, *args, memory=MEMORY)
 
 
+class Still(vmmtest.Guest):
+    """A guest of either program whose processors never run, its RAM filled beforehand (file) or to be received."""
+
+    def __init__(self, *args, file=None):
+        vmmtest._is_qemu = None
+        vmmtest.ACCEL = "tcg" if vmmtest.is_qemu() else "qtest"
+        more = ("-S",) if vmmtest.is_qemu() else ()
+        machine = ""
+        if file:
+            machine = "memory-backend=pc.ram"
+            more += ("-object", f"memory-backend-file,id=pc.ram,size={MEMORY}M,mem-path={file},share=on")
+        super().__init__(*more, *args, memory=MEMORY, machine=machine)
+
+
+@functools.cache
+def filled_file():
+    """A file that is a guest's RAM: SIZE MiB from START on are random."""
+    file = tempfile.NamedTemporaryFile(dir="/dev/shm", prefix="vmm-bench-")     # pylint: disable=consider-using-with
+    file.truncate(MEMORY << 20)
+    for piece in range(START, START + SIZE):
+        file.seek(piece << 20)
+        file.write(os.urandom(1 << 20))
+    file.flush()
+    return file
+
+
+def cpu_ms(guest):
+    """Processor time of a process so far."""
+    with open(f"/proc/{guest.pid}/stat", encoding="ascii") as stat:
+        fields = stat.read().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
 def warm_host():
     """The kernel hands out first what was freed last: memory that the host of this machine, if it is a virtual one, has as well."""
     with mmap.mmap(-1, 3 * MEMORY << 20, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS) as area:
@@ -81,6 +123,41 @@ def raw_figures(program):
     return figures
 
 
+def both_ends(a, b, params=None):
+    """The migration itself: query-migrate's answer, and the figures that do not depend on the guest."""
+    if vmmtest.is_qemu():
+        a.qmp.execute("migrate-set-parameters", {"max-bandwidth": (1 << 63) - 1})
+    if params:
+        a.qmp.execute("migrate-set-parameters", params)
+    address = b.qmp.command("query-migrate")["socket-address"][0]
+    used = cpu_ms(a), cpu_ms(b)
+    start = time.monotonic()
+    a.qmp.command("migrate", uri=f"tcp:127.0.0.1:{address['port']}")
+    info = vmmtest.poll(lambda: (lambda i: i if i["status"] in ("completed", "failed") else None)(
+        a.qmp.command("query-migrate")), 300, interval=0.005)
+    seen = (time.monotonic() - start) * 1000
+    if info["status"] != "completed":
+        raise RuntimeError(info)
+    while not info["total-time"]:           # QEMU says "completed" a moment before it knows how long it took
+        info = a.qmp.command("query-migrate")
+    figures = {"total_ms": info["total-time"], "downtime_ms": info["downtime"],
+               "seen_ms": seen, "rounds": info["ram"]["dirty-sync-count"],
+               "mb": info["ram"]["transferred"] / MB,
+               "mb_per_s": info["ram"]["transferred"] / MB / (info["total-time"] / 1000),
+               "source": cpu_ms(a) - used[0], "dest": cpu_ms(b) - used[1]}
+    if "x-downtime" in info:
+        figures["downtime_ms"] = info["x-downtime"]["total-us"] / 1000
+        figures["parts_us"] = info["x-downtime"]
+    return figures
+
+
+def migrate_still(binary, incoming_args=None):
+    """One migration of a guest without processors."""
+    vmmtest.VMM = binary
+    with Still(file=filled_file().name) as a, Still(*(incoming_args or ("-incoming", "tcp:127.0.0.1:0"))) as b:
+        return both_ends(a, b)
+
+
 def migrate(binary, rate=None, params=None, check=True, incoming_args=None):
     """One migration; the figures as a dictionary. rate: pages/s, None: halted."""
     vmmtest.VMM = binary
@@ -91,26 +168,7 @@ def migrate(binary, rate=None, params=None, check=True, incoming_args=None):
             a.serial.send("x")
             a.serial.wait_for(r"PASS.*\r", 120)       # warm, and the longest gap starts anew
         with Peer(line, *(incoming_args or ("-incoming", "tcp:127.0.0.1:0"))) as b:
-            if vmmtest.is_qemu():
-                a.qmp.execute("migrate-set-parameters", {"max-bandwidth": (1 << 63) - 1})
-            if params:
-                a.qmp.execute("migrate-set-parameters", params)
-            address = b.qmp.command("query-migrate")["socket-address"][0]
-            start = time.monotonic()
-            a.qmp.command("migrate", uri=f"tcp:127.0.0.1:{address['port']}")
-            info = vmmtest.poll(lambda: (lambda i: i if i["status"] in ("completed", "failed") else None)(
-                a.qmp.command("query-migrate")), 300, interval=0.005)
-            if info["status"] != "completed":
-                raise RuntimeError(info)
-            while not info["total-time"]:           # QEMU says "completed" a moment before it knows how long it took
-                info = a.qmp.command("query-migrate")
-            figures = {"total_ms": info["total-time"], "downtime_ms": info["downtime"],
-                       "seen_ms": (time.monotonic() - start) * 1000, "rounds": info["ram"]["dirty-sync-count"],
-                       "mb": info["ram"]["transferred"] / MB,
-                       "mb_per_s": info["ram"]["transferred"] / MB / (info["total-time"] / 1000)}
-            if "x-downtime" in info:
-                figures["downtime_ms"] = info["x-downtime"]["total-us"] / 1000
-                figures["parts_us"] = info["x-downtime"]
+            figures = both_ends(a, b, params)
             if rate and check:
                 b.serial.send("x")
                 match = b.serial.wait_for(r"(PASS dirtier rounds=\d+ gap=(\d+).*|FAIL.*)\r", 120)
@@ -302,6 +360,7 @@ CASES = {
 LIMITS = (
     ("idle", "total / QEMU's", 0.8, lambda m: m["vmm"]["total_ms"] / m["qemu"]["total_ms"]),
     ("idle", "best socket / throughput", 1 / 0.8, lambda m: m["raw"]["best"] / m["vmm"]["mb_per_s"]),
+    ("idle", "warm socket / throughput, reserved", 1 / 0.8, lambda m: m["raw"]["warm"] / m["vmm+"]["mb_per_s"]),
     ("idle", "downtime ms", 10, lambda m: m["vmm"]["downtime_ms"]),
     ("dirty 20 MB/s", "total / QEMU's", 0.8, lambda m: m["vmm"]["total_ms"] / m["qemu"]["total_ms"]),
     ("dirty 200 MB/s", "total / QEMU's", 0.8, lambda m: m["vmm"]["total_ms"] / m["qemu"]["total_ms"]),
@@ -335,6 +394,7 @@ def main():
     parser.add_argument("--moves", type=int, help="the pauses of many moves of one guest instead")
     parser.add_argument("--busy", type=int, default=0, help="for --moves: busy loops, and as many writers, on the host")
     parser.add_argument("--rings", action="store_true", help="dirty log and dirty rings in turn instead")
+    parser.add_argument("--still", action="store_true", help="without /dev/kvm: a guest without processors")
     parser.add_argument("--dir", help="for --moves: where the guest's disk and the writers' files are")
     args = parser.parse_args()
     if args.rings:
@@ -342,19 +402,22 @@ def main():
     if args.moves:
         return show_moves(args)
     results, medians = {}, {}
+    programs = [("vmm", args.vmm)] + ([] if args.no_qemu else [("qemu", args.qemu)])
+    programs += [(who + "+", binary) for who, binary in programs]
     for name, case in CASES.items():
-        if args.only and args.only not in name:
+        if (args.only and args.only not in name) or (args.still and name != "idle"):
             continue
         for run in range(args.runs):
-            programs = [("vmm", args.vmm)] + ([] if args.no_qemu else [("qemu", args.qemu)])
             for who, binary in programs if run % 2 else reversed(programs):
+                incoming = ("-incoming", "tcp:127.0.0.1:0", *(["-mem-prealloc"] if "+" in who else []))
                 warm_host()
-                results.setdefault(name, {}).setdefault(who, []).append(migrate(binary, **case))
+                results.setdefault(name, {}).setdefault(who, []).append(
+                    migrate_still(binary, incoming) if args.still else migrate(binary, **case, incoming_args=incoming))
             if name == "idle":
                 results[name].setdefault("raw", []).append(raw_figures(args.rawsocket))
     for name, sides in results.items():
         print(f"{name}:")
-        for who, runs in sides.items():
+        for who, runs in sorted(sides.items()):
             shown = {key: statistics.median(r[key] for r in runs) for key in runs[0] if key != "parts_us"}
             medians.setdefault(name, {})[who] = shown
             print(f"  {who:5}" + "  ".join(f"{key} {value:8.1f}" for key, value in shown.items()))
