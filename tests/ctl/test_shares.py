@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """cpu-weight, cpu-cap and sched-credit, measured: guests that never rest (tests/payloads/dirtier.c), all on one processor of the host.
 
-On the host's own control groups, of version 2 or 1. tests/svm/test_sched_credit.py runs this where version 2 is certain.
+On the host's own control groups, of version 2 or 1. tests/hosts/test_sched_credit.py runs this where version 2 is certain.
 """
 
 import os

@@ -311,12 +311,13 @@ def linux_iso():
                 stream.write(config)
             grub_core(os.path.join(root, "boot", "eltorito.img"), "i386-pc-eltorito",
                       "(cd)/boot/grub", "iso9660")
-            _iso(root, "boot/eltorito.img", 4, out)
+            iso(root, "boot/eltorito.img", 4, out)
 
     return cached("linux.iso", digest(config, __file__), build)
 
 
-def _iso(root, boot_file, load_sectors, out):
+def iso(root, boot_file, load_sectors, out):
+    """A CD that boots boot_file."""
     need("xorriso", "xorriso")
     run("xorriso", "-as", "mkisofs", "-quiet", "-R", "-V", "VMMTEST", "-o", out, "-b", boot_file,
         "-no-emul-boot", "-boot-load-size", load_sectors, "-boot-info-table", root)
@@ -363,7 +364,7 @@ def int13_cd():
         with tempfile.TemporaryDirectory() as root:
             with open(os.path.join(root, "boot.bin"), "wb") as stream:
                 stream.write(code + pattern(len(code) // SECTOR, 96 * 4))
-            _iso(root, "boot.bin", len(code) // SECTOR, out)
+            iso(root, "boot.bin", len(code) // SECTOR, out)
 
     return cached("int13-cd.iso", digest(*_sources(), __file__), build)
 
@@ -421,10 +422,10 @@ def payload(name, multiboot=False):
     options = ["-m"] if multiboot else []
 
     def build(out):
+        need("gcc", "gcc")
         run(os.path.join(directory, "build.sh"), *options,
             os.path.join(directory, f"{name}.c"), out)
 
-    need("gcc", "gcc")
     return cached(f"{name}{'.mb' if multiboot else ''}.elf", digest(*sources), build)
 
 
@@ -434,7 +435,7 @@ def kvm_emulates():
 
 
 def host_is_tcg():
-    """Whether this host is QEMU's emulator (tests/svm/host.py), as CPUID says.
+    """Whether this host is QEMU's emulator (tests/hosts/svm.py), as CPUID says.
 
     KVM gets less there than from a processor: no #BP of an int3, which TCG does not intercept, and no #DB of debug registers,
     which VMRUN loads but does not arm. A single step is one.

@@ -3,7 +3,7 @@
 
 On a KVM that emulates kernel code and runs user code natively without debug support, only breakpoints at CPL 0 trap, and
 watchpoints do not; those parts are skipped there (QEMU's stub cannot do them there either). On a host that is QEMU's emulator single
-steps trap, whatever the code, and nothing else does (assets.host_is_tcg).
+steps trap, whatever the code, and nothing else does (assets.host_is_tcg). All of it runs under Bochs (tests/hosts/test_vmx.py).
 """
 
 import os
@@ -21,6 +21,7 @@ import vmmtest  # noqa: E402
 
 EMULATES = assets.kvm_emulates()
 TCG = assets.host_is_tcg()
+BOCHS = os.environ.get("VMM_TEST_HOST") == "bochs"     # a step stands still there when it is the first to touch a page
 NO_TRAPS = "this host is an emulator that tells KVM of no breakpoints"
 RAX, RDI, RIP, CS = 0, 5, 16, 18    # their numbers in target.xml
 
@@ -175,11 +176,15 @@ class Gdb(vmmtest.TestCase):
             stub = Stub(self.path)
             self.assertRegex(stub.ask("?"), "^T05")
             start = stub.register(RIP)
-            seen = []
-            for _ in range(4):
+            seen = [0]
+            for _ in range(8):
                 self.assertRegex(stub.ask("vCont;s:1"), "^T05")
                 seen.append(stub.register(RIP) - start)
-            self.assertEqual(seen, [1, 2, 7, 13])           # cli, cld, two moves of 5 and 6 bytes
+                if BOCHS and seen[-1] == seen[-2]:
+                    seen.pop()
+                if len(seen) == 5:
+                    break
+            self.assertEqual(seen, [0, 1, 2, 7, 13])        # cli, cld, two moves of 5 and 6 bytes
             stub.send("c")                                  # into long mode
             guest.serial.wait_for("ready", 30)
             self.assertRegex(stub.interrupt(), "^T02")

@@ -10,6 +10,7 @@ Environment
   VMM_TEST_SLOW       factor on every time-out, for slow hosts and sanitizer builds (default 1)
   VMM_TEST_CACHE      built kernels and images (default ~/.cache/vmm-tests)
   VMM_TEST_CPU        -cpu for the guests that need more than the default model
+  VMM_TEST_HOST       bochs, where the host is that (tests/hosts/vmx.py)
   VMM_TEST_ARGS       extra arguments for every guest
 
 A test file ends with `vmmtest.main()`: it prints `N passed, N failed, N skipped` and exits 0, 1, or

@@ -7,7 +7,7 @@ import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, HERE)
-import host     # noqa: E402
+import svm      # noqa: E402
 
 
 def main():
@@ -16,12 +16,12 @@ def main():
     with tempfile.TemporaryDirectory(prefix="vmm-svm-test-") as work:
         out = os.environ.get("VMM_TEST_RESULTS", work)
         # What takes minutes to build is built here, where it takes minutes.
-        host.assets.run(sys.executable, os.path.join(HERE, "..", "guest", "assets.py"))
-        command = f"meson test -C {build} --no-rebuild --print-errorlogs -t {host.SLOW} --suite {suite} 2>&1 | cat; status=$?\n" \
+        svm.assets.run(sys.executable, os.path.join(HERE, "..", "guest", "assets.py"))
+        command = f"meson test -C {build} --no-rebuild --print-errorlogs -t {svm.host.SLOW} --suite {suite} 2>&1 | cat; status=$?\n" \
                   f"cp {build}/meson-logs/testlog.txt $SVM_OUT/svm-{suite}.txt; exit $status"
         try:
-            sys.exit(host.run(["bash", "-o", "pipefail", "-c", command], timeout=4 * 3600, out=out))
-        except host.assets.Missing as reason:
+            sys.exit(svm.run(["bash", "-o", "pipefail", "-c", command], timeout=4 * 3600, out=out))
+        except svm.assets.Missing as reason:
             print(f"skipped: {reason}\n0 passed, 0 failed, 1 skipped")
             sys.exit(77)
 

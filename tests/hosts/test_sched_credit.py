@@ -10,6 +10,7 @@ for folder in ("../lib", "../guest", "."):
     sys.path.insert(0, os.path.join(HERE, folder))
 import assets   # noqa: E402
 import inside   # noqa: E402
+import svm      # noqa: E402
 import vmmtest  # noqa: E402
 
 
@@ -21,12 +22,12 @@ class SchedCredit(unittest.TestCase):
             assets.payload(name)
 
     def test_measured(self):
-        inside.passes(self, "ctl/test_shares.py")
+        inside.pass_all(self, svm, {"ctl/test_shares.py": ()})
 
     def test_of_systemd(self):
         if not os.path.exists("/lib/systemd/systemd"):
             self.skipTest("no systemd is installed")
-        inside.passes(self, "ctl/test_services.py", "Services.test_shares")
+        inside.pass_all(self, svm, {"ctl/test_services.py": ("Services.test_shares",)})
 
 
 if __name__ == "__main__":
