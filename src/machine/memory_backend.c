@@ -105,8 +105,18 @@ static int cannot_provide(uint64_t size, const char *why, struct err *e)
 		       (unsigned long long)(size / MIB), why);
 }
 
+void memory_touch(int fd, void *host, uint64_t size)
+{
+	for (uint64_t at = 0; at < size; at += PAGE) {
+		uint8_t *page = (uint8_t *)host + at;
+
+		if (pread(fd, page, 1, (off_t)at) == 1) /* the byte that is there */
+			__atomic_fetch_or(page, 0, __ATOMIC_RELAXED);
+	}
+}
+
 /* Huge pages and file systems are limited elsewhere. Once the main loop runs, the sandbox lets nobody look. */
-static int populate(void *host, uint64_t size, bool own_pool, struct err *e)
+static int populate(int fd, void *host, uint64_t size, bool own_pool, struct err *e)
 {
 	uint64_t now = own_pool || loop_has_run(loop_main()) ? UINT64_MAX : available();
 	char text[64];
@@ -117,18 +127,20 @@ static int populate(void *host, uint64_t size, bool own_pool, struct err *e)
 	}
 	if (madvise(host, size, MADV_POPULATE_WRITE))
 		return cannot_provide(size, strerror(errno == EFAULT ? ENOSPC : errno), e);
+	memory_touch(fd, host, size);
 	return 0;
 }
 
-int memory_populate(void *host, uint64_t size, struct err *e)
+int memory_populate(int fd, void *host, uint64_t size, struct err *e)
 {
-	return populate(host, size, false, e);
+	return populate(fd, host, size, false, e);
 }
 
 int memory_backend_populate(struct memory_backend *m, struct err *e)
 {
-	return populate(m->host, m->size, m->hugetlb || m->mem_path, e) ? err_prefix(e, "object '%s'", m->object.id)
-									: 0;
+	return populate(m->fd, m->host, m->size, m->hugetlb || m->mem_path, e)
+		       ? err_prefix(e, "object '%s'", m->object.id)
+		       : 0;
 }
 
 bool memory_backend_prealloc(const struct memory_backend *m)

@@ -246,7 +246,7 @@ int ram_create(struct board *b, struct err *e)
 	else
 		b->ram = ram_block_create(b, MACHINE_RAM_ID, size, e);
 	if (b->ram && !b->ram->backend && b->config->mem_prealloc) {
-		r = memory_populate(b->ram->host, size, e);
+		r = memory_populate(b->ram->fd, b->ram->host, size, e);
 		if (r)
 			return err_prefix(e, "-mem-prealloc");
 		b->ram->reserved = b->ram->untouched = true;

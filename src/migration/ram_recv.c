@@ -1,7 +1,11 @@
 /*
- * The receiving side of guest memory. Pages are read from the channel directly into the guest's RAM and then compared
- * with their hashes. A page whose hash does not fit was written by the guest while it was on its way (or damaged): it
- * is noted as torn and must come again before the guest may run here; in a batch marked stable it is damage.
+ * The receiving side of guest memory. A page whose hash does not fit was written by the guest while it was on its way
+ * (or damaged): it is noted as torn and must come again before the guest may run here; in a batch marked stable it is
+ * damage.
+ *
+ * Pages that have no memory yet go through a buffer that stays in the processor's cache: received, compared, written
+ * into the memfd. So the kernel neither zeroes nor maps what is overwritten at once; the guest's first touch maps it.
+ * RAM that is there already (below) or comes in huge pages, which only faults allocate, is received where it is mapped.
  *
  * RAM starts empty: zero pages cost nothing unless something else was received before. A helper allocates the memory
  * the source says it will fill ahead of the data, because first touches are slower than the line. RAM that was reserved
@@ -15,12 +19,17 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <unistd.h>
 #include "compress.h"
 #include "vmm/bytes.h"
 #include "vmm/log.h"
+#include "vmm/memory_backend.h"
 
 #define PREPARE_PAGES ((2u << 20) / WIRE_PAGE) /* a huge page's worth, for hosts whose shared memory has them */
 #define PROBE_STEPS   32
+#define PIECE_PAGES   64u /* stay in the processor's cache until they are written */
+#define BOUNCE        (WIRE_BATCH_PAGES * (size_t)WIRE_PAGE + 4096)
+#define HUGE          (2ull << 20)
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -37,9 +46,10 @@ struct receiver {
 /* The block's bitmap holds what was received with data; torn what is to come again. */
 static struct {
 	unsigned long *torn[MAX_BLOCKS];
-	bool ready[MAX_BLOCKS], again[MAX_BLOCKS]; /* reserved and empty; reserved, but had to be emptied */
-	uint64_t n_torn;                           /* atomic */
-	uint64_t zero_pages, data_pages;           /* atomic */
+	bool again[MAX_BLOCKS];          /* reserved, but had to be emptied */
+	bool mapped[MAX_BLOCKS];         /* received where it is mapped, see the head */
+	uint64_t n_torn;                 /* atomic */
+	uint64_t zero_pages, data_pages; /* atomic */
 	/* the helper */
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
@@ -145,7 +155,7 @@ int ram_recv_present(const uint8_t *payload, size_t len, struct err *e)
 	r = (struct wire_run_reader){.p = payload + 2, .end = payload + len, .limit = session.block[block].pages};
 	pthread_mutex_lock(&ram.lock);
 	while ((ret = wire_runs_next(&r, &first, &count, e)) > 0) {
-		if (session.block[block].v.reserved)
+		if (session.block[block].v.reserved || !ram.mapped[block])
 			continue;
 		if (!(ram.n_todo & 63))
 			ram.todo = xrealloc(ram.todo, (ram.n_todo + 64) * sizeof(*ram.todo));
@@ -194,6 +204,18 @@ void ram_recv_end(void)
 	ram.n_todo = ram.done = 0;
 }
 
+/* Whether the host gives more than was touched: then only faults allocate so. The block is empty. */
+static bool in_huge_pages(const struct mig_block *b)
+{
+	off_t end;
+
+	if (b->v.size < 2 * HUGE || madvise(b->v.host + HUGE, WIRE_PAGE, MADV_POPULATE_WRITE))
+		return false;
+	end = lseek(b->v.fd, HUGE, SEEK_HOLE);
+	fallocate(b->v.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, HUGE, HUGE);
+	return end > (off_t)(HUGE + WIRE_PAGE);
+}
+
 int ram_recv_begin(struct err *e)
 {
 	ram_recv_end();
@@ -201,11 +223,11 @@ int ram_recv_begin(struct err *e)
 	for (unsigned i = 0; i < session.n_blocks; i++) {
 		struct mig_block *b = &session.block[i];
 
-		ram.ready[i] = machine_ram_take_untouched(session.board, i);
-		ram.again[i] = b->v.reserved && !ram.ready[i];
-		if (!ram.ready[i] &&
+		ram.again[i] = !machine_ram_take_untouched(session.board, i) && b->v.reserved;
+		if ((!b->v.reserved || ram.again[i]) &&
 		    fallocate(b->v.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)b->v.size))
 			return err_errno(e, errno, "cannot empty memory block '%s'", b->name);
+		ram.mapped[i] = b->v.reserved || in_huge_pages(b);
 		memset(b->bitmap, 0, (b->pages / 64 + 1) * sizeof(*b->bitmap));
 		ram.torn[i] = calloc(b->pages / 64 + 1, sizeof(unsigned long));
 		if (!ram.torn[i])
@@ -225,6 +247,8 @@ void ram_recv_reserve(void)
 		if (madvise(b->v.host, b->v.size, MADV_POPULATE_WRITE))
 			log_warn("migration", "memory block '%s' cannot be reserved again: %s", b->name,
 				 strerror(errno));
+		else
+			memory_touch(b->v.fd, b->v.host, b->v.size);
 	}
 }
 
@@ -346,7 +370,7 @@ static int receive_data(struct receiver *r, const struct wire_record *rec, const
 	if (!(rec->flags & WIRE_BATCH_ZSTD) && !ram_recv_place)
 		return channel_recv(r->channel, r->iov, n_iov, e);
 	if (!r->bounce)
-		r->bounce = malloc(WIRE_BATCH_PAGES * (size_t)WIRE_PAGE + 4096);
+		r->bounce = malloc(BOUNCE);
 	if (!r->bounce)
 		return err_errno(e, ENOMEM, "receive buffer");
 	iov = (struct iovec){r->bounce, wb->data_bytes};
@@ -387,6 +411,53 @@ static int take_pages(struct receiver *r, const struct wire_record *rec, const s
 	return 0;
 }
 
+/* n pages of the batch from its i-th on, out of the buffer to where they belong. */
+static int put_pages(struct receiver *r, const struct wire_batch *wb, uint32_t i, uint32_t n, struct err *e)
+{
+	struct mig_block *b = &session.block[wb->block];
+	uint32_t len;
+
+	for (uint32_t k = 0; k < n; k += len) {
+		const uint8_t *from = r->bounce + (size_t)k * WIRE_PAGE;
+		uint64_t page = r->page[i + k];
+		ssize_t done;
+
+		for (len = 1; k + len < n && r->page[i + k + len] == page + len; len++)
+			;
+		done = pwrite(b->v.fd, from, (size_t)len * WIRE_PAGE, (off_t)(page * WIRE_PAGE));
+		if (done != (ssize_t)len * WIRE_PAGE)
+			return err_errno(e, done < 0 ? errno : ENOSPC,
+					 "there is no memory for the guest's pages (block '%s')", b->name);
+	}
+	for (uint32_t k = 0; k < n; k++)
+		test_and_set(b->bitmap, r->page[i + k]);
+	return 0;
+}
+
+/* The batch's pages piece by piece through a buffer, compared there, into the memfd. */
+static int receive_pieces(struct receiver *r, const struct wire_record *rec, const struct wire_batch *wb,
+			  const uint8_t *hashes, struct err *e)
+{
+	bool stable = rec->flags & WIRE_BATCH_STABLE;
+	int ret = 0;
+
+	if (!r->bounce && !(r->bounce = malloc(BOUNCE)))
+		return err_errno(e, ENOMEM, "receive buffer");
+	for (uint32_t i = 0, n; !ret && i < wb->data_pages; i += n) {
+		struct iovec iov;
+
+		n = MIN(wb->data_pages - i, PIECE_PAGES);
+		iov = (struct iovec){r->bounce, (size_t)n * WIRE_PAGE};
+		ret = channel_recv(r->channel, &iov, 1, e);
+		for (uint32_t k = 0; !ret && k < n; k++)
+			ret = check_page(wb, r->page[i + k], r->bounce + (size_t)k * WIRE_PAGE,
+					 get_le64(hashes + (size_t)(i + k) * 8), stable, e);
+		if (!ret)
+			ret = put_pages(r, wb, i, n, e);
+	}
+	return ret;
+}
+
 int receiver_batch(struct receiver *r, const struct wire_record *rec, const uint8_t raw[WIRE_HEADER], struct err *e)
 {
 	struct wire_run_reader runs;
@@ -406,10 +477,14 @@ int receiver_batch(struct receiver *r, const struct wire_record *rec, const uint
 						.limit = session.block[wb.block].pages};
 		ret = plan(r, &wb, &runs, &n_iov, e);
 	}
-	if (!ret)
-		ret = receive_data(r, rec, &wb, n_iov, &pages, e);
-	if (!ret)
-		ret = take_pages(r, rec, &wb, head + WIRE_BATCH_HEAD + wb.run_bytes, pages, e);
+	if (!ret && !ram.mapped[wb.block] && !(rec->flags & WIRE_BATCH_ZSTD) && !ram_recv_place) {
+		ret = receive_pieces(r, rec, &wb, head + WIRE_BATCH_HEAD + wb.run_bytes, e);
+	} else {
+		if (!ret)
+			ret = receive_data(r, rec, &wb, n_iov, &pages, e);
+		if (!ret)
+			ret = take_pages(r, rec, &wb, head + WIRE_BATCH_HEAD + wb.run_bytes, pages, e);
+	}
 	if (!ret)
 		ret = zero_pages(&wb, &runs, e);
 	free(head);

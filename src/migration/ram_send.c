@@ -1,10 +1,14 @@
 /*
  * The sending side of guest memory. A round takes pages from the blocks' bitmaps in batches: claim up to 512 pages,
  * sort out the zero ones, hash the others, and send them straight from the memfd: to another host by reference
- * (sendfile: nobody copies), on the loopback and in unix sockets from its mapping (one copy in the kernel, which is
+ * (sendfile: nobody copies), on the loopback and in unix sockets by copy (one in the kernel, which is
  * measurably cheaper there than passing references page by page). The guest may write to a page after it was hashed:
  * the receiver finds that its hash does not fit and waits for the page to come again, which it will because the write
  * is in the dirty log.
+ *
+ * What is copied anyway is copied early, with read() from the memfd: the batch is looked at, hashed and sent from a
+ * buffer in the processor's cache. The guest's RAM is then not mapped page by page into this process, which costs more
+ * than the copy, many times more where a hypervisor shadows the page tables; and nothing is torn on the way.
  *
  * With several channels each has a thread that claims and sends batches; the claims are the only thing they share.
  */
@@ -17,7 +21,8 @@
 #include "compress.h"
 #include "vmm/bytes.h"
 
-#define SENDFILE_PAGES 8 /* shorter runs are cheaper copied: one sendmsg for many */
+#define COPY_PAGES     128u /* stay in the processor's cache until they are sent */
+#define SENDFILE_PAGES 8    /* shorter runs are cheaper copied: one sendmsg for many */
 
 struct batch {
 	unsigned block;
@@ -36,6 +41,8 @@ struct sender {
 	uint8_t *head;
 	size_t head_cap;
 	struct iovec *iov;
+	uint8_t *copy; /* the batch's pages, or NULL: they are looked at where they are mapped */
+	bool copied;   /* this batch's */
 	struct compressor *zstd;
 	struct err err;
 	int result;
@@ -100,9 +107,28 @@ uint64_t ram_send_pending(void)
 
 /* ---- a batch ---- */
 
-static const uint8_t *page_at(const struct batch *b, uint32_t i)
+static const uint8_t *page_at(const struct sender *s, uint32_t i)
 {
-	return session.block[b->block].v.host + b->page[i] * WIRE_PAGE;
+	return s->copied ? s->copy + (size_t)i * WIRE_PAGE
+			 : session.block[s->batch.block].v.host + s->batch.page[i] * WIRE_PAGE;
+}
+
+/* Whether the batch could be read into s->copy. */
+static bool copy_batch(struct sender *s)
+{
+	const struct batch *b = &s->batch;
+	int fd = session.block[b->block].v.fd;
+
+	if (!s->copy || b->n > COPY_PAGES || fd < 0)
+		return false;
+	for (uint32_t i = 0, n; i < b->n; i += n) {
+		for (n = 1; i + n < b->n && b->page[i + n] == b->page[i] + n; n++)
+			;
+		if (pread(fd, s->copy + (size_t)i * WIRE_PAGE, (size_t)n * WIRE_PAGE,
+			  (off_t)(b->page[i] * WIRE_PAGE)) != (ssize_t)n * WIRE_PAGE)
+			return false;
+	}
+	return true;
 }
 
 static void add_run(struct wire_runs *w, uint64_t *first, uint64_t *count, uint64_t page)
@@ -129,7 +155,7 @@ static uint32_t build_head(struct sender *s, struct wire_batch *wb)
 	s->runs.len = 0;
 	s->runs.next = 0;
 	for (uint32_t i = 0; i < b->n; i++) {
-		zero[i] = wire_page_is_zero(page_at(b, i));
+		zero[i] = wire_page_is_zero(page_at(s, i));
 		if (zero[i])
 			continue;
 		s->data[wb->data_pages++] = i;
@@ -155,7 +181,7 @@ static uint32_t build_head(struct sender *s, struct wire_batch *wb)
 	memcpy(s->head + WIRE_HEADER + WIRE_BATCH_HEAD, s->runs.data, run_bytes);
 	for (uint32_t i = 0; i < wb->data_pages; i++)
 		put_le64(s->head + WIRE_HEADER + WIRE_BATCH_HEAD + run_bytes + i * 8,
-			 wire_page_hash(page_at(b, s->data[i])));
+			 wire_page_hash(page_at(s, s->data[i])));
 	wb->run_bytes = (uint32_t)run_bytes;
 	return hashed;
 }
@@ -167,7 +193,12 @@ static int send_data(struct sender *s, const struct wire_batch *wb, int n, struc
 	const struct mig_block *blk = &session.block[b->block];
 	int r = 0;
 
-	for (uint32_t i = 0, len; !r && i < wb->data_pages; i += len) {
+	for (uint32_t i = 0, len; s->copied && i < wb->data_pages; i += len) {
+		for (len = 1; i + len < wb->data_pages && s->data[i + len] == s->data[i] + len; len++)
+			;
+		s->iov[n++] = (struct iovec){s->copy + (size_t)s->data[i] * WIRE_PAGE, (size_t)len * WIRE_PAGE};
+	}
+	for (uint32_t i = 0, len; !s->copied && !r && i < wb->data_pages; i += len) {
 		uint64_t first = b->page[s->data[i]];
 
 		for (len = 1; i + len < wb->data_pages && b->page[s->data[i + len]] == first + len; len++)
@@ -189,10 +220,12 @@ static int send_batch(struct sender *s, bool stable, struct err *e)
 	struct wire_batch wb = {.block = (uint16_t)s->batch.block};
 	struct channel *c = s->channel;
 	uint16_t flags = stable ? WIRE_BATCH_STABLE : 0;
-	uint32_t hashed = build_head(s, &wb);
+	uint32_t hashed;
 	const void *frame = NULL;
 	int r;
 
+	s->copied = copy_batch(s);
+	hashed = build_head(s, &wb);
 	wb.data_bytes = wb.data_pages * WIRE_PAGE;
 	if (s->zstd && wb.data_pages) {
 		size_t len = compress_pages(s->zstd, session.block[s->batch.block].v.host, s->batch.page, s->data,
@@ -227,7 +260,7 @@ static int send_round(struct sender *s, uint32_t round, bool stable, struct err 
 	uint8_t raw[4];
 	int r = 0;
 
-	while (!r && claim(&s->batch, WIRE_BATCH_PAGES))
+	while (!r && claim(&s->batch, s->copy ? COPY_PAGES : WIRE_BATCH_PAGES))
 		r = send_batch(s, stable, e);
 	put_le32(raw, round);
 	return r ? r : channel_put(s->channel, WIRE_ROUND, 0, raw, sizeof(raw), e);
@@ -393,11 +426,14 @@ static void init_sender(struct sender *s, struct channel *c)
 	s->iov = xcalloc(WIRE_BATCH_PAGES + 2, sizeof(*s->iov));
 	if (session.features & WIRE_F_ZSTD)
 		s->zstd = compressor_new(session.params.zstd_level);
+	if (!s->zstd && !c->by_reference)
+		s->copy = malloc(COPY_PAGES * (size_t)WIRE_PAGE);
 }
 
 static void free_sender(struct sender *s)
 {
 	free(s->iov);
+	free(s->copy);
 	free(s->head);
 	free(s->runs.data);
 	compressor_free(s->zstd);

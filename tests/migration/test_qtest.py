@@ -9,6 +9,7 @@ import unittest
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "control"))
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
 import harness  # noqa: E402
+import mig  # noqa: E402
 import vmmtest  # noqa: E402
 
 MIB = 1 << 20
@@ -164,6 +165,17 @@ class Qtest(unittest.TestCase):
         self.assertEqual(a.migration()["status"], "completed")
         b.migration("completed")
         self.same(a, b)
+
+    def test_damaged(self):
+        """A bit that flips on the way is found, and the machine stays where it was."""
+        for args in ((), ("-mem-prealloc",)):
+            a, b = self.source(), self.destination(*args, incoming="tcp:127.0.0.1:0")
+            port = b.qmp.command("query-migrate")["socket-address"][0]["port"]
+            with self.subTest(args), mig.Proxy(f"tcp:127.0.0.1:{port}", flip_at=150000) as line:
+                info = a.migrate(line.uri)
+                self.assertEqual((info["status"], b.wait_exit()), ("failed", 1))
+                self.assertRegex(info["error-desc"], "checksum")
+                self.same(a, a)
 
     def test_cancel(self):
         """The machine stays, whole; the next attempt succeeds."""
