@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
 """Linux from outside: gdb on the running kernel with its symbols, and dumps that gdb and crash read.
 
-One boot for all of it. The kernel is the same as in the other Linux tests; vmlinux.debug has its symbols and types.
+The kernel is the same as in the other Linux tests; vmlinux.debug has its symbols and types.
 """
 
 import os
+import re
 import shutil
+import struct
 import subprocess
 import sys
 import threading
@@ -22,8 +24,8 @@ GDB = 120           # seconds for a session: gdb reads the symbols first
 class Inside(test_linux.LinuxCase):
     """A guest with two vCPUs, its kernel's symbols, and debuggers."""
 
-    def start(self, cpus=2):
-        for tool in ("gdb", "crash"):
+    def start(self, *tools, cpus=2):
+        for tool in tools:
             if not shutil.which(tool):
                 self.skipTest(f"apt install {tool}")
         self.symbols = assets.vmlinux_debug()
@@ -109,11 +111,39 @@ class Inside(test_linux.LinuxCase):
         self.assertRegex(text, r"(?s)COMMAND: \"swapper/\d\".* panic at .* sysrq_handle_crash at .* i8042_interrupt at ")
         self.assertRegex(text, r"sysrq: Trigger a crash")
 
-    def test_gdb_and_dumps(self):
-        with self.start() as guest:
+    def watches(self, guest):
+        """The kernel where it counts its ticks, by the variable that it changes."""
+        text = self.gdb(guest, "watch jiffies_64", "continue", "backtrace 12", "delete", "detach")
+        match = re.search(r"Hardware watchpoint 1: jiffies_64\n\nOld value = (\d+)\nNew value = (\d+)\n", text)
+        self.assertTrue(match, text)
+        self.assertGreater(int(match[2]), int(match[1]))
+        self.assertRegex(text, r"#\d .*tick_\w+", text)
+
+    def debugs_a_program(self, guest):
+        """From its first instruction: breakpoints of both kinds in a process, with its own page tables, and steps."""
+        with open(assets.work(), "rb") as program:
+            entry = struct.unpack_from("<Q", program.read(64), 24)[0]
+        text = self.gdb(guest, f"hbreak *{entry}", "echo goes on now\\n", "continue", f"print $pc == {entry}", "print $cs & 3", "delete",
+                        "stepi", "stepi", "set $there = $pc", f"set $pc = {entry}", "break *$there", "continue", "print $pc == $there",
+                        f"print $there > {entry}", "delete", "detach", meanwhile="work /tmp /dev/null /; echo back-''again\n")
+        self.assertEqual(re.findall(r"(?m)^\$\d+ = (.*)$", text), ["1", "3", "1", "1"], text)
+        guest.serial.wait_for("back-again", test_linux.COMMAND)
+
+    def test_gdb(self):
+        if assets.host_is_tcg():
+            self.skipTest("this host is an emulator that tells KVM of no breakpoints")
+        with self.start("gdb") as guest:
             self.reaches_user_space(guest, "rootfs")
-            if not assets.host_is_tcg():    # there KVM tells of no breakpoints
-                self.debugs(guest)
+            self.debugs(guest)
+            if not assets.kvm_emulates():   # else there is no debug support for code that it does not emulate
+                self.watches(guest)
+                self.debugs_a_program(guest)
+            self.no_trouble(guest)
+            self.assertEqual(guest.quit(), 0)
+
+    def test_dumps(self):
+        with self.start("gdb", "crash") as guest:
+            self.reaches_user_space(guest, "rootfs")
             self.dumps(guest)
             self.no_trouble(guest)
             self.panics(guest)

@@ -10,11 +10,11 @@ from host import assets
 TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 
-def says(case, host, command, timeout=900):
+def says(case, host, command, timeout=900, **options):
     """What the command says there, with status 0. Skips the case where there can be no such host."""
     with tempfile.TemporaryFile() as output:
         try:
-            status = host.run(command, timeout=timeout * vmmtest.SLOW, stdout=output)
+            status = host.run(command, timeout=timeout * vmmtest.SLOW, stdout=output, **options)
         except assets.Missing as reason:
             case.skipTest(str(reason))
         output.seek(0)
@@ -23,11 +23,11 @@ def says(case, host, command, timeout=900):
     return text
 
 
-def pass_all(case, host, tests, checks=(), timeout=900):
+def pass_all(case, host, tests, checks=(), timeout=900, **options):
     """These tests pass there, in one start of the host. tests: files below tests/, each with the names of its tests (none: all); checks:
-    what a shell finds true before."""
+    what a shell finds true before; options are the host's."""
     lines = [*checks] + [" ".join(["python3", os.path.join(TESTS, file), *names]) for file, names in tests.items()]
-    text = says(case, host, ["sh", "-ec", "\n".join(lines)], timeout)
+    text = says(case, host, ["sh", "-ec", "\n".join(lines)], timeout, **options)
     totals = re.findall(r"(?m)^([1-9]\d*) passed, 0 failed, 0 skipped\s*$", text)
     case.assertEqual(len(totals), len(tests), text)
     for names, passed in zip(tests.values(), totals):

@@ -6,11 +6,12 @@
 runs the command there as root, in the current directory, and exits with its status; what it writes is gone afterwards. Bochs is an
 interpreter that knows VMX whole: extended page tables, unrestricted guests, and unlike QEMU's emulator of SVM (svm.py) also what
 a debugger needs, #BP intercepts and debug registers that VMENTRY arms. It interprets some 60 million instructions a second, so that the
-host takes two minutes to boot. Its clock counts instructions, so time-outs there are long ones for us. A quirk of Bochs 2.7: an
-instruction that an EPT violation ends in a single step leaves a #DB pending, so that such a step stands still.
+host takes two minutes to boot. Its clock counts instructions, so time-outs there are long ones for us. Two quirks of Bochs 2.7: an
+instruction that an EPT violation ends in a single step leaves a #DB pending, so that such a step stands still; and after the first NMI
+of any guest NMIs stay blocked, for other guests and in other processes as well.
 
 It has no way to share files: the root file system is an image with the programs of PROGRAMS, busybox for all others, the tests, vmm, and
-programs that are words of the command, and the small ones of the guests that are in the test cache (build them before: assets.payload()).
+files that are words of the command, and the small ones of the guests that are in the test cache (build them before: assets.payload()).
 """
 
 import contextlib
@@ -27,6 +28,7 @@ import host
 import vmmtest
 from host import assets
 
+CHECKS = ("test -w /dev/kvm", "test $(cat /sys/module/kvm_intel/parameters/ept) = Y")      # that it is what it should be
 FIRST = ("ata_piix", "sd_mod", "ext4", "crc32c_generic", "kvm-intel", "tun")
 PROGRAMS = ("/usr/bin/bash", "/usr/bin/gdb", "/usr/bin/nm", assets.BUSYBOX)
 LARGE = 16 << 20        # bytes; a file of the cache that is not worth its way
@@ -128,24 +130,23 @@ class Root:
                 os.symlink(assets.BUSYBOX, os.path.join(self.path, "usr/bin", name))
 
 
-def _image(work, command):
+def _image(work, command, files):
     """The disk with the root file system."""
     root = Root(os.path.join(work, "root"))
     root.add_python()
     programs = [assets.need(path, "gdb" if "gdb" in path else "binutils" if "nm" in path else "bash") for path in PROGRAMS]
     build = os.path.dirname(os.path.dirname(vmmtest.VMM))
     programs += [vmmtest.VMM, os.path.join(build, "src", "ctl", "vmmctl"), *glob.glob(os.path.join(build, "modules", "*.so"))]
-    programs += [os.path.abspath(word) for word in command if os.path.isfile(word) and os.access(word, os.X_OK)]
-    for path in programs:
+    for path in [*programs, *(os.path.abspath(word) for word in (*command, *files) if os.path.isfile(word))]:
         root.add_program(path)
-    for path in ("/usr/share/gdb", "/usr/share/seabios", os.path.join(ROOT, "tests"), os.path.join(ROOT, "firmware")):
+    for path in ("/usr/share/gdb", "/usr/share/seabios", os.path.join(ROOT, "tests"), os.path.join(ROOT, "firmware"), *filter(os.path.isdir, files)):
         root.add_tree(path)
     for path in glob.glob(os.path.join(assets.CACHE, "*")):
         if os.path.isfile(path) and os.path.getsize(path) < LARGE:
             root.add(path)
     root.add_applets()
     with open(os.path.join(root.path, "command"), "w", encoding="utf-8") as script:
-        script.write(host.script(command, VMM_TEST_HOST="bochs"))
+        script.write(host.script(command, VMM_TEST_HOST="bochs", VMM_TEST_PREBUILT="1"))
     disk = os.path.join(work, "disk")
     with open(disk, "wb") as file:
         file.truncate(DISK)
@@ -176,15 +177,15 @@ def _left(work, name):
         return b""
 
 
-def run(command, memory=1024, timeout=3600, stdout=None):
-    """Run the command there; its status, or 124 when it took too long."""
+def run(command, memory=1024, timeout=3600, stdout=None, files=()):
+    """Run the command there; its status, or 124 when it took too long. files: programs and directories that it needs, too."""
     for path, package in (("bochs", "bochs"), ("/usr/share/bochs/BIOS-bochs-latest", "bochsbios"), ("/usr/share/vgabios/vgabios.bin", "vgabios"),
                           ("/usr/bin/python3", "python3")):
         assets.need(path, package)
     boot = _boot_cd(host.kernel())
     with tempfile.TemporaryDirectory(prefix="vmm-vmx-") as work:
         os.symlink(boot, os.path.join(work, "boot"))
-        _image(work, command)
+        _image(work, command, files)
         with _start(work, memory) as process:
             try:
                 process.wait(timeout)

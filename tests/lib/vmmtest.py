@@ -9,6 +9,7 @@ Environment
   VMM_TEST_RESULTS    where evidence goes (screens, serial logs); default: a temporary directory
   VMM_TEST_SLOW       factor on every time-out, for slow hosts and sanitizer builds (default 1)
   VMM_TEST_CACHE      built kernels and images (default ~/.cache/vmm-tests)
+  VMM_TEST_PREBUILT   set where nothing can be built: what is in the cache is right
   VMM_TEST_CPU        -cpu for the guests that need more than the default model
   VMM_TEST_HOST       bochs, where the host is that (tests/hosts/vmx.py)
   VMM_TEST_ARGS       extra arguments for every guest
