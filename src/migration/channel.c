@@ -125,10 +125,16 @@ int channel_wait(struct channel *c, int timeout_ms, struct err *e)
 	return wait_for(c, POLLIN, timeout_ms, e);
 }
 
+/* What the line may carry, bytes/s; 0: all it can. The main thread changes it on the way. */
+static uint64_t limit_of(const struct channel *c)
+{
+	return c->limit ? __atomic_load_n(&c->limit->bytes_per_s, __ATOMIC_RELAXED) : 0;
+}
+
 /* Account for `len` bytes about to go out; sleep until the line is free. */
 static int throttle(struct channel *c, size_t len, struct err *e)
 {
-	uint64_t rate = c->limit ? __atomic_load_n(&c->limit->bytes_per_s, __ATOMIC_RELAXED) : 0, now, at;
+	uint64_t rate = limit_of(c), now, at;
 	struct pollfd p = {.fd = c->cancel_fd, .events = POLLIN};
 
 	if (!rate)
@@ -200,7 +206,7 @@ int channel_send(struct channel *c, const struct iovec *iov, int n, struct err *
 
 	advance(iov, n, &i, &skip, 0);
 	while (i < n) {
-		int k = next_part(iov, n, i, skip, part, c->limit && c->limit->bytes_per_s ? SLICE : SIZE_MAX);
+		int k = next_part(iov, n, i, skip, part, limit_of(c) ? SLICE : SIZE_MAX);
 		ssize_t done;
 
 		if (!paid) {
@@ -262,7 +268,7 @@ int channel_send_file(struct channel *c, int fd, uint64_t offset, size_t len, st
 	off_t at = (off_t)offset;
 
 	while (len) {
-		size_t part = c->limit && c->limit->bytes_per_s ? MIN(len, (size_t)SLICE) : len;
+		size_t part = limit_of(c) ? MIN(len, (size_t)SLICE) : len;
 		int r = throttle(c, part, e);
 
 		while (!r && part) {
