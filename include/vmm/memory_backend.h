@@ -27,14 +27,9 @@ int memory_backend_populate(struct memory_backend *m, struct err *e); /* any thr
 
 /*
  * Allocate all of this mapping now. -ENOMEM where the host has not got so much, before anything is taken: the kernel
- * would rather end a process than refuse it memory. Any thread.
+ * would rather end a process than refuse it memory. fd: its file, which nobody else writes to yet. Any thread.
  */
 int memory_populate(int fd, void *host, uint64_t size, struct err *e);
-/*
- * Write to each page what is in it, from the kernel and from here: where a hypervisor shadows this host's page tables
- * it maps a page when it is touched, once for the kernel and once for the process. Before anybody uses it. Any thread.
- */
-void memory_touch(int fd, void *host, uint64_t size);
 bool memory_backend_prealloc(const struct memory_backend *m); /* allocated in advance */
 /* Nobody else can have written to it, and it was made empty: not so for files with a name. */
 bool memory_backend_is_ours(const struct memory_backend *m);

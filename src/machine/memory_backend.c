@@ -11,6 +11,7 @@
 #include "vmm/memory_backend.h"
 #include "vmm/loop.h"
 
+#include <cpuid.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -105,8 +106,17 @@ static int cannot_provide(uint64_t size, const char *why, struct err *e)
 		       (unsigned long long)(size / MIB), why);
 }
 
-void memory_touch(int fd, void *host, uint64_t size)
+/*
+ * A hypervisor that shadows this host's page tables maps a page when it is touched, once for the kernel and once for
+ * the process, at many times the cost of a fault. So write to each page what is in it, from both, while nobody else
+ * does: one who wrote to the same byte in between would lose that.
+ */
+static void touch(int fd, void *host, uint64_t size)
 {
+	unsigned a, b, c, d;
+
+	if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & BIT(31))) /* no hypervisor */
+		return;
 	for (uint64_t at = 0; at < size; at += PAGE) {
 		uint8_t *page = (uint8_t *)host + at;
 
@@ -115,7 +125,8 @@ void memory_touch(int fd, void *host, uint64_t size)
 	}
 }
 
-/* Huge pages and file systems are limited elsewhere. Once the main loop runs, the sandbox lets nobody look. */
+/* fd: -1 where others can write, too. Huge pages and file systems are limited elsewhere. Once the main loop runs, the
+ * sandbox lets nobody look. */
 static int populate(int fd, void *host, uint64_t size, bool own_pool, struct err *e)
 {
 	uint64_t now = own_pool || loop_has_run(loop_main()) ? UINT64_MAX : available();
@@ -127,7 +138,8 @@ static int populate(int fd, void *host, uint64_t size, bool own_pool, struct err
 	}
 	if (madvise(host, size, MADV_POPULATE_WRITE))
 		return cannot_provide(size, strerror(errno == EFAULT ? ENOSPC : errno), e);
-	memory_touch(fd, host, size);
+	if (fd >= 0)
+		touch(fd, host, size);
 	return 0;
 }
 
@@ -138,7 +150,7 @@ int memory_populate(int fd, void *host, uint64_t size, struct err *e)
 
 int memory_backend_populate(struct memory_backend *m, struct err *e)
 {
-	return populate(m->fd, m->host, m->size, m->hugetlb || m->mem_path, e)
+	return populate(m->named ? -1 : m->fd, m->host, m->size, m->hugetlb || m->mem_path, e)
 		       ? err_prefix(e, "object '%s'", m->object.id)
 		       : 0;
 }

@@ -23,7 +23,6 @@
 #include "compress.h"
 #include "vmm/bytes.h"
 #include "vmm/log.h"
-#include "vmm/memory_backend.h"
 
 #define PREPARE_PAGES ((2u << 20) / WIRE_PAGE) /* a huge page's worth, for hosts whose shared memory has them */
 #define PROBE_STEPS   32
@@ -247,8 +246,6 @@ void ram_recv_reserve(void)
 		if (madvise(b->v.host, b->v.size, MADV_POPULATE_WRITE))
 			log_warn("migration", "memory block '%s' cannot be reserved again: %s", b->name,
 				 strerror(errno));
-		else
-			memory_touch(b->v.fd, b->v.host, b->v.size);
 	}
 }
 
