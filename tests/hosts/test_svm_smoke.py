@@ -20,7 +20,7 @@ class Smoke(unittest.TestCase):
     """One start of the host for all."""
 
     def test_on_svm(self):
-        inside.pass_all(self, svm, TESTS, ["test -w /dev/kvm", "test $(cat /sys/module/kvm_amd/parameters/npt) = Y"])
+        inside.pass_all(self, svm, TESTS, ["test -w /dev/kvm", "test $(cat /sys/module/kvm_amd/parameters/npt) = Y"], 300)
 
 
 if __name__ == "__main__":
