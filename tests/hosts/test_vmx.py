@@ -29,7 +29,7 @@ class Vmx(unittest.TestCase):
                 assets.payload(name)
         except assets.Missing as reason:
             self.skipTest(str(reason))
-        inside.pass_all(self, vmx, TESTS, vmx.CHECKS, 1500)
+        inside.pass_all(self, vmx, TESTS, vmx.CHECKS, 800)
 
 
 if __name__ == "__main__":
