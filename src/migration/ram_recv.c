@@ -235,6 +235,12 @@ int ram_recv_begin(struct err *e)
 	return 0;
 }
 
+void ram_recv_populate(const struct mig_block *b)
+{
+	if (madvise(b->v.host, b->v.size, MADV_POPULATE_WRITE))
+		log_warn("migration", "memory block '%s' cannot be reserved again: %s", b->name, strerror(errno));
+}
+
 void ram_recv_reserve(void)
 {
 	for (unsigned i = 0; i < session.n_blocks; i++) {
@@ -243,9 +249,7 @@ void ram_recv_reserve(void)
 		if (!ram.again[i])
 			continue;
 		log_info("migration", "memory block '%s' had been written to and is reserved anew", b->name);
-		if (madvise(b->v.host, b->v.size, MADV_POPULATE_WRITE))
-			log_warn("migration", "memory block '%s' cannot be reserved again: %s", b->name,
-				 strerror(errno));
+		ram_recv_populate(b);
 	}
 }
 

@@ -9,6 +9,8 @@
 int ram_recv_begin(struct err *e);
 /* Allocate what was reserved and had to be emptied. Takes as long as that: the session's thread. */
 void ram_recv_reserve(void);
+/* Allocate all of a block; a warning if the host cannot: it works without. Any thread. */
+void ram_recv_populate(const struct mig_block *b);
 void ram_recv_end(void);
 /* Prepare memory ahead of what a WIRE_PRESENT announced; a helper thread does it. */
 int ram_recv_present(const uint8_t *payload, size_t len, struct err *e);

@@ -23,6 +23,7 @@
 #include <unistd.h>
 #include "faults.h"
 #include "image.h"
+#include "ram_recv.h"
 #include "vmm/block.h"
 #include "vmm/log.h"
 
@@ -459,13 +460,9 @@ static int read_small_blocks(struct err *e)
 
 static void reserve_again(void)
 {
-	for (unsigned i = 0; i < session.n_blocks; i++) {
-		const struct mig_block *b = &session.block[i];
-
-		if (b->v.reserved && madvise(b->v.host, b->v.size, MADV_POPULATE_WRITE))
-			log_warn("migration", "memory block '%s' cannot be reserved again: %s", b->name,
-				 strerror(errno));
-	}
+	for (unsigned i = 0; i < session.n_blocks; i++)
+		if (session.block[i].v.reserved)
+			ram_recv_populate(&session.block[i]);
 }
 
 static int bring_memory(struct err *e)
