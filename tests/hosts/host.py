@@ -15,6 +15,7 @@ for _folder in ("guest", "lib"):
 import assets   # noqa: E402
 
 SLOW = "8"      # factor on every time-out there
+TOOK_TOO_LONG = 124     # what run() returns then, as timeout(1) does
 
 
 def _fetch(out):

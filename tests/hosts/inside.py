@@ -5,9 +5,8 @@ import re
 import tempfile
 
 import vmmtest
-from host import assets
+from host import TOOK_TOO_LONG, assets
 
-TOOK_TOO_LONG = 124
 TESTS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 

@@ -36,7 +36,7 @@ def _kept():
 
 
 def run(command, memory=4096, cpus=1, timeout=1800, out=None, stdout=None):
-    """Run the command there; its status, or 124 when it took too long. out: the directory behind $SVM_OUT."""
+    """Run the command there; its status, or TOOK_TOO_LONG. out: the directory behind $SVM_OUT."""
     assets.need(QEMU, "qemu-system-x86")
     directory = host.kernel()
     initrd = host.initramfs(directory, os.path.join(host.HERE, "svm-init"), FIRST)
@@ -72,7 +72,7 @@ def run(command, memory=4096, cpus=1, timeout=1800, out=None, stdout=None):
                     process.wait(timeout)
                 except subprocess.TimeoutExpired:
                     process.kill()
-                    return 124
+                    return host.TOOK_TOO_LONG
             try:
                 with open(os.path.join(exchange, "status"), encoding="ascii") as status:
                     return int(status.read())

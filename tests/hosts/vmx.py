@@ -178,7 +178,7 @@ def _left(work, name):
 
 
 def run(command, memory=1024, timeout=3600, stdout=None, files=()):
-    """Run the command there; its status, or 124 when it took too long. files: programs and directories that it needs, too."""
+    """Run the command there; its status, or TOOK_TOO_LONG. files: programs and directories that it needs, too."""
     for path, package in (("bochs", "bochs"), ("/usr/share/bochs/BIOS-bochs-latest", "bochsbios"), ("/usr/share/vgabios/vgabios.bin", "vgabios"),
                           ("/usr/bin/python3", "python3")):
         assets.need(path, package)
@@ -197,7 +197,7 @@ def run(command, memory=1024, timeout=3600, stdout=None, files=()):
         if status:
             return int(status[1])
         if process.returncode == -signal.SIGKILL:
-            return 124
+            return host.TOOK_TOO_LONG
         for text in console, _left(work, "said"), _left(work, "log"):
             sys.stderr.write(text.decode("utf-8", "replace")[-2000:])
         raise RuntimeError("the host ended without the command's status")
