@@ -69,8 +69,9 @@ class Vmm:
 
     def client(self, path=None, negotiate=True):
         """A QMP client."""
-        client = vmmtest.QMP(self.connect(path), negotiate=negotiate)
-        client.sock.settimeout(None)
+        sock = self.connect(path)
+        sock.settimeout(None)  # before there is a reader: one that comes in the middle of this sees EAGAIN
+        client = vmmtest.QMP(sock, negotiate=negotiate)
         self.clients.append(client)
         return client
 

@@ -147,6 +147,7 @@ class QMP:
         self.replies = collections.deque()
         self.greeting = None
         self.closed = False
+        self.why = ""           # it is closed, if the peer did not simply go
         self.answered = set()   # commands that succeeded
         self.refused = set()    # commands that were there and answered with an error
         self.told = set()       # events that came
@@ -167,7 +168,8 @@ class QMP:
         while True:
             try:
                 data = self.sock.recv(65536)
-            except OSError:
+            except OSError as error:
+                self.why = f": {error!r}"
                 data = b""
             if not data:
                 break
@@ -203,7 +205,7 @@ class QMP:
             if self.replies:
                 return self.replies.popleft()
             if self.closed:
-                raise ConnectionError("QMP connection closed")
+                raise ConnectionError("QMP connection closed" + self.why)
             raise TimeoutError("no QMP reply")
 
     def command(self, name, /, **arguments):
@@ -268,8 +270,8 @@ class QMP:
             self.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass
+        self._thread.join(5)  # first: it would read from whoever is given this file descriptor next
         self.sock.close()
-        self._thread.join(5)
 
 
 class Console:
