@@ -6,9 +6,11 @@
  * the receiver finds that its hash does not fit and waits for the page to come again, which it will because the write
  * is in the dirty log.
  *
- * What is copied anyway is copied early, with read() from the memfd: the batch is looked at, hashed and sent from a
- * buffer in the processor's cache. The guest's RAM is then not mapped page by page into this process, which costs more
- * than the copy, many times more where a hypervisor shadows the page tables; and nothing is torn on the way.
+ * What is copied anyway and is not mapped into this process is copied early, with read() from the memfd: the batch is
+ * looked at, hashed and sent from a buffer in the processor's cache. To map it page by page would cost more than the
+ * copy, many times more where a hypervisor shadows the page tables. What the guest touches is mapped (KVM asks for it
+ * by its address here), what came from a file or by a migration and was not touched since is not. So a small batch now
+ * and then is sent from where it is mapped, and the faults that this takes tell about those that follow.
  *
  * With several channels each has a thread that claims and sends batches; the claims are the only thing they share.
  */
@@ -22,7 +24,9 @@
 #include "vmm/bytes.h"
 
 #define COPY_PAGES     128u /* stay in the processor's cache until they are sent */
-#define SENDFILE_PAGES 8    /* shorter runs are cheaper copied: one sendmsg for many */
+#define PROBE_PAGES    64u  /* a read fault maps 16 pages around it at most, or a huge page */
+#define PROBE_BATCHES  64u
+#define SENDFILE_PAGES 8 /* shorter runs are cheaper copied: one sendmsg for many */
 
 struct batch {
 	unsigned block;
@@ -41,8 +45,10 @@ struct sender {
 	uint8_t *head;
 	size_t head_cap;
 	struct iovec *iov;
-	uint8_t *copy; /* the batch's pages, or NULL: they are looked at where they are mapped */
-	bool copied;   /* this batch's */
+	uint8_t *copy;        /* the batch's pages, or NULL: they are always looked at where they are mapped */
+	bool copied;          /* this batch's */
+	bool unmapped;        /* the last probe's were */
+	unsigned copies_left; /* until the next probe */
 	struct compressor *zstd;
 	struct err err;
 	int result;
@@ -119,8 +125,9 @@ static bool copy_batch(struct sender *s)
 	const struct batch *b = &s->batch;
 	int fd = session.block[b->block].v.fd;
 
-	if (!s->copy || b->n > COPY_PAGES || fd < 0)
+	if (!s->copies_left || !s->copy || b->n > COPY_PAGES || fd < 0)
 		return false;
+	s->copies_left--;
 	for (uint32_t i = 0, n; i < b->n; i += n) {
 		for (n = 1; i + n < b->n && b->page[i + n] == b->page[i] + n; n++)
 			;
@@ -255,13 +262,31 @@ static int send_batch(struct sender *s, bool stable, struct err *e)
 	return r;
 }
 
+/* A batch from where it is mapped that tells whether it was. */
+static int send_probe(struct sender *s, bool stable, struct err *e)
+{
+	long before = session_faults();
+	int r = send_batch(s, stable, e);
+
+	s->unmapped = session_faults() - before > (long)s->batch.n / 32;
+	s->copies_left = s->unmapped ? PROBE_BATCHES : 0;
+	return r;
+}
+
+static uint32_t next_size(const struct sender *s)
+{
+	if (s->copies_left)
+		return COPY_PAGES;
+	return s->copy && s->unmapped ? PROBE_PAGES : WIRE_BATCH_PAGES;
+}
+
 static int send_round(struct sender *s, uint32_t round, bool stable, struct err *e)
 {
 	uint8_t raw[4];
 	int r = 0;
 
-	while (!r && claim(&s->batch, s->copy ? COPY_PAGES : WIRE_BATCH_PAGES))
-		r = send_batch(s, stable, e);
+	while (!r && claim(&s->batch, next_size(s)))
+		r = s->copy && !s->copies_left ? send_probe(s, stable, e) : send_batch(s, stable, e);
 	put_le32(raw, round);
 	return r ? r : channel_put(s->channel, WIRE_ROUND, 0, raw, sizeof(raw), e);
 }

@@ -215,6 +215,13 @@ void session_confine(void)
 	sandbox_thread_migration();
 }
 
+long session_faults(void)
+{
+	struct rusage u;
+
+	return getrusage(RUSAGE_THREAD, &u) ? 0 : u.ru_minflt;
+}
+
 /* ---- calls to the main thread ---- */
 
 static pthread_mutex_t call_lock = PTHREAD_MUTEX_INITIALIZER;

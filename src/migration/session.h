@@ -75,6 +75,8 @@ void session_free_blocks(void);
 void session_confine(void);
 /* The calling thread's work can wait: the guest and who serves its faults go first. After session_confine(). */
 void session_stand_back(void);
+/* Page faults of the calling thread so far, those that read nothing from a disk. */
+long session_faults(void);
 /* Threads with all signals blocked. */
 int session_thread(pthread_t *t, const char *name, void *(*fn)(void *), void *arg, struct err *e);
 
