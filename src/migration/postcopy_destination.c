@@ -165,6 +165,14 @@ static int begin(struct err *e)
 	return r;
 }
 
+/* Who holds on to a huge page keeps it from being split: then its part is only zeroed, and nothing would be missed. */
+static bool is_hole(int fd, off_t at, off_t len)
+{
+	off_t data = lseek(fd, at, SEEK_DATA);
+
+	return data < 0 ? errno == ENXIO : data >= at + len;
+}
+
 int postcopy_missing(struct channel *c, const uint8_t *payload, size_t len, struct err *e)
 {
 	struct uffdio_register reg;
@@ -193,6 +201,9 @@ int postcopy_missing(struct channel *c, const uint8_t *payload, size_t len, stru
 		if (fallocate(b->v.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(first * WIRE_PAGE),
 			      (off_t)(count * WIRE_PAGE)))
 			return err_errno(e, errno, "cannot empty memory block '%s'", b->name);
+		if (!is_hole(b->v.fd, (off_t)(first * WIRE_PAGE), (off_t)(count * WIRE_PAGE)))
+			return err_set(e, EBUSY, "cannot empty memory block '%s': a huge page stays in one piece",
+				       b->name);
 		__atomic_add_fetch(&post.left, count, __ATOMIC_RELAXED);
 		ram_recv_forget(block, first, count);
 		pthread_mutex_lock(&post.lock); /* nothing faults before UFFDIO_REGISTER, but that is no order that a
