@@ -10,7 +10,7 @@ else is each one's default. "gap" is the longest time between two pages that the
 The line's own speed is measured in turn with them: by iperf3, as anybody would measure it (if it is installed), and without any VMM and
 without checksums by limits/rawsocket.c, which moves as much memory between two processes in the largest pieces: "warm" into memory that is there already, "hot" one buffer in the processor's caches again and again,
 the others into memory that was never touched, as a destination's is, in the ways that there are ("best" of these). The host's memory
-is warmed before each run: what its hypervisor has yet to find is no program's fault. --check compares with the limits (LIMITS) and
+is warmed right before each migration: what its hypervisor has yet to find is no program's fault. --check compares with the limits (LIMITS) and
 fails if one is missed; the throughput's is against iperf3 and "best".
 
 "vmm+" and "qemu+" are the same with a destination that has reserved its memory before the guest came (-mem-prealloc). "source" and
@@ -107,7 +107,8 @@ def cpu_ms(guest):
 
 
 def warm_host():
-    """The kernel hands out first what was freed last: memory that the host of this machine, if it is a virtual one, has as well."""
+    """The kernel hands out first what was freed last: memory that the host of this machine, if it is a virtual one, has as well.
+    A balloon's driver that reports free pages (/sys/module/page_reporting) gives it back within seconds."""
     with mmap.mmap(-1, 3 * MEMORY << 20, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS) as area:
         area.madvise(mmap.MADV_HUGEPAGE)
         for at in range(0, len(area), mmap.PAGESIZE):
@@ -145,6 +146,7 @@ def both_ends(a, b, params=None):
     if params:
         a.qmp.execute("migrate-set-parameters", params)
     address = b.qmp.command("query-migrate")["socket-address"][0]
+    warm_host()
     used = cpu_ms(a), cpu_ms(b)
     start = time.monotonic()
     a.qmp.command("migrate", uri=f"tcp:127.0.0.1:{address['port']}")
@@ -431,7 +433,6 @@ def main():
         for run in range(args.runs):
             for who, binary in programs if run % 2 else reversed(programs):
                 incoming = ("-incoming", "tcp:127.0.0.1:0", *(["-mem-prealloc"] if "+" in who else []))
-                warm_host()
                 results.setdefault(name, {}).setdefault(who, []).append(
                     migrate_still(binary, incoming) if args.still else migrate(binary, **case, incoming_args=incoming))
             if name == "idle":

@@ -332,8 +332,9 @@ class Qtest(unittest.TestCase):
     @unittest.skipUnless(os.access("/dev/kvm", os.R_OK | os.W_OK), "needs /dev/kvm")
     def test_other_accelerator(self):
         """A machine with processors is no place for one without."""
-        b = self.destination("-accel", "kvm")
-        self.assertRegex(self.source().migrate(b.address())["error-desc"], "-accel qtest.*-accel kvm")
+        b = harness.Vmm("-m", MEMORY, "-incoming", f"unix:{self.path}", "-accel", "kvm")
+        self.addCleanup(b.close)
+        self.assertRegex(self.source().migrate(f"unix:{self.path}")["error-desc"], "-accel qtest.*-accel kvm")
 
 
 if __name__ == "__main__":
