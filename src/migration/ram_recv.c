@@ -263,8 +263,11 @@ static bool in_huge_pages(const struct mig_block *b)
 /* Whether the kernel gives them on request. */
 static bool can_have_huge_pages(const struct mig_block *b)
 {
-	bool can = b->v.size >= 2 * HUGE && !((uintptr_t)b->v.host % HUGE) && collapse(b, HUGE_PAGES, HUGE_PAGES);
+	bool can;
 
+	if (b->v.size < 2 * HUGE || (uintptr_t)b->v.host % HUGE)
+		return false;
+	can = collapse(b, HUGE_PAGES, HUGE_PAGES);
 	fallocate(b->v.fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, HUGE, HUGE);
 	return can;
 }

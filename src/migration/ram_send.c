@@ -48,7 +48,7 @@ struct sender {
 	uint8_t *copy;        /* the batch's pages, or NULL: they are always looked at where they are mapped */
 	bool copied;          /* this batch's */
 	bool unmapped;        /* the last probe's were */
-	unsigned copies_left; /* until the next probe */
+	unsigned copies_left; /* until the next probe; 0 without copy */
 	struct compressor *zstd;
 	struct err err;
 	int result;
@@ -125,9 +125,11 @@ static bool copy_batch(struct sender *s)
 	const struct batch *b = &s->batch;
 	int fd = session.block[b->block].v.fd;
 
-	if (!s->copies_left || !s->copy || b->n > COPY_PAGES || fd < 0)
+	if (!s->copies_left)
 		return false;
 	s->copies_left--;
+	if (b->n > COPY_PAGES || fd < 0)
+		return false;
 	for (uint32_t i = 0, n; i < b->n; i += n) {
 		for (n = 1; i + n < b->n && b->page[i + n] == b->page[i] + n; n++)
 			;
@@ -277,7 +279,7 @@ static uint32_t next_size(const struct sender *s)
 {
 	if (s->copies_left)
 		return COPY_PAGES;
-	return s->copy && s->unmapped ? PROBE_PAGES : WIRE_BATCH_PAGES;
+	return s->unmapped ? PROBE_PAGES : WIRE_BATCH_PAGES;
 }
 
 static int send_round(struct sender *s, uint32_t round, bool stable, struct err *e)
