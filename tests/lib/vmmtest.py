@@ -361,8 +361,10 @@ class Console:
                     sock.shutdown(socket.SHUT_RDWR)
                 except OSError:
                     pass
+        self._thread.join(5)    # first, as in QMP.close()
+        for sock in (self.sock, self.listener):
+            if sock:
                 sock.close()
-        self._thread.join(5)
         if self.log:
             self.log.close()
 
