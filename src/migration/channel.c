@@ -16,7 +16,8 @@
 
 #define SLICE    (256u << 10) /* what goes out between two looks at the bandwidth limit */
 #define MAX_IOV  64
-#define BURST_NS 10000000ull /* a limited line may run so far behind and catch up */
+#define BURST_NS 10000000ull  /* a limited line may run so far behind and catch up */
+#define READ_MIN (512u << 10) /* while more than this is to come: what is worth waking up for */
 
 uint64_t mono_ns(void)
 {
@@ -57,6 +58,12 @@ void channel_shutdown(struct channel *c)
 {
 	if (c->socket)
 		shutdown(c->fd, SHUT_RDWR);
+}
+
+void channel_stop_reading(struct channel *c)
+{
+	if (c->socket)
+		shutdown(c->fd, SHUT_RD);
 }
 
 /* ---- waiting ---- */
@@ -118,10 +125,36 @@ static int wait_progress(struct channel *c, short events, struct err *e)
 	return r < 0 ? r : 0;
 }
 
+/* Be readable only when so many bytes are there: each time the reader wakes costs both sides. */
+static void set_low_water(struct channel *c, size_t bytes)
+{
+	int value = (int)bytes;
+
+	if (!c->socket || c->tls || bytes == c->low_water)
+		return;
+	c->low_water = bytes;
+	setsockopt(c->fd, SOL_SOCKET, SO_RCVLOWAT, &value, sizeof(value));
+}
+
+/* Something moved, or more than `left` bytes are to come and it is time to look. */
+static int wait_bytes(struct channel *c, size_t left, struct err *e)
+{
+	struct err ignored = ERR_INIT;
+	int r;
+
+	set_low_water(c, MIN(left, (size_t)READ_MIN));
+	r = wait_progress(c, POLLIN, e);
+	if (r != -ETIMEDOUT || c->low_water <= 1 || (c->deadline_ns && mono_ns() >= c->deadline_ns))
+		return r;
+	set_low_water(c, 1); /* on a slow line something may have come */
+	return wait_for(c, POLLIN, 0, &ignored) > 0 ? 0 : r;
+}
+
 int channel_wait(struct channel *c, int timeout_ms, struct err *e)
 {
 	if (c->tls && tls_pending(c->tls))
 		return 1;
+	set_low_water(c, 1);
 	return wait_for(c, POLLIN, timeout_ms, e);
 }
 
@@ -237,9 +270,11 @@ int channel_send(struct channel *c, const struct iovec *iov, int n, struct err *
 int channel_recv(struct channel *c, const struct iovec *iov, int n, struct err *e)
 {
 	struct iovec part[MAX_IOV];
-	size_t skip = 0;
+	size_t skip = 0, left = 0;
 	int i = 0, r;
 
+	for (int k = 0; k < n; k++)
+		left += iov[k].iov_len;
 	advance(iov, n, &i, &skip, 0);
 	while (i < n) {
 		int k = next_part(iov, n, i, skip, part, SIZE_MAX);
@@ -252,12 +287,13 @@ int channel_recv(struct channel *c, const struct iovec *iov, int n, struct err *
 				continue;
 			if (errno != EAGAIN && errno != EWOULDBLOCK)
 				return gone(c, errno, e);
-			r = wait_progress(c, POLLIN, e);
+			r = wait_bytes(c, left, e);
 			if (r)
 				return r;
 			continue;
 		}
 		__atomic_fetch_add(&c->received, (uint64_t)done, __ATOMIC_RELAXED);
+		left -= (size_t)done;
 		advance(iov, n, &i, &skip, (size_t)done);
 	}
 	return 0;

@@ -26,6 +26,7 @@ struct channel {
 	int fd;
 	int cancel_fd; /* an eventfd, readable: give up with -ECANCELED; borrowed */
 	bool socket, one_way;
+	bool only;         /* the destination was given it, it did not accept it: there can be no second */
 	bool by_reference; /* channel_send_file() is cheaper than a copy: another host */
 	bool local;        /* a unix socket: descriptors can be passed */
 	struct tls_stream *tls;
@@ -33,6 +34,7 @@ struct channel {
 	unsigned stall_ms;     /* no progress for so long is an error; 0: wait for ever */
 	uint64_t deadline_ns;  /* whatever progress there is: give up then (monotonic); 0: never */
 	uint32_t seq_out, seq_in;
+	size_t low_water;         /* the socket's SO_RCVLOWAT, the reader's; 0: as it was made */
 	uint64_t sent, received;  /* atomic */
 	char peer[320];           /* for messages: "tcp:10.0.0.2:4444" */
 	pthread_mutex_t out_lock; /* records written by several threads (answers) go out whole */
@@ -43,6 +45,7 @@ struct channel *channel_new(int fd, int cancel_fd, const char *peer);
 void channel_free(struct channel *c); /* closes; NULL-safe */
 /* End both directions now, from any thread: waits on it fail. The descriptor stays open until channel_free(). */
 void channel_shutdown(struct channel *c);
+void channel_stop_reading(struct channel *c); /* the same for reads only: what is wrong can still be said */
 
 /* All or an error: -ECANCELED, -ETIMEDOUT, -EPIPE (the peer has gone) ... with a message that names the peer. */
 int channel_send(struct channel *c, const struct iovec *iov, int n, struct err *e);

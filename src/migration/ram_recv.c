@@ -44,8 +44,8 @@
 struct receiver {
 	struct channel *channel;
 	struct compressor *zstd;
-	uint8_t *bounce; /* post-copy and zstd frames */
-	struct iovec iov[WIRE_BATCH_PAGES + 1];
+	uint8_t *bounce; /* what has no place yet */
+	struct iovec iov[WIRE_BATCH_PAGES];
 	uint64_t page[WIRE_BATCH_PAGES];
 };
 
@@ -352,15 +352,12 @@ void receiver_free(struct receiver *r)
 	free(r);
 }
 
-/* Page numbers of the data pages, and the destination of their bytes as few pieces. */
-static int plan(struct receiver *r, const struct wire_batch *wb, struct wire_run_reader *runs, int *n_iov,
-		struct err *e)
+/* Page numbers of the data pages. */
+static int plan(struct receiver *r, const struct wire_batch *wb, struct wire_run_reader *runs, struct err *e)
 {
-	uint8_t *host = session.block[wb->block].v.host;
 	uint64_t first, count;
 	uint32_t n = 0;
 
-	*n_iov = 0;
 	while (n < wb->data_pages) {
 		int ret = wire_runs_next(runs, &first, &count, e);
 
@@ -369,7 +366,6 @@ static int plan(struct receiver *r, const struct wire_batch *wb, struct wire_run
 				       : err_set(e, EBADMSG,
 						 "the stream is damaged: a batch's runs do not fit its number of "
 						 "pages");
-		r->iov[(*n_iov)++] = (struct iovec){host + first * WIRE_PAGE, count * WIRE_PAGE};
 		while (count--)
 			r->page[n++] = first++;
 	}
@@ -419,22 +415,13 @@ static int zero_pages(const struct wire_batch *wb, struct wire_run_reader *runs,
 	return ret;
 }
 
-/* The pages' bytes, wherever they are to be looked at. */
-static int receive_data(struct receiver *r, const struct wire_record *rec, const struct wire_batch *wb, int n_iov,
-			const uint8_t **pages, struct err *e)
+/* The bytes of a batch that cannot go where they belong as they come: compressed, or pages of a guest that runs. */
+static int receive_aside(struct receiver *r, const struct wire_record *rec, const struct wire_batch *wb,
+			 const uint8_t **pages, struct err *e)
 {
-	struct iovec iov;
-	int ret;
+	struct iovec iov = {r->bounce, wb->data_bytes};
+	int ret = channel_recv(r->channel, &iov, 1, e);
 
-	*pages = NULL;
-	if (!(rec->flags & WIRE_BATCH_ZSTD) && !ram_recv_place)
-		return channel_recv(r->channel, r->iov, n_iov, e);
-	if (!r->bounce)
-		r->bounce = malloc(BOUNCE);
-	if (!r->bounce)
-		return err_errno(e, ENOMEM, "receive buffer");
-	iov = (struct iovec){r->bounce, wb->data_bytes};
-	ret = channel_recv(r->channel, &iov, 1, e);
 	*pages = r->bounce;
 	if (ret || !(rec->flags & WIRE_BATCH_ZSTD))
 		return ret;
@@ -445,75 +432,94 @@ static int receive_data(struct receiver *r, const struct wire_record *rec, const
 	return 0;
 }
 
-static int take_pages(struct receiver *r, const struct wire_record *rec, const struct wire_batch *wb,
-		      const uint8_t *hashes, const uint8_t *pages, struct err *e)
+static int take_aside(struct receiver *r, const struct wire_record *rec, const struct wire_batch *wb,
+		      const uint8_t *hashes, struct err *e)
 {
 	struct mig_block *b = &session.block[wb->block];
 	bool stable = rec->flags & WIRE_BATCH_STABLE;
+	const uint8_t *pages;
+	int ret = receive_aside(r, rec, wb, &pages, e);
 
-	for (uint32_t i = 0; i < wb->data_pages; i++) {
-		uint8_t *to = b->v.host + r->page[i] * WIRE_PAGE;
-		const uint8_t *from = pages ? pages + (size_t)i * WIRE_PAGE : to;
-		int ret = check_page(wb, r->page[i], from, get_le64(hashes + i * 8), stable, e);
+	for (uint32_t i = 0; !ret && i < wb->data_pages; i++) {
+		const uint8_t *from = pages + (size_t)i * WIRE_PAGE;
 
-		if (ret)
-			return ret;
-		if (ram_recv_place) {
+		ret = check_page(wb, r->page[i], from, get_le64(hashes + (size_t)i * 8), stable, e);
+		if (!ret && ram_recv_place) {
 			ret = ram_recv_place(wb->block, r->page[i], from, 1, e);
-			if (ret)
-				return ret;
-		} else {
-			if (pages)
-				memcpy(to, from, WIRE_PAGE);
+		} else if (!ret) {
+			memcpy(b->v.host + r->page[i] * WIRE_PAGE, from, WIRE_PAGE);
 			test_and_set(b->bitmap, r->page[i]);
 		}
 	}
-	return 0;
+	return ret;
+}
+
+/* How many of the batch's pages from its i-th on, at most n, follow each other. */
+static uint32_t run_of(const struct receiver *r, uint32_t i, uint32_t n)
+{
+	uint32_t len = 1;
+
+	while (len < n && r->page[i + len] == r->page[i] + len)
+		len++;
+	return len;
 }
 
 /* n pages of the batch from its i-th on, out of the buffer to where they belong. */
 static int put_pages(struct receiver *r, const struct wire_batch *wb, uint32_t i, uint32_t n, struct err *e)
 {
 	struct mig_block *b = &session.block[wb->block];
-	uint32_t len;
 
-	for (uint32_t k = 0; k < n; k += len) {
-		const uint8_t *from = r->bounce + (size_t)k * WIRE_PAGE;
+	for (uint32_t k = 0, len; k < n; k += len) {
 		uint64_t page = r->page[i + k];
 		ssize_t done;
 
-		for (len = 1; k + len < n && r->page[i + k + len] == page + len; len++)
-			;
-		done = pwrite(b->v.fd, from, (size_t)len * WIRE_PAGE, (off_t)(page * WIRE_PAGE));
+		len = run_of(r, i + k, n - k);
+		done = pwrite(b->v.fd, r->bounce + (size_t)k * WIRE_PAGE, (size_t)len * WIRE_PAGE,
+			      (off_t)(page * WIRE_PAGE));
 		if (done != (ssize_t)len * WIRE_PAGE)
 			return err_errno(e, done < 0 ? errno : ENOSPC,
 					 "there is no memory for the guest's pages (block '%s')", b->name);
 	}
-	for (uint32_t k = 0; k < n; k++)
-		test_and_set(b->bitmap, r->page[i + k]);
 	return 0;
 }
 
-/* The batch's pages piece by piece through a buffer, compared there, into the memfd. */
-static int receive_pieces(struct receiver *r, const struct wire_record *rec, const struct wire_batch *wb,
-			  const uint8_t *hashes, struct err *e)
+/* Where the batch's pages come in, n from its i-th on. Returns the number of pieces. */
+static int places(struct receiver *r, const struct wire_batch *wb, bool mapped, uint32_t i, uint32_t n)
 {
+	uint8_t *host = session.block[wb->block].v.host;
+	int n_iov = 0;
+
+	if (!mapped) {
+		r->iov[0] = (struct iovec){r->bounce, (size_t)n * WIRE_PAGE};
+		return 1;
+	}
+	for (uint32_t k = 0, len; k < n; k += len) {
+		len = run_of(r, i + k, n - k);
+		r->iov[n_iov++] = (struct iovec){host + r->page[i + k] * WIRE_PAGE, (size_t)len * WIRE_PAGE};
+	}
+	return n_iov;
+}
+
+/* The batch's pages where they are mapped, or piece by piece through a buffer into the memfd. */
+static int take_pieces(struct receiver *r, const struct wire_record *rec, const struct wire_batch *wb, bool mapped,
+		       const uint8_t *hashes, struct err *e)
+{
+	struct mig_block *b = &session.block[wb->block];
 	bool stable = rec->flags & WIRE_BATCH_STABLE;
 	int ret = 0;
 
-	if (!r->bounce && !(r->bounce = malloc(BOUNCE)))
-		return err_errno(e, ENOMEM, "receive buffer");
 	for (uint32_t i = 0, n; !ret && i < wb->data_pages; i += n) {
-		struct iovec iov;
-
-		n = MIN(wb->data_pages - i, PIECE_PAGES);
-		iov = (struct iovec){r->bounce, (size_t)n * WIRE_PAGE};
-		ret = channel_recv(r->channel, &iov, 1, e);
+		n = MIN(wb->data_pages - i, mapped ? WIRE_BATCH_PAGES : PIECE_PAGES);
+		ret = channel_recv(r->channel, r->iov, places(r, wb, mapped, i, n), e);
 		for (uint32_t k = 0; !ret && k < n; k++)
-			ret = check_page(wb, r->page[i + k], r->bounce + (size_t)k * WIRE_PAGE,
+			ret = check_page(wb, r->page[i + k],
+					 mapped ? b->v.host + r->page[i + k] * WIRE_PAGE
+						: r->bounce + (size_t)k * WIRE_PAGE,
 					 get_le64(hashes + (size_t)(i + k) * 8), stable, e);
-		if (!ret)
+		if (!ret && !mapped)
 			ret = put_pages(r, wb, i, n, e);
+		for (uint32_t k = 0; !ret && k < n; k++)
+			test_and_set(b->bitmap, r->page[i + k]);
 	}
 	return ret;
 }
@@ -532,13 +538,22 @@ static bool is_mapped(const struct receiver *r, const struct wire_batch *wb)
 	return huge || ram.mapped[wb->block];
 }
 
+static int take_pages(struct receiver *r, const struct wire_record *rec, const struct wire_batch *wb,
+		      const uint8_t *hashes, struct err *e)
+{
+	bool aside = rec->flags & WIRE_BATCH_ZSTD || ram_recv_place, mapped = !aside && is_mapped(r, wb);
+
+	if (!mapped && !r->bounce && !(r->bounce = malloc(BOUNCE)))
+		return err_errno(e, ENOMEM, "receive buffer");
+	return aside ? take_aside(r, rec, wb, hashes, e) : take_pieces(r, rec, wb, mapped, hashes, e);
+}
+
 int receiver_batch(struct receiver *r, const struct wire_record *rec, const uint8_t raw[WIRE_HEADER], struct err *e)
 {
 	struct wire_run_reader runs;
-	const uint8_t *pages;
 	struct wire_batch wb;
 	uint8_t *head;
-	int n_iov, ret = channel_get_payload(r->channel, rec, raw, WIRE_MAX_PAYLOAD, &head, e);
+	int ret = channel_get_payload(r->channel, rec, raw, WIRE_MAX_PAYLOAD, &head, e);
 
 	if (ret)
 		return ret;
@@ -549,16 +564,10 @@ int receiver_batch(struct receiver *r, const struct wire_record *rec, const uint
 		runs = (struct wire_run_reader){.p = head + WIRE_BATCH_HEAD,
 						.end = head + WIRE_BATCH_HEAD + wb.run_bytes,
 						.limit = session.block[wb.block].pages};
-		ret = plan(r, &wb, &runs, &n_iov, e);
+		ret = plan(r, &wb, &runs, e);
 	}
-	if (!ret && !is_mapped(r, &wb) && !(rec->flags & WIRE_BATCH_ZSTD) && !ram_recv_place) {
-		ret = receive_pieces(r, rec, &wb, head + WIRE_BATCH_HEAD + wb.run_bytes, e);
-	} else {
-		if (!ret)
-			ret = receive_data(r, rec, &wb, n_iov, &pages, e);
-		if (!ret)
-			ret = take_pages(r, rec, &wb, head + WIRE_BATCH_HEAD + wb.run_bytes, pages, e);
-	}
+	if (!ret)
+		ret = take_pages(r, rec, &wb, head + WIRE_BATCH_HEAD + wb.run_bytes, e);
 	if (!ret)
 		ret = zero_pages(&wb, &runs, e);
 	free(head);

@@ -21,8 +21,10 @@
 #include <string.h>
 #include <unistd.h>
 #include "compress.h"
+#include "present.h"
 #include "vmm/bytes.h"
 
+#define BATCH_PAGES    256u /* larger ones leave the cache between hashing and sending, smaller ones wake the receiver */
 #define COPY_PAGES     128u /* stay in the processor's cache until they are sent */
 #define PROBE_PAGES    64u  /* a read fault maps 16 pages around it at most, or a huge page */
 #define PROBE_BATCHES  64u
@@ -41,6 +43,7 @@ struct sender {
 	bool threaded;
 	struct batch batch;
 	uint32_t data[WIRE_BATCH_PAGES]; /* indexes into batch.page */
+	uint64_t hash[WIRE_BATCH_PAGES]; /* of the data pages */
 	struct wire_runs runs;
 	uint8_t *head;
 	size_t head_cap;
@@ -167,6 +170,7 @@ static uint32_t build_head(struct sender *s, struct wire_batch *wb)
 		zero[i] = wire_page_is_zero(page_at(s, i));
 		if (zero[i])
 			continue;
+		s->hash[wb->data_pages] = wire_page_hash(page_at(s, i)); /* now that it is in the cache */
 		s->data[wb->data_pages++] = i;
 		add_run(&s->runs, &first, &count, b->page[i]);
 	}
@@ -189,8 +193,7 @@ static uint32_t build_head(struct sender *s, struct wire_batch *wb)
 	}
 	memcpy(s->head + WIRE_HEADER + WIRE_BATCH_HEAD, s->runs.data, run_bytes);
 	for (uint32_t i = 0; i < wb->data_pages; i++)
-		put_le64(s->head + WIRE_HEADER + WIRE_BATCH_HEAD + run_bytes + i * 8,
-			 wire_page_hash(page_at(s, s->data[i])));
+		put_le64(s->head + WIRE_HEADER + WIRE_BATCH_HEAD + run_bytes + i * 8, s->hash[i]);
 	wb->run_bytes = (uint32_t)run_bytes;
 	return hashed;
 }
@@ -279,7 +282,7 @@ static uint32_t next_size(const struct sender *s)
 {
 	if (s->copies_left)
 		return COPY_PAGES;
-	return s->unmapped ? PROBE_PAGES : WIRE_BATCH_PAGES;
+	return s->unmapped ? PROBE_PAGES : BATCH_PAGES;
 }
 
 static int send_round(struct sender *s, uint32_t round, bool stable, struct err *e)
@@ -544,31 +547,9 @@ static void set_range(unsigned long *map, uint64_t first, uint64_t end, bool val
 	}
 }
 
-/* Extents of the memfd that were ever written; the rest is zero, here and at the destination. Reading it would allocate
- * it. */
-static uint64_t clear_holes(struct mig_block *b)
-{
-	uint64_t at = 0, holes = 0;
-
-	while (at < b->v.size) {
-		off_t data = lseek(b->v.fd, (off_t)at, SEEK_DATA), hole;
-		uint64_t from = data < 0 ? b->v.size : (uint64_t)data;
-
-		if (data < 0 && errno != ENXIO)
-			return holes;
-		set_range(b->bitmap, at / WIRE_PAGE, from / WIRE_PAGE, false);
-		holes += from / WIRE_PAGE - at / WIRE_PAGE;
-		if (data < 0)
-			break;
-		hole = lseek(b->v.fd, data, SEEK_HOLE);
-		at = hole < 0 ? b->v.size : (uint64_t)hole;
-	}
-	return holes;
-}
-
 uint64_t ram_send_sync(bool first)
 {
-	uint64_t pending = 0;
+	uint64_t pending = 0, pages = 0;
 
 	machine_dirty_sync(session.board);
 	for (unsigned i = 0; i < session.n_blocks; i++) {
@@ -577,11 +558,14 @@ uint64_t ram_send_sync(bool first)
 		machine_dirty_take(session.board, i, b->bitmap);
 		if (b->pages % 64)
 			b->bitmap[b->pages / 64] &= (1ul << b->pages % 64) - 1;
-		if (first)
-			__atomic_fetch_add(&ram.zero_pages, clear_holes(b), __ATOMIC_RELAXED);
+		if (first) /* all counts as written */
+			present_pages(b, b->bitmap);
 		for (uint64_t w = 0; w <= b->pages / 64; w++)
 			pending += (uint64_t)__builtin_popcountl(b->bitmap[w]);
+		pages += b->pages;
 	}
+	if (first)
+		__atomic_fetch_add(&ram.zero_pages, pages - pending, __ATOMIC_RELAXED);
 	__atomic_store_n(&ram.pending, pending, __ATOMIC_RELAXED);
 	return pending;
 }

@@ -26,6 +26,7 @@
 #include <unistd.h>
 #include "faults.h"
 #include "image.h"
+#include "present.h"
 #include "vmm/log.h"
 
 #define MAX_WRITERS   4
@@ -83,34 +84,6 @@ static bool is_failed(struct save *s)
 	f = s->result != 0;
 	pthread_mutex_unlock(&s->lock);
 	return f || session_cancelled();
-}
-
-/* ---- pages with memory ---- */
-
-/* Holes of the memfd are zero pages nobody ever touched: looking at them would fill them. */
-static void mark_data(const struct mig_block *b, unsigned long *bitmap)
-{
-	off_t at = 0, size = (off_t)b->v.size;
-
-	if (b->v.fd < 0) { /* a private mapping */
-		memset(bitmap, 0xff, b->pages / 64 * 8);
-		for (uint64_t p = b->pages & ~63ull; p < b->pages; p++)
-			bitmap[p / 64] |= 1ul << (p % 64);
-		return;
-	}
-	while (at < size) {
-		off_t from = lseek(b->v.fd, at, SEEK_DATA), to;
-
-		if (from < 0)
-			break;
-		to = lseek(b->v.fd, from, SEEK_HOLE);
-		if (to < 0)
-			to = size;
-		for (uint64_t p = (uint64_t)from / WIRE_PAGE;
-		     p < (uint64_t)(to + (off_t)WIRE_PAGE - 1) / WIRE_PAGE && p < b->pages; p++)
-			bitmap[p / 64] |= 1ul << (p % 64);
-		at = to;
-	}
 }
 
 /* ---- writers ---- */
@@ -217,8 +190,7 @@ static uint64_t collect(bool first)
 
 		n += machine_dirty_take(session.board, i, b->bitmap);
 		if (first) { /* everything counts as written: what has no memory needs no look */
-			memset(b->bitmap, 0, (b->pages / 64 + 1) * 8);
-			mark_data(b, b->bitmap);
+			present_pages(b, b->bitmap);
 		}
 	}
 	return n;
@@ -380,7 +352,7 @@ static int protect_all(struct save *s, struct err *e)
 				return err_errno(e, -r, "memory block '%s' cannot be write-protected", b->name);
 		}
 		/* What gets memory from now on is written, so it is in `touched`. */
-		mark_data(b, s->data[i]);
+		present_pages(b, s->data[i]);
 	}
 	return 0;
 }

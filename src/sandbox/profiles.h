@@ -121,6 +121,7 @@ static const struct rule rules[] = {
 	{"fstat", ROLE_MIGRATION, "saved guests", {0}},
 	{"newfstatat", ROLE_MIGRATION, "fstat, by libc", {0}},
 	{"lseek", ROLE_MIGRATION, "holes of guest memory", {0}},
+	{"mincore", ROLE_MIGRATION | ROLE_MAIN, "guest memory that was ever touched", {0}},
 	{"getrusage", ROLE_MIGRATION, "is memory mapped, does it come in huge pages?", {0}},
 	{"fallocate", ROLE_MIGRATION, "guest memory that is received: emptied first, then allocated ahead", {0}},
 	{"setsockopt", ROLE_MIGRATION, "post-copy keeps its send queue short", {0}},
