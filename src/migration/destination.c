@@ -31,8 +31,8 @@
 
 uint32_t destination_features(const struct channel *c)
 {
-	return WIRE_F_CHANNELS | WIRE_F_WINDOWS | (c->local && !c->tls ? WIRE_F_MEMORY : 0) |
-	       (compress_available() ? WIRE_F_ZSTD : 0) |
+	return (c->only ? 0 : WIRE_F_CHANNELS | WIRE_F_FEWER) | WIRE_F_WINDOWS |
+	       (c->local && !c->tls ? WIRE_F_MEMORY : 0) | (compress_available() ? WIRE_F_ZSTD : 0) |
 	       (cap_is_on(caps_now(), CAP_POSTCOPY_RAM) && postcopy_available() ? WIRE_F_POSTCOPY : 0);
 }
 
@@ -266,6 +266,14 @@ static int on_end(struct incoming *in, struct err *e)
 }
 
 /* One record; *over: the guest is here. */
+/* The source could not connect all channels that it had announced. */
+static int on_channels(const uint8_t *payload, size_t len, struct err *e)
+{
+	if (len != 1 || payload[0] > MAX_CHANNELS || !pages_expect_fewer(payload[0]))
+		return err_set(e, EBADMSG, "the stream is damaged: a wrong number of channels");
+	return 0;
+}
+
 static int handle(struct incoming *in, bool *over, struct err *e)
 {
 	struct wire_record rec;
@@ -287,6 +295,9 @@ static int handle(struct incoming *in, bool *over, struct err *e)
 	case WIRE_WINDOWS:
 		r = in->loaded ? err_set(e, EBADMSG, "the stream is damaged: memory windows after the state")
 			       : windows_expect(payload, rec.length, e);
+		break;
+	case WIRE_CHANNELS:
+		r = on_channels(payload, rec.length, e);
 		break;
 	case WIRE_BITMAP:
 		r = in->loaded ? err_set(e, EBADMSG, "the stream is damaged: missing pages after the state")

@@ -35,6 +35,7 @@ bool pages_claimed(void);
 void pages_release(void);
 void pages_serve(struct channel *c, const struct wire_preamble *p);
 void pages_expect(unsigned channels);
+bool pages_expect_fewer(unsigned channels); /* false: that is not less, or some are there already */
 int pages_wait_round(uint32_t round, struct err *e);
 void pages_over(void); /* a channel that ends from here on is no failure */
 bool pages_reason(struct err *e);

@@ -160,6 +160,7 @@ static void greet(struct greeter *g)
 	int r = 0;
 
 	g->channel = c;
+	c->only = g->only;
 	if (g->met)
 		p = g->met->preamble;
 	else if (!g->only)

@@ -85,7 +85,7 @@ void pages_serve(struct channel *c, const struct wire_preamble *p)
 	if (r && !pages.over && !pages.result) {
 		pages.result = r;
 		pages.err = e;
-		channel_shutdown(session.main); /* its reader learns of it */
+		channel_stop_reading(session.main); /* its reader learns of it */
 	}
 	pages.open--;
 	pages.channel[slot] = NULL;
@@ -176,6 +176,18 @@ void pages_expect(unsigned channels)
 	pthread_mutex_lock(&pages.lock);
 	pages.expected = channels;
 	pthread_mutex_unlock(&pages.lock);
+}
+
+bool pages_expect_fewer(unsigned channels)
+{
+	bool fewer;
+
+	pthread_mutex_lock(&pages.lock);
+	fewer = channels <= pages.expected && !pages.attached;
+	if (fewer)
+		pages.expected = channels;
+	pthread_mutex_unlock(&pages.lock);
+	return fewer;
 }
 
 void pages_over(void)

@@ -169,8 +169,12 @@ static int wait_for_peer(struct migration_meeting *m, int only, const char *name
 	struct waiting_room w = {.meeting = m, .signal_fd = signal_fd};
 	int r = 0;
 
-	if (only >= 0)
-		caller_begin(&w.caller[w.n++], channel_new(only, signal_fd, name), UINT64_MAX);
+	if (only >= 0) {
+		struct channel *c = channel_new(only, signal_fd, name);
+
+		c->only = true;
+		caller_begin(&w.caller[w.n++], c, UINT64_MAX);
+	}
 	while (!r)
 		r = look_around(&w, e);
 	for (unsigned i = 0; i < w.n; i++) {

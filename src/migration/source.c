@@ -21,11 +21,12 @@
 #include "vmm/bytes.h"
 #include "vmm/log.h"
 
-#define REASON_MS   300   /* after a failed send: how long to wait for the destination's reason */
-#define RUNNING_MS  10000 /* after GO: how long RUNNING may take */
-#define STATE_PART  (16u << 20)
-#define FLUSHED_NS  5000000ull /* a flush that was over so soon is over as soon when the guest stands */
-#define MAX_FLUSHES 3
+#define REASON_MS    300   /* after a failed send: how long to wait for the destination's reason */
+#define RUNNING_MS   10000 /* after GO: how long RUNNING may take */
+#define STATE_PART   (16u << 20)
+#define OWN_CHANNELS 2          /* without multifd: two threads at each end hash and copy */
+#define FLUSHED_NS   5000000ull /* a flush that was over so soon is over as soon when the guest stands */
+#define MAX_FLUSHES  3
 
 /* ---- answers ---- */
 
@@ -96,7 +97,24 @@ static bool same_host(void)
 	return session.handover;
 }
 
-static uint32_t wanted_features(void)
+/* Without multifd pages go over two more connections where that costs nobody anything. A relay that takes one only is
+ * no error: then they go over the main channel. */
+static bool takes_more_channels(const struct address *a)
+{
+	return (a->kind == ADDRESS_TCP || a->kind == ADDRESS_UNIX) && !cap_is_on(session.caps, CAP_POSTCOPY_RAM) &&
+	       sysconf(_SC_NPROCESSORS_ONLN) > 1;
+}
+
+static unsigned n_channels(void)
+{
+	if (!(session.features & WIRE_F_CHANNELS))
+		return 0;
+	if (cap_is_on(session.caps, CAP_MULTIFD))
+		return session.params.multifd_channels;
+	return session.features & WIRE_F_FEWER ? OWN_CHANNELS : 0;
+}
+
+static uint32_t wanted_features(const struct address *a)
 {
 	uint32_t f = 0;
 
@@ -107,6 +125,8 @@ static uint32_t wanted_features(void)
 		f |= WIRE_F_CHANNELS;
 		if (session.params.multifd_compression == COMPRESSION_ZSTD && compress_available())
 			f |= WIRE_F_ZSTD;
+	} else if (takes_more_channels(a)) {
+		f |= WIRE_F_CHANNELS | WIRE_F_FEWER;
 	}
 	if (cap_is_on(session.caps, CAP_POSTCOPY_RAM))
 		f |= WIRE_F_POSTCOPY;
@@ -118,7 +138,8 @@ static int introduce(struct source *s, struct err *e)
 	struct wire_preamble p = {.kind = WIRE_MAIN,
 				  .flags = s->main->one_way ? WIRE_ONE_WAY : 0,
 				  .session = session.id,
-				  .features = wanted_features()};
+				  .features = wanted_features(&s->start->address)};
+	uint32_t wanted = p.features;
 	int r = channel_send_preamble(s->main, &p, e);
 
 	session.features = p.features & WIRE_F_ZSTD;
@@ -130,7 +151,7 @@ static int introduce(struct source *s, struct err *e)
 		return r;
 	if (p.session != session.id)
 		return err_set(e, EBADMSG, "%s: the answer is for another migration", s->main->peer);
-	session.features = p.features & wanted_features();
+	session.features = p.features & wanted;
 	if (same_host() && !(session.features & WIRE_F_MEMORY))
 		return err_set(
 			e, ENOTSUP,
@@ -147,7 +168,7 @@ static int describe(struct source *s, struct err *e)
 	size_t len;
 	int r = channel_put(s->main, WIRE_DESCRIPTION, 0, st->description, (uint32_t)st->description_len, e);
 
-	raw[0] = session.features & WIRE_F_CHANNELS ? session.params.multifd_channels : 0;
+	raw[0] = (uint8_t)n_channels();
 	if (!r)
 		r = describe_layout(&layout, &len, e);
 	if (!r)
@@ -198,26 +219,46 @@ struct channel *source_connect(const struct address *a, int fd, struct err *e)
 	return c;
 }
 
+static int connect_channels(struct source *s, unsigned n, struct err *e)
+{
+	while (s->n_extra < n) {
+		s->extra[s->n_extra] = source_connect(&s->start->address, -1, e);
+		if (!s->extra[s->n_extra])
+			return -e->code;
+		s->n_extra++;
+	}
+	return 0;
+}
+
+/* Nobody asked for the channels, so the migration goes on without them. */
+static int go_without(struct source *s, const struct err *why, struct err *e)
+{
+	uint8_t none = 0;
+
+	log_info("migration", "pages go over one connection, another cannot be had: %s", why->msg);
+	while (s->n_extra)
+		channel_free(s->extra[--s->n_extra]);
+	return channel_put(s->main, WIRE_CHANNELS, 0, &none, 1, e);
+}
+
 static int open_channels(struct source *s, struct err *e)
 {
-	unsigned n = session.features & WIRE_F_CHANNELS ? session.params.multifd_channels : 0;
+	struct err why = ERR_INIT;
+	int r = connect_channels(s, n_channels(), &why);
 
-	for (unsigned i = 0; i < n; i++) {
+	if (r && session.features & WIRE_F_FEWER && why.code != ECANCELED)
+		return go_without(s, &why, e);
+	if (r)
+		*e = why;
+	for (unsigned i = 0; !r && i < s->n_extra; i++) {
 		struct wire_preamble p = {.kind = WIRE_PAGES,
 					  .channel = (uint16_t)(i + 1),
 					  .session = session.id,
 					  .features = session.features};
-		int r;
 
-		s->extra[i] = source_connect(&s->start->address, -1, e);
-		if (!s->extra[i])
-			return -e->code;
-		s->n_extra = i + 1;
 		r = channel_send_preamble(s->extra[i], &p, e);
-		if (r)
-			return r;
 	}
-	return 0;
+	return r;
 }
 
 static void start_logging(struct main_call *c)

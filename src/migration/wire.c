@@ -114,6 +114,8 @@ const char *wire_type_name(uint16_t type)
 		return "memory descriptors";
 	case WIRE_WINDOWS:
 		return "memory windows";
+	case WIRE_CHANNELS:
+		return "number of channels";
 	case WIRE_END:
 		return "end";
 	case WIRE_INDEX:

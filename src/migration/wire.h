@@ -46,7 +46,8 @@ enum wire_feature {
 	WIRE_F_POSTCOPY = 1u << 2, /* the destination can run before it has all pages */
 	WIRE_F_MEMORY = 1u << 3,   /* same host: memory blocks go by descriptor, no page is sent */
 	WIRE_F_WINDOWS = 1u << 4,  /* where the guest's memory is mapped, before it stops */
-	WIRE_F_ALL = 31
+	WIRE_F_FEWER = 1u << 5,    /* channels that BEGIN announced may stay away: CHANNELS */
+	WIRE_F_ALL = 63
 };
 
 struct wire_preamble {
@@ -70,15 +71,16 @@ enum wire_type {
 	WIRE_BATCH,           /* pages, see struct wire_batch */
 	WIRE_ROUND,           /* end of a round on this channel: u32 round */
 	WIRE_STATE,           /* a part of machine_save_state()'s sections, in order */
-	WIRE_SWITCH,  /* the guest is stopped, everything is sent; text: its run state; the destination loads and says
-			 READY. Flag WIRE_SWITCH_POSTCOPY: not everything; what WIRE_BITMAP named comes later */
-	WIRE_GO,      /* only the destination may run now */
-	WIRE_BITMAP,  /* post-copy: pages the destination does not have, runs per block */
-	WIRE_END,     /* the last record */
-	WIRE_INDEX,   /* files: where things are (save room) */
-	WIRE_MEMORY,  /* u16 n; then one byte that carries a descriptor for each block of the layout */
-	WIRE_WINDOWS, /* what is mapped where now: n * { u64 address, u64 size, u64 offset, u16 block, u8 flags (1:
-			 read-only, 2: logged) } */
+	WIRE_SWITCH,   /* the guest is stopped, everything is sent; text: its run state; the destination loads and says
+			  READY. Flag WIRE_SWITCH_POSTCOPY: not everything; what WIRE_BITMAP named comes later */
+	WIRE_GO,       /* only the destination may run now */
+	WIRE_BITMAP,   /* post-copy: pages the destination does not have, runs per block */
+	WIRE_END,      /* the last record */
+	WIRE_INDEX,    /* files: where things are (save room) */
+	WIRE_MEMORY,   /* u16 n; then one byte that carries a descriptor for each block of the layout */
+	WIRE_WINDOWS,  /* what is mapped where now: n * { u64 address, u64 size, u64 offset, u16 block, u8 flags (1:
+			  read-only, 2: logged) } */
+	WIRE_CHANNELS, /* before the first page: there are no more channels than u8, whatever BEGIN said */
 	/* destination to source */
 	WIRE_ACCEPT = 0x80, /* u32 features, u64 pages that it already has (0) */
 	WIRE_REFUSE,        /* text: why not */

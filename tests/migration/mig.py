@@ -186,17 +186,28 @@ def sleep_a_little(seconds):
     time.sleep(seconds)
 
 
-class Proxy:
-    """Between source and destination: counts what goes forward and can cut, damage or hold it at a given byte."""
+def reset(*sockets):
+    """End connections, and what they carry with them."""
+    for sock in sockets:
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
 
-    def __init__(self, target, cut_at=None, flip_at=None, hold_at=None, cut_back_at=None):
-        self.cut_at, self.flip_at, self.hold_at, self.cut_back_at = cut_at, flip_at, hold_at, cut_back_at
+
+class Proxy:
+    """Between source and destination: counts what goes forward and can cut, damage or hold it at a given byte; once: takes one connection only."""
+
+    def __init__(self, target, cut_at=None, flip_at=None, hold_at=None, cut_back_at=None, once=False):
+        self.cut_at, self.flip_at, self.hold_at, self.cut_back_at, self.once = cut_at, flip_at, hold_at, cut_back_at, once
         host, port = target[len("tcp:"):].rsplit(":", 1)
         self.target = (host.strip("[]"), int(port))
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.uri = f"tcp:127.0.0.1:{self.listener.getsockname()[1]}"
         self.forwarded = 0
         self.sockets = []
+        self.lock = threading.Lock()
         self.holding = threading.Event()
         self.release = threading.Event()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -209,13 +220,17 @@ class Proxy:
             except OSError:
                 return
             self.sockets += [inner, outer]
+            if self.once:
+                self.listener.close()
             threading.Thread(target=self._forward, args=(inner, outer), daemon=True).start()
             threading.Thread(target=self._back, args=(outer, inner), daemon=True).start()
 
     def _forward(self, source, sink):
         try:
             while data := source.recv(65536):
-                start, end = self.forwarded, self.forwarded + len(data)
+                with self.lock:         # several connections count together
+                    start = self.forwarded
+                    end = self.forwarded = start + len(data)
                 if self.flip_at is not None and start <= self.flip_at < end:
                     data = bytearray(data)
                     data[self.flip_at - start] ^= 0x10
@@ -229,10 +244,9 @@ class Proxy:
                     self.holding.set()
                     self.release.wait()
                 sink.sendall(data)
-                self.forwarded = end
             sink.shutdown(socket.SHUT_WR)
         except OSError:
-            self.cut()
+            reset(source, sink)
 
     def _back(self, source, sink):
         seen = 0
@@ -245,16 +259,11 @@ class Proxy:
                 sink.sendall(data)
             sink.shutdown(socket.SHUT_WR)
         except OSError:
-            self.cut()
+            reset(source, sink)
 
     def cut(self):
         """End every connection, as a firewall that was told to."""
-        for sock in self.sockets:
-            try:
-                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                sock.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+        reset(*self.sockets)
 
     def close(self):
         """No more connections."""

@@ -72,6 +72,33 @@ class Precopy(vmmtest.TestCase):
         info = self.move({}, caps={"multifd": True}, params={"multifd-channels": 2})
         self.assertGreater(info["ram"]["multifd-bytes"], info["ram"]["transferred"] / 2)
 
+    def test_own_channels(self):
+        """Two channels without being told to, and one through a relay that takes one connection only."""
+        if os.cpu_count() < 2:
+            self.skipTest("one processor: pages go over the main channel")
+        info = self.move({"rate": 16000})
+        self.assertGreater(info["ram"]["multifd-bytes"], info["ram"]["transferred"] / 2)
+        with mig.Dirtier(rate=16000) as a:
+            a.running()
+            with mig.twin(a) as b, mig.Proxy(b.address(), once=True) as relay:
+                a.qmp.command("migrate", uri=relay.uri)
+                info = mig.moved(self, a, b)
+                self.assertEqual(info["ram"]["multifd-bytes"], 0)
+                self.assertGreater(relay.forwarded, info["ram"]["normal-bytes"])
+
+    def test_given_connection(self):
+        """The destination was given its connection: a second would reach nobody who takes it."""
+        with mig.Dirtier(rate=16000) as a, socket.create_server(("127.0.0.1", 0)) as listener:
+            a.running()
+            with mig.twin(a, incoming="defer") as b:
+                a.qmp.command("migrate", uri=f"tcp:127.0.0.1:{listener.getsockname()[1]}")
+                theirs, _ = listener.accept()
+                mig.pass_fd(b, "in", theirs.fileno())
+                theirs.close()
+                b.qmp.command("migrate-incoming", uri="fd:in")
+                info = mig.moved(self, a, b)
+                self.assertEqual(info["ram"]["multifd-bytes"], 0)
+
     def test_bandwidth_limit(self):
         """max-bandwidth holds, and can be raised on the way."""
         with mig.Dirtier(rate=16000) as a:
