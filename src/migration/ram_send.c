@@ -1,8 +1,8 @@
 /*
- * The sending side of guest memory. A round takes pages from the blocks' bitmaps in batches: claim up to 512 pages,
+ * The sending side of guest memory. A round takes pages from the blocks' bitmaps in batches: claim up to 256 pages,
  * sort out the zero ones, hash the others, and send them straight from the memfd: to another host by reference
- * (sendfile: nobody copies), on the loopback and in unix sockets by copy (one in the kernel, which is
- * measurably cheaper there than passing references page by page). The guest may write to a page after it was hashed:
+ * (sendfile: nobody copies), on the loopback and in unix sockets by copy (one in the kernel; passing references page by
+ * page there saves the source no more than it costs the destination). The guest may write to a page after it was hashed:
  * the receiver finds that its hash does not fit and waits for the page to come again, which it will because the write
  * is in the dirty log.
  *

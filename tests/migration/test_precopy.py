@@ -86,6 +86,28 @@ class Precopy(vmmtest.TestCase):
                 self.assertEqual(info["ram"]["multifd-bytes"], 0)
                 self.assertGreater(relay.forwarded, info["ram"]["normal-bytes"])
 
+    def test_huge_pages(self):
+        """What the source fills wholly gets huge pages at the destination; not where post-copy may have to take single ones away."""
+        with open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", encoding="ascii") as setting:
+            if "[never]" not in setting.read():
+                self.skipTest("this host has another rule for huge pages of shared memory than Linux' own")
+        if tuple(map(int, re.match(r"(\d+)\.(\d+)", os.uname().release).groups())) < (6, 1):
+            self.skipTest("MADV_COLLAPSE came with Linux 6.1")
+        for postcopy in (False, True):
+            with self.subTest(postcopy=postcopy), mig.Dirtier(rate=16000) as a:
+                a.running()
+                with mig.twin(a) as b:
+                    for guest in (a, b):
+                        guest.caps(postcopy_ram=postcopy)
+                    a.qmp.command("migrate", uri=b.address())
+                    mig.moved(self, a, b)
+                    with open(f"/proc/{b.pid}/smaps", encoding="ascii") as smaps:
+                        huge = sum(int(line.split()[1]) for line in smaps if line.startswith("ShmemPmdMapped"))
+                    if postcopy:
+                        self.assertEqual(huge, 0)
+                    else:
+                        self.assertGreaterEqual(huge, 2048)
+
     def test_given_connection(self):
         """The destination was given its connection: a second would reach nobody who takes it."""
         with mig.Dirtier(rate=16000) as a, socket.create_server(("127.0.0.1", 0)) as listener:
