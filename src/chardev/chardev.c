@@ -336,6 +336,27 @@ static ssize_t flush_piece(struct chardev *c, const uint8_t *p, uint32_t n, uint
 	return c->ops->write(c, p, n);
 }
 
+/* The peer is lost, and what is queued with it; but all of it goes to the log. */
+static void drop_queued(struct chardev *c)
+{
+	uint32_t left, n, logged;
+	const uint8_t *p;
+
+	pthread_mutex_lock(&c->out_lock);
+	for (left = c->out.len; left && (p = byte_ring_peek(&c->out, 0, &n)); left -= n) {
+		n = MIN(n, left);
+		logged = MIN(c->logged, n);
+		pthread_mutex_unlock(&c->out_lock); /* as in chardev_flush(): producers only append */
+		if (c->log_fd >= 0)
+			write_log(c, p + logged, n - logged);
+		pthread_mutex_lock(&c->out_lock);
+		byte_ring_drop(&c->out, n);
+		c->logged -= logged;
+	}
+	c->out_blocked = false;
+	pthread_mutex_unlock(&c->out_lock);
+}
+
 static void carry_out_line_requests(struct chardev *c)
 {
 	struct chardev_line line;
@@ -371,12 +392,14 @@ void chardev_flush(struct chardev *c)
 			break;
 		/* Producers only append, so the piece stays put without the lock. */
 		done = flush_piece(c, p, n, &logged);
+		n = done > 0 ? (uint32_t)done : 0;
 		pthread_mutex_lock(&c->out_lock);
-		n = done < 0 ? c->out.len : (uint32_t)done;
 		byte_ring_drop(&c->out, n);
 		c->logged = logged > n ? logged - n : 0;
-		c->out_blocked = n == 0;
+		c->out_blocked = done == 0;
 		pthread_mutex_unlock(&c->out_lock);
+		if (done < 0)
+			drop_queued(c);
 		if (done <= 0)
 			break;
 		made_progress(c);

@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
+#include "src/chardev/backend.h"
 #include "tests/lib/suite.h"
 #include "vmm/chardev.h"
 #include "vmm/clock.h"
@@ -560,6 +561,37 @@ START_TEST(last_words_of_a_peer_that_cannot_be_written_to)
 }
 END_TEST
 
+/* The guest writes on while a piece meets a peer that has gone. */
+static ssize_t write_to_nobody(struct chardev *c, const uint8_t *buf, size_t len)
+{
+	ck_assert_uint_eq(chardev_write(c, " and last", 9), 9);
+	return -EPIPE;
+}
+
+/* A peer that vanishes takes with it what it did not read, but nothing of what goes to the log. */
+START_TEST(log_is_complete_whoever_leaves)
+{
+	static struct chardev_ops vanished;
+	char log[32] = "";
+	int fd;
+
+	open_fmt("null,id=n,logfile=%s", path("log"));
+	attach(&fe, "n", &wire);
+	vanished = *fe.c->ops;
+	vanished.discards = false;
+	vanished.write = write_to_nobody;
+	fe.c->ops = &vanished;
+	ck_assert(fe.c->open);
+	puts_to(&fe, "first");
+	chardev_flush(fe.c);
+	ck_assert_uint_eq(chardev_queued(fe.c), 0);
+	fd = open(path("log"), O_RDONLY);
+	ck_assert_int_gt(read(fd, log, sizeof(log) - 1), 0);
+	ck_assert_str_eq(log, "first and last");
+	close(fd);
+}
+END_TEST
+
 START_TEST(reading_stops_when_the_front_end_is_full)
 {
 	static char text[64 * 1024];
@@ -964,6 +996,7 @@ int main(void)
 	tcase_add_test(t, protocol_loses_nothing);
 	tcase_add_test(t, input_of_a_vanished_peer_is_delivered);
 	tcase_add_test(t, last_words_of_a_peer_that_cannot_be_written_to);
+	tcase_add_test(t, log_is_complete_whoever_leaves);
 	tcase_add_test(t, reading_stops_when_the_front_end_is_full);
 	tcase_add_test(t, descriptors_arrive_with_the_bytes);
 	tcase_add_test(t, inherited_listening_socket_survives_clients);
