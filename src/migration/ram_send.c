@@ -2,9 +2,9 @@
  * The sending side of guest memory. A round takes pages from the blocks' bitmaps in batches: claim up to 256 pages,
  * sort out the zero ones, hash the others, and send them straight from the memfd: to another host by reference
  * (sendfile: nobody copies), on the loopback and in unix sockets by copy (one in the kernel; passing references page by
- * page there saves the source no more than it costs the destination). The guest may write to a page after it was hashed:
- * the receiver finds that its hash does not fit and waits for the page to come again, which it will because the write
- * is in the dirty log.
+ * page there saves the source no more than it costs the destination). The guest may write to a page after it was
+ * hashed: the receiver finds that its hash does not fit and waits for the page to come again, which it will because the
+ * write is in the dirty log.
  *
  * What is copied anyway and is not mapped into this process is copied early, with read() from the memfd: the batch is
  * looked at, hashed and sent from a buffer in the processor's cache. To map it page by page would cost more than the
