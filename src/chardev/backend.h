@@ -37,8 +37,8 @@ struct chardev_ops {
 	void (*close)(struct chardev *c);
 	/*
 	 * Take up to len bytes without blocking: > 0 taken; 0 would block, and the backend calls chardev_output_ready()
-	 * once it no longer does; < 0 the peer is gone or broken: core throws away what is queued and calls gone or
-	 * disconnect. write itself never calls chardev_closed().
+	 * once it no longer does; < 0 the peer is gone or broken: core throws away what is queued, but for the log, and
+	 * calls gone or disconnect. write itself never calls chardev_closed().
 	 */
 	ssize_t (*write)(struct chardev *c, const uint8_t *buf, size_t len);
 	/* There is room for input (chardev_input_room() > 0), or no longer: start or stop reading. May be NULL. */

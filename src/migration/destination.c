@@ -265,7 +265,6 @@ static int on_end(struct incoming *in, struct err *e)
 	return 0;
 }
 
-/* One record; *over: the guest is here. */
 /* The source could not connect all channels that it had announced. */
 static int on_channels(const uint8_t *payload, size_t len, struct err *e)
 {
@@ -274,6 +273,7 @@ static int on_channels(const uint8_t *payload, size_t len, struct err *e)
 	return 0;
 }
 
+/* One record; *over: the guest is here. */
 static int handle(struct incoming *in, bool *over, struct err *e)
 {
 	struct wire_record rec;

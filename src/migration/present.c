@@ -16,10 +16,18 @@
 
 #define LOOK_PAGES 4096u
 
-static void set(unsigned long *map, uint64_t first, uint64_t end)
+void page_map_set(unsigned long *map, uint64_t first, uint64_t end, bool value)
 {
-	for (; first < end; first++)
-		map[first / 64] |= 1ul << first % 64;
+	for (uint64_t n = first; n < end; n++) {
+		if (n % 64 == 0 && end - n >= 64) {
+			map[n / 64] = value ? ~0ul : 0;
+			n += 63;
+		} else if (value) {
+			map[n / 64] |= 1ul << n % 64;
+		} else {
+			map[n / 64] &= ~(1ul << n % 64);
+		}
+	}
 }
 
 /* Pages [first, end), which are not resident. */
@@ -32,14 +40,14 @@ static void ask_file(const struct mig_block *b, unsigned long *map, uint64_t fir
 		if (data < 0 && errno == ENXIO) /* only holes up to the end */
 			return;
 		if (data < 0) {
-			set(map, first, end);
+			page_map_set(map, first, end, true);
 			return;
 		}
 		if (from >= end)
 			return;
 		hole = lseek(b->v.fd, data, SEEK_HOLE);
 		first = hole < 0 ? end : MIN(end, ((uint64_t)hole + WIRE_PAGE - 1) / WIRE_PAGE);
-		set(map, from, first);
+		page_map_set(map, from, first, true);
 	}
 }
 
@@ -50,7 +58,7 @@ void present_pages(const struct mig_block *b, unsigned long *map)
 
 	memset(map, 0, (b->pages / 64 + 1) * sizeof(*map));
 	if (b->v.fd < 0) { /* a private mapping */
-		set(map, 0, b->pages);
+		page_map_set(map, 0, b->pages, true);
 		return;
 	}
 	for (uint64_t at = 0; at < b->pages; at += n) {
@@ -63,7 +71,7 @@ void present_pages(const struct mig_block *b, unsigned long *map)
 			if (absent < at + i)
 				ask_file(b, map, absent, at + i);
 			absent = at + i + 1;
-			set(map, at + i, absent);
+			page_map_set(map, at + i, absent, true);
 		}
 	}
 	ask_file(b, map, absent, b->pages);

@@ -9,4 +9,7 @@
  * may not be in the map. */
 void present_pages(const struct mig_block *b, unsigned long *map);
 
+/* Bits [first, end) of such a map. Not atomic. */
+void page_map_set(unsigned long *map, uint64_t first, uint64_t end, bool value);
+
 #endif

@@ -318,11 +318,9 @@ int ram_send_pages(struct channel *c, unsigned block, uint64_t first, uint32_t c
 
 /* ---- post-copy ---- */
 
-static void set_range(unsigned long *map, uint64_t first, uint64_t end, bool value);
-
 void ram_send_mark(unsigned block, uint64_t first, uint64_t count)
 {
-	set_range(session.block[block].bitmap, first, first + count, true);
+	page_map_set(session.block[block].bitmap, first, first + count, true);
 }
 
 void ram_send_unmark(unsigned block, uint64_t first, uint64_t count)
@@ -333,7 +331,7 @@ void ram_send_unmark(unsigned block, uint64_t first, uint64_t count)
 	for (uint64_t n = first; n < first + count; n++)
 		waited += map[n / 64] >> n % 64 & 1;
 	__atomic_sub_fetch(&ram.pending, waited, __ATOMIC_RELAXED);
-	set_range(session.block[block].bitmap, first, first + count, false);
+	page_map_set(session.block[block].bitmap, first, first + count, false);
 }
 
 void ram_send_rewind(void)
@@ -532,20 +530,6 @@ void ram_send_stats(struct ram_send_stats *s)
 }
 
 /* ---- bitmaps ---- */
-
-static void set_range(unsigned long *map, uint64_t first, uint64_t end, bool value)
-{
-	for (uint64_t n = first; n < end; n++) {
-		if (n % 64 == 0 && end - n >= 64) {
-			map[n / 64] = value ? ~0ul : 0;
-			n += 63;
-		} else if (value) {
-			map[n / 64] |= 1ul << n % 64;
-		} else {
-			map[n / 64] &= ~(1ul << n % 64);
-		}
-	}
-}
 
 uint64_t ram_send_sync(bool first)
 {

@@ -189,9 +189,8 @@ static uint64_t collect(bool first)
 		struct mig_block *b = &session.block[i];
 
 		n += machine_dirty_take(session.board, i, b->bitmap);
-		if (first) { /* everything counts as written: what has no memory needs no look */
+		if (first) /* everything counts as written: what has no memory needs no look */
 			present_pages(b, b->bitmap);
-		}
 	}
 	return n;
 }

@@ -47,7 +47,6 @@ enum wire_feature {
 	WIRE_F_MEMORY = 1u << 3,   /* same host: memory blocks go by descriptor, no page is sent */
 	WIRE_F_WINDOWS = 1u << 4,  /* where the guest's memory is mapped, before it stops */
 	WIRE_F_FEWER = 1u << 5,    /* channels that BEGIN announced may stay away: CHANNELS */
-	WIRE_F_ALL = 63
 };
 
 struct wire_preamble {

@@ -124,7 +124,7 @@ static const struct rule rules[] = {
 	{"mincore", ROLE_MIGRATION | ROLE_MAIN, "guest memory that was ever touched", {0}},
 	{"getrusage", ROLE_MIGRATION, "is memory mapped, does it come in huge pages?", {0}},
 	{"fallocate", ROLE_MIGRATION, "guest memory that is received: emptied first, then allocated ahead", {0}},
-	{"setsockopt", ROLE_MIGRATION, "post-copy keeps its send queue short", {0}},
+	{"setsockopt", ROLE_MIGRATION, "short send queues, readers that wake seldom", {0}},
 	{"shutdown", ROLE_MIGRATION, "end a connection", {0}},
 	{"close", ROLE_MIGRATION, "connections", {0}},
 	{"accept4", ROLE_MIGRATION, "post-copy: a recovery, while the main thread may wait for a page", {0}},
