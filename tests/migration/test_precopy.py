@@ -37,7 +37,7 @@ class Precopy(vmmtest.TestCase):
                 self.assertTrue(a.qmp.take_events("MIGRATION_PASS"))
                 self.assertTrue(a.qmp.take_events("STOP"))
                 b.qmp.wait_event("RESUME", 10)
-                self.assertEqual([e["data"]["status"] for e in b.qmp.take_events("MIGRATION")][-1], "completed")
+                b.qmp.wait_event("MIGRATION", 10, lambda data: data["status"] == "completed")  # like QEMU's: after RESUME
                 return info
 
     def test_tcp(self):
