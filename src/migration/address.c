@@ -266,12 +266,28 @@ static int wait_connected(int fd, int cancel_fd)
 	return -err;
 }
 
+/*
+ * Within one host there is no congestion to control. One that paces (BBR, where it is the system's default) sets a timer
+ * for each packet, which costs more processor time there than all else that TCP does. "reno" is always there and always
+ * allowed. It is chosen before the connection is made: a socket that was paced once stays so.
+ */
+static void tune_local(int fd, const struct sockaddr *sa, socklen_t len)
+{
+	struct sockaddr_storage ss = {0};
+
+	memcpy(&ss, sa, MIN(len, (socklen_t)sizeof(ss)));
+	if (loopback(&ss))
+		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
+}
+
 static int connect_one(int family, const struct sockaddr *sa, socklen_t len, int cancel_fd)
 {
 	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), r;
 
 	if (fd < 0)
 		return -errno;
+	if (family != AF_UNIX)
+		tune_local(fd, sa, len);
 	r = connect(fd, sa, len) ? -errno : 0;
 	if (r == -EINPROGRESS || r == -EAGAIN)
 		r = wait_connected(fd, cancel_fd);
