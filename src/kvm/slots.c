@@ -249,12 +249,23 @@ int slot_carry(struct slot *s)
 	return s->carry ? 0 : -ENOMEM;
 }
 
-/* Fetch the slot's log into carry (which holds earlier leftovers). With manual protection only words [w0, w1) are
-   cleared in KVM and taken; without, the fetch clears everything and carry keeps the rest. */
-static int fetch_log(struct kvm_vm *vm, struct slot *s, uint64_t w0, uint64_t w1)
+static int clear_log(struct kvm_vm *vm, const struct slot *s, uint64_t w0, uint64_t w1, unsigned long *words)
 {
-	uint64_t pages = s->size / PAGE;
-	size_t words = (pages + WORD_PAGES - 1) / WORD_PAGES;
+	struct kvm_clear_dirty_log clear = {
+		.slot = s->id,
+		.first_page = w0 * WORD_PAGES,
+		.num_pages = (uint32_t)(MIN(w1 * WORD_PAGES, s->size / PAGE) - w0 * WORD_PAGES),
+		.dirty_bitmap = words,
+	};
+
+	return vm_ioctl(vm, KVM_CLEAR_DIRTY_LOG, &clear);
+}
+
+/* Fetch words [w0, w1) of the slot's log into carry (which holds earlier leftovers), and clear them in KVM; if `look`,
+   they stay there. Without manual protection the fetch clears everything and carry keeps the rest. */
+static int fetch_log(struct kvm_vm *vm, struct slot *s, uint64_t w0, uint64_t w1, bool look)
+{
+	size_t words = (s->size / PAGE + WORD_PAGES - 1) / WORD_PAGES;
 	unsigned long *log;
 	struct kvm_dirty_log get = {.slot = s->id};
 	int r = slot_carry(s);
@@ -269,16 +280,11 @@ static int fetch_log(struct kvm_vm *vm, struct slot *s, uint64_t w0, uint64_t w1
 	if (!log)
 		return -ENOMEM;
 	r = vm_ioctl(vm, KVM_GET_DIRTY_LOG, &get);
-	if (r >= 0 && vm->caps.dirty_protect) {
-		struct kvm_clear_dirty_log clear = {.slot = s->id,
-						    .first_page = w0 * WORD_PAGES,
-						    .num_pages =
-							    (uint32_t)(MIN(w1 * WORD_PAGES, pages) - w0 * WORD_PAGES),
-						    .dirty_bitmap = log + w0};
-		r = vm_ioctl(vm, KVM_CLEAR_DIRTY_LOG, &clear);
-	} else {
+	if (!vm->caps.dirty_protect) {
 		w0 = 0;
 		w1 = words;
+	} else if (r >= 0 && !look) {
+		r = clear_log(vm, s, w0, w1, log + w0);
 	}
 	for (uint64_t w = w0; r >= 0 && w < w1; w++)
 		s->carry[w] |= log[w];
@@ -286,7 +292,7 @@ static int fetch_log(struct kvm_vm *vm, struct slot *s, uint64_t w0, uint64_t w1
 	return r < 0 ? r : 0;
 }
 
-int kvm_get_dirty(struct kvm_vm *vm, uint64_t gpa, uint64_t size, unsigned long *bitmap)
+static int get_dirty(struct kvm_vm *vm, uint64_t gpa, uint64_t size, unsigned long *bitmap, bool look)
 {
 	int r = 0;
 
@@ -299,10 +305,64 @@ int kvm_get_dirty(struct kvm_vm *vm, uint64_t gpa, uint64_t size, unsigned long 
 			continue;
 		uint64_t p0 = (from - s->gpa) / PAGE, p1 = (to - s->gpa) / PAGE;
 
-		r = fetch_log(vm, s, p0 / WORD_PAGES, (p1 + WORD_PAGES - 1) / WORD_PAGES);
+		r = fetch_log(vm, s, p0 / WORD_PAGES, (p1 + WORD_PAGES - 1) / WORD_PAGES, look);
 		if (r == 0)
 			move_bits(s->carry, p0, p1, bitmap, ((int64_t)s->gpa - (int64_t)gpa) / (int64_t)PAGE);
 	}
 	pthread_mutex_unlock(&vm->slots_lock);
 	return r;
+}
+
+int kvm_get_dirty(struct kvm_vm *vm, uint64_t gpa, uint64_t size, unsigned long *bitmap)
+{
+	return get_dirty(vm, gpa, size, bitmap, false);
+}
+
+int kvm_look_dirty(struct kvm_vm *vm, uint64_t gpa, uint64_t size, unsigned long *bitmap)
+{
+	return get_dirty(vm, gpa, size, bitmap, true);
+}
+
+/* Clear those of the slot's pages [p0, p1) whose bit in map, at `base + n`, is set. */
+static int clear_pages(struct kvm_vm *vm, const struct slot *s, uint64_t p0, uint64_t p1, const unsigned long *map,
+		       int64_t base)
+{
+	uint64_t w0 = p0 / WORD_PAGES, w1 = (p1 + WORD_PAGES - 1) / WORD_PAGES;
+	unsigned long *words = calloc(w1 - w0, sizeof(*words));
+	int r;
+
+	if (!words)
+		return -ENOMEM;
+	for (uint64_t n = p0; n < p1; n++) {
+		uint64_t at = (uint64_t)((int64_t)n + base);
+
+		if (n % WORD_PAGES == 0 && at % WORD_PAGES == 0 && p1 - n >= WORD_PAGES) {
+			words[n / WORD_PAGES - w0] = map[at / WORD_PAGES];
+			n += WORD_PAGES - 1;
+		} else {
+			words[n / WORD_PAGES - w0] |= (map[at / WORD_PAGES] >> at % WORD_PAGES & 1) << n % WORD_PAGES;
+		}
+	}
+	r = clear_log(vm, s, w0, w1, words);
+	free(words);
+	return r;
+}
+
+int kvm_clear_dirty(struct kvm_vm *vm, uint64_t gpa, uint64_t size, const unsigned long *bitmap)
+{
+	int r = 0;
+
+	if (!vm->caps.dirty_protect)
+		return 0;
+	pthread_mutex_lock(&vm->slots_lock);
+	for (size_t i = 0; i < vm->n_slots && r >= 0; i++) {
+		const struct slot *s = &vm->slots[i];
+		uint64_t from = MAX(gpa, s->gpa), to = MIN(gpa + size, s->gpa + s->size);
+
+		if (s->flags & KVM_MEM_LOG_DIRTY_PAGES && from < to)
+			r = clear_pages(vm, s, (from - s->gpa) / PAGE, (to - s->gpa) / PAGE, bitmap,
+					((int64_t)s->gpa - (int64_t)gpa) / (int64_t)PAGE);
+	}
+	pthread_mutex_unlock(&vm->slots_lock);
+	return r < 0 ? r : 0;
 }

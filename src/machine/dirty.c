@@ -68,16 +68,24 @@ static void or_word(unsigned long *map, uint64_t word, unsigned long bits)
 		__atomic_fetch_or(&map[word], bits, __ATOMIC_RELEASE);
 }
 
-/* OR KVM's log of one mapped piece into the block's bitmaps. */
-static void collect_piece(struct board *b, struct ram_block *rb, const struct map_piece *p)
+/* The piece's first page within its block. */
+static uint64_t first_page(const struct map_piece *p)
 {
-	struct region *r = p->region;
-	uint64_t pages = (p->end - p->start) / PAGE, first = (r->ram_offset + (p->start - r->base)) / PAGE;
+	return (p->region->ram_offset + (p->start - p->region->base)) / PAGE;
+}
+
+/* OR KVM's log of one mapped piece into the block's bitmaps; look: it is cleared later, by machine_dirty_clear(). */
+static void collect_piece(struct board *b, const struct map_piece *p, bool look)
+{
+	struct ram_block *rb = p->region->ram;
+	uint64_t pages = (p->end - p->start) / PAGE, first = first_page(p);
 	size_t words = (pages + BITS_PER_LONG - 1) / BITS_PER_LONG;
 	unsigned long *log = xcalloc(words + 1, sizeof(*log));
 	unsigned shift = first % BITS_PER_LONG;
+	int r = look ? kvm_look_dirty(b->kvm, p->start, pages * PAGE, log)
+		     : kvm_get_dirty(b->kvm, p->start, pages * PAGE, log);
 
-	if (!kvm_get_dirty(b->kvm, p->start, pages * PAGE, log))
+	if (!r)
 		for (size_t w = 0; w < words; w++) {
 			unsigned long low = log[w] << shift, high = shift ? log[w] >> (BITS_PER_LONG - shift) : 0;
 			uint64_t at = first / BITS_PER_LONG + w;
@@ -111,7 +119,7 @@ void ram_block_fetch_dirty(struct ram_block *rb, uint64_t offset, uint64_t len, 
 		pthread_mutex_lock(&b->map.lock);
 		for (size_t i = 0; i < b->map.view->n; i++)
 			if (b->map.view->piece[i].region->ram == rb && is_logged(b, &b->map.view->piece[i]))
-				collect_piece(b, rb, &b->map.view->piece[i]);
+				collect_piece(b, &b->map.view->piece[i], false);
 		pthread_mutex_unlock(&b->map.lock);
 	}
 	for (uint64_t i = 0; i < pages && first + i < rb->size / PAGE; i++) {
@@ -178,19 +186,64 @@ int machine_dirty_start(struct board *b, struct err *e)
 void machine_dirty_stop(struct board *b)
 {
 	pthread_mutex_lock(&b->map.lock);
-	machine_dirty_sync(b); /* frame buffers' readers still want theirs */
+	machine_dirty_sync(b, false); /* frame buffers' readers still want theirs */
 	b->dirty_log = false;
 	map_refresh_slots(b);
 	pthread_mutex_unlock(&b->map.lock);
 }
 
-void machine_dirty_sync(struct board *b)
+void machine_dirty_sync(struct board *b, bool look)
 {
 	pthread_mutex_lock(&b->map.lock);
 	if (b->kvm && b->dirty_log)
-		for (size_t i = 0; i < b->map.view->n; i++)
-			if (is_logged(b, &b->map.view->piece[i]))
-				collect_piece(b, b->map.view->piece[i].region->ram, &b->map.view->piece[i]);
+		for (size_t i = 0; i < b->map.view->n; i++) {
+			const struct map_piece *p = &b->map.view->piece[i];
+
+			/* a frame buffer's reader must hear of each write: it does not clear, then look at the page */
+			if (is_logged(b, p))
+				collect_piece(b, p, look && !__atomic_load_n(&p->region->ram->dirty, __ATOMIC_ACQUIRE));
+		}
+	pthread_mutex_unlock(&b->map.lock);
+}
+
+/* Clear KVM's log for the pages [from, to) of a piece, numbered within its block, that are set in map (bit 0: page
+   `base`). */
+static void clear_piece(struct board *b, const struct map_piece *p, uint64_t from, uint64_t to,
+			const unsigned long *map, uint64_t base)
+{
+	uint64_t gpa = p->start + (from - first_page(p)) * PAGE, skip = from - base;
+	unsigned long *shifted = NULL;
+
+	if (skip % BITS_PER_LONG) {
+		shifted = xcalloc((to - from) / BITS_PER_LONG + 1, sizeof(*shifted));
+		for (uint64_t n = skip; n < to - base; n++)
+			shifted[(n - skip) / BITS_PER_LONG] |= (map[n / BITS_PER_LONG] >> n % BITS_PER_LONG & 1)
+							       << (n - skip) % BITS_PER_LONG;
+		map = shifted;
+	} else {
+		map += skip / BITS_PER_LONG;
+	}
+	kvm_clear_dirty(b->kvm, gpa, (to - from) * PAGE, map);
+	free(shifted);
+}
+
+void machine_dirty_clear(struct board *b, unsigned i, uint64_t first, uint64_t n, const unsigned long *map)
+{
+	const struct ram_block *rb = block_at(b, i);
+
+	pthread_mutex_lock(&b->map.lock);
+	if (b->kvm && b->dirty_log && rb && !__atomic_load_n(&rb->dirty, __ATOMIC_ACQUIRE))
+		for (size_t k = 0; k < b->map.view->n; k++) {
+			const struct map_piece *p = &b->map.view->piece[k];
+			uint64_t from, to;
+
+			if (p->region->ram != rb || !is_logged(b, p))
+				continue;
+			from = MAX(first, first_page(p));
+			to = MIN(first + n, first_page(p) + (p->end - p->start) / PAGE);
+			if (from < to)
+				clear_piece(b, p, from, to, map, first);
+		}
 	pthread_mutex_unlock(&b->map.lock);
 }
 
@@ -223,7 +276,7 @@ void dirty_before_change(struct board *b, const struct map_view *old)
 {
 	for (size_t i = 0; b->kvm && b->dirty_log && i < old->n; i++)
 		if (is_logged(b, &old->piece[i]))
-			collect_piece(b, old->piece[i].region->ram, &old->piece[i]);
+			collect_piece(b, &old->piece[i], false);
 }
 
 static bool has_piece(const struct map_view *v, const struct map_piece *p)

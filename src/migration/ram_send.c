@@ -28,6 +28,7 @@
 #define COPY_PAGES     128u /* stay in the processor's cache until they are sent */
 #define PROBE_PAGES    64u  /* a read fault maps 16 pages around it at most, or a huge page */
 #define PROBE_BATCHES  64u
+#define CLEAR_PAGES    4096u /* of KVM's log at a time: a system call and a flush of the processors' TLBs each */
 #define SENDFILE_PAGES 8 /* shorter runs are cheaper copied: one sendmsg for many */
 
 struct batch {
@@ -64,7 +65,7 @@ static struct {
 	unsigned n_extra;
 	/* the claim */
 	unsigned block;
-	uint64_t page, pending;
+	uint64_t page, cleared, pending; /* cleared: up to this page of the block is KVM's log */
 	/* the round */
 	uint32_t round;
 	unsigned generation, busy;
@@ -77,13 +78,23 @@ static struct {
 
 /* ---- claiming ---- */
 
+/* KVM stops to count the pages that come next as written only now, shortly before they are read: what the guest wrote
+   to them since the round began needs no other one. The guest stands in a stable round, where all was cleared. */
+static void clear_ahead(const struct mig_block *b)
+{
+	uint64_t first = ram.page & ~63ull, end = MIN(b->pages, first + CLEAR_PAGES);
+
+	machine_dirty_clear(session.board, ram.block, first, end - first, b->bitmap + first / 64);
+	ram.cleared = end;
+}
+
 /* The next pages to send, at most max, all of one block; false: none are left. */
 static bool claim(struct batch *out, uint32_t max)
 {
 	out->n = 0;
 	pthread_mutex_lock(&ram.lock);
 	for (; !ram.failed && !__atomic_load_n(&ram.stop, __ATOMIC_RELAXED) && ram.block < session.n_blocks && !out->n;
-	     ram.block++, ram.page = 0) {
+	     ram.block++, ram.page = ram.cleared = 0) {
 		struct mig_block *b = &session.block[ram.block];
 
 		if (ram.small_only && b->v.main)
@@ -98,6 +109,8 @@ static bool claim(struct batch *out, uint32_t max)
 				continue;
 			}
 			ram.page = (ram.page & ~63ull) + (uint64_t)__builtin_ctzl(bits);
+			if (ram.page >= ram.cleared && !ram.stable)
+				clear_ahead(b);
 			*word &= ~(1ul << (ram.page % 64));
 			out->page[out->n++] = ram.page++;
 		}
@@ -337,9 +350,10 @@ void ram_send_unmark(unsigned block, uint64_t first, uint64_t count)
 void ram_send_rewind(void)
 {
 	ram.block = 0;
-	ram.page = 0;
+	ram.page = ram.cleared = 0;
 	ram.failed = false;
 	ram.small_only = false;
+	ram.stable = true; /* the guest stands here from now on */
 	__atomic_store_n(&ram.stop, false, __ATOMIC_RELAXED);
 }
 
@@ -425,7 +439,7 @@ int ram_send_round(uint32_t round, bool stable, struct err *e)
 
 	pthread_mutex_lock(&ram.lock);
 	ram.block = 0;
-	ram.page = 0;
+	ram.page = ram.cleared = 0;
 	ram.round = round;
 	ram.stable = stable;
 	ram.failed = false;
@@ -531,19 +545,37 @@ void ram_send_stats(struct ram_send_stats *s)
 
 /* ---- bitmaps ---- */
 
-uint64_t ram_send_sync(bool first)
+/* At first all counts as written. What has no memory is not sent, so KVM has to notice from now on when it gets some;
+   then whether it has is looked at again. */
+static void without_holes(unsigned i)
+{
+	struct mig_block *b = &session.block[i];
+	size_t words = b->pages / 64 + 1;
+	unsigned long *map = xcalloc(words, sizeof(*map));
+
+	present_pages(b, b->bitmap);
+	for (size_t w = 0; w < words; w++)
+		map[w] = ~b->bitmap[w];
+	machine_dirty_clear(session.board, i, 0, b->pages, map);
+	present_pages(b, map);
+	for (size_t w = 0; w < words; w++)
+		b->bitmap[w] |= map[w];
+	free(map);
+}
+
+uint64_t ram_send_sync(bool first, bool stable)
 {
 	uint64_t pending = 0, pages = 0;
 
-	machine_dirty_sync(session.board);
+	machine_dirty_sync(session.board, !stable);
 	for (unsigned i = 0; i < session.n_blocks; i++) {
 		struct mig_block *b = &session.block[i];
 
 		machine_dirty_take(session.board, i, b->bitmap);
 		if (b->pages % 64)
 			b->bitmap[b->pages / 64] &= (1ul << b->pages % 64) - 1;
-		if (first) /* all counts as written */
-			present_pages(b, b->bitmap);
+		if (first)
+			without_holes(i);
 		for (uint64_t w = 0; w <= b->pages / 64; w++)
 			pending += (uint64_t)__builtin_popcountl(b->bitmap[w]);
 		pages += b->pages;

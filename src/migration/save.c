@@ -184,7 +184,7 @@ static uint64_t collect(bool first)
 {
 	uint64_t n = 0;
 
-	machine_dirty_sync(session.board);
+	machine_dirty_sync(session.board, false);
 	for (unsigned i = 0; i < session.n_blocks; i++) {
 		struct mig_block *b = &session.block[i];
 

@@ -423,7 +423,7 @@ static bool disks_ready(struct source *s, bool hurry, int *r, struct err *e)
 
 static int rounds(struct source *s, struct err *e)
 {
-	uint64_t pending = ram_send_sync(true), synced = mono_ns();
+	uint64_t pending = ram_send_sync(true, false), synced = mono_ns();
 	bool force = false;
 	int r = ram_send_present(e);
 
@@ -436,7 +436,7 @@ static int rounds(struct source *s, struct err *e)
 		r = one_round(s, false, &cr, e);
 		if (r)
 			break;
-		pending = ram_send_sync(false);
+		pending = ram_send_sync(false, false);
 		now = mono_ns();
 		cr.pending_bytes = pending * WIRE_PAGE;
 		cr.dirty_ns = now - synced;
@@ -480,7 +480,7 @@ static int send_last_pages(struct source *s, struct err *e)
 	uint64_t t0 = mono_ns();
 	int r, r2;
 
-	ram_send_sync(false);
+	ram_send_sync(false, true);
 	if (s->postcopy)
 		cr = (struct converge_round){0};
 	r = s->postcopy ? 0 : one_round(s, true, &cr, e);
@@ -493,7 +493,7 @@ static int send_last_pages(struct source *s, struct err *e)
 		*e = save_err;
 		return r2;
 	}
-	if (!r && ram_send_sync(false) && !s->postcopy)
+	if (!r && ram_send_sync(false, true) && !s->postcopy)
 		r = one_round(s, true, &cr, e);
 	if (!r && s->postcopy)
 		r = ram_send_small_blocks(++s->round, e);
