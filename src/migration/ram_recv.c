@@ -509,7 +509,7 @@ static int take_pieces(struct receiver *r, const struct wire_record *rec, const 
 	int ret = 0;
 
 	for (uint32_t i = 0, n; !ret && i < wb->data_pages; i += n) {
-		n = MIN(wb->data_pages - i, mapped ? WIRE_BATCH_PAGES : PIECE_PAGES);
+		n = MIN(wb->data_pages - i, PIECE_PAGES);
 		ret = channel_recv(r->channel, r->iov, places(r, wb, mapped, i, n), e);
 		for (uint32_t k = 0; !ret && k < n; k++)
 			ret = check_page(wb, r->page[i + k],
