@@ -29,7 +29,7 @@
 #define PROBE_PAGES    64u  /* a read fault maps 16 pages around it at most, or a huge page */
 #define PROBE_BATCHES  64u
 #define CLEAR_PAGES    4096u /* of KVM's log at a time: a system call and a flush of the processors' TLBs each */
-#define SENDFILE_PAGES 8 /* shorter runs are cheaper copied: one sendmsg for many */
+#define SENDFILE_PAGES 8     /* shorter runs are cheaper copied: one sendmsg for many */
 
 struct batch {
 	unsigned block;

@@ -8,8 +8,8 @@
 /* Dirty logging is on. Channels for pages, if any, are connected: extra[0..n). They are freed by ram_send_end(). */
 int ram_send_begin(struct channel **extra, unsigned n, struct err *e);
 void ram_send_end(void);
-/* Move the dirty log into the blocks' bitmaps; returns how many pages wait now. first: everything but holes. stable: the
-   guest stands still, and so will it when they are sent. */
+/* Move the dirty log into the blocks' bitmaps; returns how many pages wait now. first: everything but holes. stable:
+   the guest stands still, and so will it when they are sent. */
 uint64_t ram_send_sync(bool first, bool stable);
 /* What the destination should prepare memory for. */
 int ram_send_present(struct err *e);

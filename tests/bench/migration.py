@@ -7,7 +7,8 @@ The guest has 512 MiB of RAM, 438 of them not zero; it is tests/payloads/dirtier
 a given rate. vmm and QEMU take turns on the loopback; the table shows medians. QEMU runs with max-bandwidth at its largest, all
 else is each one's default. "gap" is the longest time between two pages that the guest itself saw (its TSC).
 
-The line's own speed is measured in turn with them: by iperf3, as anybody would measure it (if it is installed), and without any VMM and
+The line's own speed is measured in turn with them: by iperf3, as anybody would measure it (if it is installed; "iperf3-reno": with that
+congestion control, where the system's own is another), and without any VMM and
 without checksums by limits/rawsocket.c, which moves as much memory between two processes in the largest pieces: "warm" into memory that is there already, "hot" one buffer in the processor's caches again and again,
 the others into memory that was never touched, as a destination's is, in the ways that there are ("best" of these). The host's memory
 is warmed right before each migration: what its hypervisor has yet to find is no program's fault. --check compares with the limits (LIMITS) and
@@ -118,21 +119,22 @@ def raw_figures(program, ways):
     figures = {}
     for way in ways:
         warm_host()
-        if way == "iperf3":
-            if shutil.which(way):
-                figures[way] = iperf3()
+        if way.startswith("iperf3"):
+            if shutil.which("iperf3"):
+                figures[way] = iperf3(way.partition("-")[2])
         else:
             figures.update(json.loads(subprocess.run([program, str(SIZE), way], stdout=subprocess.PIPE, check=True).stdout))
-    figures["best"] = max(figures[way] for way in ways if way not in ("hot", "warm", "iperf3"))
+    figures["best"] = max(figures[way] for way in ways if way not in ("hot", "warm") and not way.startswith("iperf3"))
     return figures
 
 
-def iperf3():
+def iperf3(congestion):
     """What the program that networks are measured with gets out of one connection, as much data as the guest's, MB/s."""
+    more = ["-C", congestion] if congestion else []
     with subprocess.Popen(["iperf3", "-s", "-1", "-B", "127.0.0.1", "-p", str(IPERF3_PORT), "--forceflush"], stdout=subprocess.PIPE) as server:
         server.stdout.readline()
         server.stdout.readline()        # it listens
-        done = subprocess.run(["iperf3", "-c", "127.0.0.1", "-p", str(IPERF3_PORT), "-n", f"{SIZE}M", "-J"], stdout=subprocess.PIPE, check=True)
+        done = subprocess.run(["iperf3", "-c", "127.0.0.1", "-p", str(IPERF3_PORT), "-n", f"{SIZE}M", "-J", *more], stdout=subprocess.PIPE, check=True)
         server.stdout.read()
     return json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"] / 8 / MB
 
@@ -409,7 +411,7 @@ def main():
     parser.add_argument("--vmm", default=vmmtest.VMM)
     parser.add_argument("--qemu", default="qemu-system-x86_64")
     parser.add_argument("--rawsocket", default=os.path.join(ROOT, "build", "tests", "bench", "rawsocket"))
-    parser.add_argument("--ways", default="iperf3,hot,warm,touched,prepared,mapped,written,spliced",
+    parser.add_argument("--ways", default="iperf3,iperf3-reno,hot,warm,touched,prepared,mapped,written,spliced",
                         help="those of rawsocket to measure, and iperf3")
     parser.add_argument("--no-qemu", action="store_true")
     parser.add_argument("--json")
