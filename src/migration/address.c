@@ -249,14 +249,14 @@ void address_tune(int fd)
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
 }
 
-static int wait_connected(int fd, int cancel_fd)
+static int wait_connected(int fd, int timeout_ms, int cancel_fd)
 {
 	struct pollfd p[2] = {{.fd = fd, .events = POLLOUT}, {.fd = cancel_fd, .events = POLLIN}};
 	int err = 0, r;
 	socklen_t len = sizeof(err);
 
 	do
-		r = poll(p, 2, HANDSHAKE_MS);
+		r = poll(p, 2, timeout_ms);
 	while (r < 0 && errno == EINTR);
 	if (r == 0)
 		return -ETIMEDOUT;
@@ -280,7 +280,7 @@ static void tune_local(int fd, const struct sockaddr *sa, socklen_t len)
 		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
 }
 
-static int connect_one(int family, const struct sockaddr *sa, socklen_t len, int cancel_fd)
+static int connect_one(int family, const struct sockaddr *sa, socklen_t len, int timeout_ms, int cancel_fd)
 {
 	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), r;
 
@@ -290,7 +290,7 @@ static int connect_one(int family, const struct sockaddr *sa, socklen_t len, int
 		tune_local(fd, sa, len);
 	r = connect(fd, sa, len) ? -errno : 0;
 	if (r == -EINPROGRESS || r == -EAGAIN)
-		r = wait_connected(fd, cancel_fd);
+		r = wait_connected(fd, timeout_ms, cancel_fd);
 	if (r) {
 		close(fd);
 		return r;
@@ -323,7 +323,7 @@ static int unix_sockaddr(const struct address *a, struct sockaddr_un *un, struct
 	return 0;
 }
 
-int address_connect(const struct address *a, int cancel_fd, struct err *e)
+int address_connect(const struct address *a, int timeout_ms, int cancel_fd, struct err *e)
 {
 	const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
 	struct addrinfo *list = NULL;
@@ -334,7 +334,7 @@ int address_connect(const struct address *a, int cancel_fd, struct err *e)
 		r = unix_sockaddr(a, &un, e);
 		if (r)
 			return r;
-		fd = connect_one(AF_UNIX, (void *)&un, sizeof(un), cancel_fd);
+		fd = connect_one(AF_UNIX, (void *)&un, sizeof(un), timeout_ms, cancel_fd);
 		return fd < 0 ? err_errno(e, -fd, "Failed to connect to 'unix:%s'", a->path) : fd;
 	}
 	r = check_port(a, e);
@@ -344,7 +344,7 @@ int address_connect(const struct address *a, int cancel_fd, struct err *e)
 	if (r)
 		return not_found(a, r, e);
 	for (struct addrinfo *ai = list; ai && fd < 0 && fd != -ECANCELED; ai = ai->ai_next)
-		fd = connect_one(ai->ai_family, ai->ai_addr, ai->ai_addrlen, cancel_fd);
+		fd = connect_one(ai->ai_family, ai->ai_addr, ai->ai_addrlen, timeout_ms, cancel_fd);
 	names_free(list);
 	return fd < 0 ? err_errno(e, -fd, "Failed to connect to 'tcp:%s:%s'", a->host, a->port) : fd;
 }

@@ -266,11 +266,17 @@ static int on_end(struct incoming *in, struct err *e)
 }
 
 /* The source could not connect all channels that it had announced. */
-static int on_channels(const uint8_t *payload, size_t len, struct err *e)
+static int on_channels(struct incoming *in, const uint8_t *payload, size_t len, struct err *e)
 {
-	if (len != 1 || payload[0] > MAX_CHANNELS || !pages_expect_fewer(payload[0]))
-		return err_set(e, EBADMSG, "the stream is damaged: a wrong number of channels");
-	return 0;
+	unsigned agreed;
+	uint8_t answer;
+	int r;
+
+	if (len != 1 || !(session.features & WIRE_F_FEWER))
+		return err_set(e, EBADMSG, "the stream is damaged: channels that nobody spoke of");
+	r = pages_settle(payload[0], &agreed, e);
+	answer = (uint8_t)agreed;
+	return r ? r : channel_put(in->c, WIRE_CHANNELS, 0, &answer, 1, e);
 }
 
 /* One record; *over: the guest is here. */
@@ -297,7 +303,7 @@ static int handle(struct incoming *in, bool *over, struct err *e)
 			       : windows_expect(payload, rec.length, e);
 		break;
 	case WIRE_CHANNELS:
-		r = on_channels(payload, rec.length, e);
+		r = on_channels(in, payload, rec.length, e);
 		break;
 	case WIRE_BITMAP:
 		r = in->loaded ? err_set(e, EBADMSG, "the stream is damaged: missing pages after the state")

@@ -35,7 +35,9 @@ bool pages_claimed(void);
 void pages_release(void);
 void pages_serve(struct channel *c, const struct wire_preamble *p);
 void pages_expect(unsigned channels);
-bool pages_expect_fewer(unsigned channels); /* false: that is not less, or some are there already */
+/* The source has made so many of the expected connections, all or none; they may still be on their way. agreed: they,
+   or 0 because they do not come: then none is used. Main channel's thread. */
+int pages_settle(unsigned connected, unsigned *agreed, struct err *e);
 int pages_wait_round(uint32_t round, struct err *e);
 void pages_over(void); /* a channel that ends from here on is no failure */
 bool pages_reason(struct err *e);

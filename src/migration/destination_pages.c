@@ -10,6 +10,8 @@
 #include "vmm/bytes.h"
 #include "vmm/log.h"
 
+#define SETTLE_MS 2000 /* how long connections that the source has made may take to come here */
+
 static struct {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;
@@ -17,9 +19,21 @@ static struct {
 	struct channel *channel[MAX_CHANNELS];
 	uint32_t round[MAX_CHANNELS];
 	bool claimed, closing, over, quit;
+	bool settled, unused; /* no more channels come; those that came are not used */
 	int result;
 	struct err err;
 } pages = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
+
+static void wait_ms_locked(unsigned ms)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	ts.tv_nsec += (long)ms * 1000000;
+	ts.tv_sec += ts.tv_nsec / 1000000000;
+	ts.tv_nsec %= 1000000000;
+	pthread_cond_timedwait(&pages.cond, &pages.lock, &ts);
+}
 
 /* ---- a page channel ---- */
 
@@ -82,7 +96,7 @@ void pages_serve(struct channel *c, const struct wire_preamble *p)
 	session_confine();
 	r = page_loop(c, slot, &e);
 	pthread_mutex_lock(&pages.lock);
-	if (r && !pages.over && !pages.result) {
+	if (r && !pages.over && !pages.unused && !pages.result) {
 		pages.result = r;
 		pages.err = e;
 		channel_stop_reading(session.main); /* its reader learns of it */
@@ -108,11 +122,7 @@ int pages_wait_round(uint32_t round, struct err *e)
 		} else if (pages.round[i] >= round) {
 			i++;
 		} else {
-			struct timespec ts;
-
-			clock_gettime(CLOCK_REALTIME, &ts);
-			ts.tv_sec++;
-			pthread_cond_timedwait(&pages.cond, &pages.lock, &ts);
+			wait_ms_locked(1000);
 		}
 	}
 	pthread_mutex_unlock(&pages.lock);
@@ -142,7 +152,7 @@ bool pages_claim(struct channel *c, const struct wire_preamble *p)
 	if (mine) {
 		memset(pages.round, 0, sizeof(pages.round));
 		pages.expected = pages.attached = 0;
-		pages.closing = pages.over = false;
+		pages.closing = pages.over = pages.settled = pages.unused = false;
 		pages.result = 0;
 		pages.claimed = true;
 		session.id = p->session;
@@ -178,16 +188,33 @@ void pages_expect(unsigned channels)
 	pthread_mutex_unlock(&pages.lock);
 }
 
-bool pages_expect_fewer(unsigned channels)
+int pages_settle(unsigned connected, unsigned *agreed, struct err *e)
 {
-	bool fewer;
+	uint64_t until = mono_ns() + SETTLE_MS * 1000000ull;
+	int r = 0;
 
 	pthread_mutex_lock(&pages.lock);
-	fewer = channels <= pages.expected && !pages.attached;
-	if (fewer)
-		pages.expected = channels;
+	if (pages.settled || (connected && connected != pages.expected))
+		r = err_set(e, EBADMSG, "the stream is damaged: a wrong number of channels");
+	pages.settled = true;
+	while (!r && pages.attached < connected && mono_ns() < until) {
+		r = session_cancelled() || pages.quit ? err_set(e, ECANCELED, "cancelled") : 0;
+		if (!r)
+			wait_ms_locked(100);
+	}
+	if (!r && pages.attached < connected)
+		log_info("migration", "%u of %u connections for pages came: the main one takes them", pages.attached,
+			 connected);
+	if (pages.attached < connected)
+		connected = 0;
+	pages.unused = !connected;
+	pages.expected = connected;
+	for (unsigned i = 0; !connected && i < MAX_CHANNELS; i++)
+		if (pages.channel[i])
+			channel_shutdown(pages.channel[i]);
 	pthread_mutex_unlock(&pages.lock);
-	return fewer;
+	*agreed = connected;
+	return r;
 }
 
 void pages_over(void)

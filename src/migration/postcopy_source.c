@@ -208,7 +208,7 @@ static int recover(struct source *s, struct err *why)
 static void *connect_thread(void *arg)
 {
 	struct err e = ERR_INIT;
-	struct channel *c = source_connect(&post.address, post.fd, &e);
+	struct channel *c = source_connect(&post.address, post.fd, HANDSHAKE_MS, &e);
 
 	(void)arg;
 	if (!c) {

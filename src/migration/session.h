@@ -111,8 +111,9 @@ struct address {
 	char path[512];           /* unix, file, exec: the command, fd: name or number */
 };
 int address_parse(const char *uri, struct address *a, struct err *e);
-/* Blocking with the session's cancel; a connected descriptor. Session's thread. */
-int address_connect(const struct address *a, int cancel_fd, struct err *e);
+/* Blocking with the session's cancel, each of a name's addresses for timeout_ms at most; a connected descriptor.
+   Session's thread. */
+int address_connect(const struct address *a, int timeout_ms, int cancel_fd, struct err *e);
 /* Listening descriptors (a name may have several addresses): their number or an error. Main thread. */
 int address_listen(const struct address *a, int *fds, int max, char *bound, size_t bound_size, struct err *e);
 /* fd: and exec: on the main thread: what is to be read (incoming) or written. */

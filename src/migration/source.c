@@ -21,12 +21,13 @@
 #include "vmm/bytes.h"
 #include "vmm/log.h"
 
-#define REASON_MS    300   /* after a failed send: how long to wait for the destination's reason */
-#define RUNNING_MS   10000 /* after GO: how long RUNNING may take */
-#define STATE_PART   (16u << 20)
-#define OWN_CHANNELS 2          /* without multifd: two threads at each end hash and copy */
-#define FLUSHED_NS   5000000ull /* a flush that was over so soon is over as soon when the guest stands */
-#define MAX_FLUSHES  3
+#define REASON_MS       300   /* after a failed send: how long to wait for the destination's reason */
+#define RUNNING_MS      10000 /* after GO: how long RUNNING may take */
+#define STATE_PART      (16u << 20)
+#define OWN_CHANNELS_MS 2500       /* for each to connect, with a second try after the first second */
+#define OWN_CHANNELS    2          /* without multifd: two threads at each end hash and copy */
+#define FLUSHED_NS      5000000ull /* a flush that was over so soon is over as soon when the guest stands */
+#define MAX_FLUSHES     3
 
 /* ---- answers ---- */
 
@@ -185,13 +186,13 @@ static int describe(struct source *s, struct err *e)
 	return r;
 }
 
-struct channel *source_connect(const struct address *a, int fd, struct err *e)
+struct channel *source_connect(const struct address *a, int fd, int timeout_ms, struct err *e)
 {
 	struct channel *c;
 	char peer[320];
 
 	if (fd < 0)
-		fd = address_connect(a, session.cancel_fd, e);
+		fd = address_connect(a, timeout_ms, session.cancel_fd, e);
 	if (fd < 0)
 		return NULL;
 	address_tune(fd);
@@ -219,37 +220,16 @@ struct channel *source_connect(const struct address *a, int fd, struct err *e)
 	return c;
 }
 
-static int connect_channels(struct source *s, unsigned n, struct err *e)
+static int open_channels(struct source *s, unsigned n, int timeout_ms, struct err *e)
 {
-	while (s->n_extra < n) {
-		s->extra[s->n_extra] = source_connect(&s->start->address, -1, e);
+	int r = 0;
+
+	while (!r && s->n_extra < n) {
+		s->extra[s->n_extra] = source_connect(&s->start->address, -1, timeout_ms, e);
 		if (!s->extra[s->n_extra])
 			return -e->code;
 		s->n_extra++;
 	}
-	return 0;
-}
-
-/* Nobody asked for the channels, so the migration goes on without them. */
-static int go_without(struct source *s, const struct err *why, struct err *e)
-{
-	uint8_t none = 0;
-
-	log_info("migration", "pages go over one connection, another cannot be had: %s", why->msg);
-	while (s->n_extra)
-		channel_free(s->extra[--s->n_extra]);
-	return channel_put(s->main, WIRE_CHANNELS, 0, &none, 1, e);
-}
-
-static int open_channels(struct source *s, struct err *e)
-{
-	struct err why = ERR_INIT;
-	int r = connect_channels(s, n_channels(), &why);
-
-	if (r && session.features & WIRE_F_FEWER && why.code != ECANCELED)
-		return go_without(s, &why, e);
-	if (r)
-		*e = why;
 	for (unsigned i = 0; !r && i < s->n_extra; i++) {
 		struct wire_preamble p = {.kind = WIRE_PAGES,
 					  .channel = (uint16_t)(i + 1),
@@ -259,6 +239,31 @@ static int open_channels(struct source *s, struct err *e)
 		r = channel_send_preamble(s->extra[i], &p, e);
 	}
 	return r;
+}
+
+/* Nobody asked for the channels, so the migration goes on without them where they cannot be had. A connection that is
+ * made may end in a relay that serves one only: what counts is what has come to the destination. */
+static int open_own_channels(struct source *s, struct err *e)
+{
+	struct err why = ERR_INIT;
+	uint8_t n;
+	int r = open_channels(s, n_channels(), OWN_CHANNELS_MS, &why);
+
+	if (r && why.code == ECANCELED) {
+		*e = why;
+		return r;
+	}
+	n = r ? 0 : (uint8_t)s->n_extra;
+	r = channel_put(s->main, WIRE_CHANNELS, 0, &n, 1, e);
+	if (!r)
+		r = expect(s, WIRE_CHANNELS, &n, 1, e);
+	if (r || n == s->n_extra)
+		return r;
+	log_info("migration", "pages go over one connection, another cannot be had: %s",
+		 *why.msg ? why.msg : "it does not come to the destination");
+	while (s->n_extra)
+		channel_free(s->extra[--s->n_extra]);
+	return 0;
 }
 
 static void start_logging(struct main_call *c)
@@ -276,7 +281,7 @@ static int set_up(struct source *s, struct err *e)
 {
 	int r;
 
-	s->main = source_connect(&s->start->address, s->start->fd, e);
+	s->main = source_connect(&s->start->address, s->start->fd, HANDSHAKE_MS, e);
 	s->start->fd = -1;
 	if (!s->main)
 		return -e->code;
@@ -287,7 +292,8 @@ static int set_up(struct source *s, struct err *e)
 	if (!r)
 		r = describe(s, e);
 	if (!r)
-		r = open_channels(s, e);
+		r = session.features & WIRE_F_FEWER ? open_own_channels(s, e)
+						    : open_channels(s, n_channels(), HANDSHAKE_MS, e);
 	if (r)
 		return r;
 	session_confine();

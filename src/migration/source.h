@@ -22,8 +22,8 @@ struct source {
 	bool postcopied; /* SWITCH asked for post-copy: requests are answered from now on */
 };
 
-/* Connect (fd: -1) or take fd, with TLS if asked for. NULL with the reason. */
-struct channel *source_connect(const struct address *a, int fd, struct err *e);
+/* Connect (fd: -1) within timeout_ms or take fd, with TLS if asked for. NULL with the reason. */
+struct channel *source_connect(const struct address *a, int fd, int timeout_ms, struct err *e);
 /* Close the main channel, which broke. */
 void source_drop_main(struct source *s);
 

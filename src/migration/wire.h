@@ -79,7 +79,8 @@ enum wire_type {
 	WIRE_MEMORY,   /* u16 n; then one byte that carries a descriptor for each block of the layout */
 	WIRE_WINDOWS,  /* what is mapped where now: n * { u64 address, u64 size, u64 offset, u16 block, u8 flags (1:
 			  read-only, 2: logged) } */
-	WIRE_CHANNELS, /* before the first page: there are no more channels than u8, whatever BEGIN said */
+	WIRE_CHANNELS, /* before the first page: so many (u8) of the channels that BEGIN spoke of are connected, all or
+			  none. The destination answers the same: with 0 if they do not come to it */
 	/* destination to source */
 	WIRE_ACCEPT = 0x80, /* u32 features, u64 pages that it already has (0) */
 	WIRE_REFUSE,        /* text: why not */

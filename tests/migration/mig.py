@@ -197,13 +197,16 @@ def reset(*sockets):
 
 
 class Proxy:
-    """Between source and destination: counts what goes forward and can cut, damage or hold it at a given byte; once: takes one connection only."""
+    """Between source and destination: counts what goes forward and can cut, damage or hold it at a given byte.
 
-    def __init__(self, target, cut_at=None, flip_at=None, hold_at=None, cut_back_at=None, once=False):
-        self.cut_at, self.flip_at, self.hold_at, self.cut_back_at, self.once = cut_at, flip_at, hold_at, cut_back_at, once
+    others: what becomes of all connections but the first: None (served too), "refused", "dropped" (as a firewall does) or "unserved".
+    """
+
+    def __init__(self, target, cut_at=None, flip_at=None, hold_at=None, cut_back_at=None, others=None):
+        self.cut_at, self.flip_at, self.hold_at, self.cut_back_at, self.others = cut_at, flip_at, hold_at, cut_back_at, others
         host, port = target[len("tcp:"):].rsplit(":", 1)
         self.target = (host.strip("[]"), int(port))
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=0 if others == "dropped" else 16)
         self.uri = f"tcp:127.0.0.1:{self.listener.getsockname()[1]}"
         self.forwarded = 0
         self.sockets = []
@@ -220,10 +223,14 @@ class Proxy:
             except OSError:
                 return
             self.sockets += [inner, outer]
-            if self.once:
+            if self.others == "refused":
                 self.listener.close()
+            if self.others == "dropped":        # what its queue has no place for
+                self.sockets += [socket.create_connection(self.listener.getsockname())]
             threading.Thread(target=self._forward, args=(inner, outer), daemon=True).start()
             threading.Thread(target=self._back, args=(outer, inner), daemon=True).start()
+            if self.others:
+                return
 
     def _forward(self, source, sink):
         try:
