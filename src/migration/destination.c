@@ -390,10 +390,15 @@ void destination_failed_exit(void *opaque)
 	machine_request_exit(session.board, 1);
 }
 
-static void fail(struct incoming *in, struct err *e)
+/* What the main thread does once nothing of the session is in use any more: it may start another one at once. */
+struct outcome {
+	void (*tell)(void *opaque);
+	void *opaque;
+};
+
+static struct outcome fail(struct incoming *in, struct err *e)
 {
 	bool paused = in->gone || (in->ready && !postcopy_on());
-	struct err *copy;
 
 	if (!in->ready)
 		pages_reason(e);
@@ -411,12 +416,12 @@ static void fail(struct incoming *in, struct err *e)
 		err_prefix(e, "incoming migration failed");
 	}
 	log_error("migration", "%s", e->msg);
-	copy = xmemdup(e, sizeof(*e));
-	loop_post(loop_main(), NULL, paused ? failed_paused : destination_failed_exit, copy);
+	return (struct outcome){paused ? failed_paused : destination_failed_exit, xmemdup(e, sizeof(*e))};
 }
 
-static void receive(struct channel *c, const struct introduction *intro, struct err *e)
+static struct outcome receive(struct channel *c, const struct introduction *intro, struct err *e)
 {
+	struct outcome out = {arrived, NULL};
 	struct incoming in = {.c = c, .first = c, .rv = receiver_new(c)};
 	bool over = false, torn;
 	uint8_t accept[4];
@@ -435,8 +440,10 @@ static void receive(struct channel *c, const struct introduction *intro, struct 
 	}
 	pages_over();
 	torn = in.gone && postcopy_on() && postcopy_left(); /* vmm ends: see migration_guest_torn() */
-	if (r && !torn)
-		fail(&in, e);
+	if (torn)
+		out.tell = NULL;
+	else if (r)
+		out = fail(&in, e);
 	pages_close();
 	recovery_possible(false);
 	if (!torn)
@@ -449,8 +456,7 @@ static void receive(struct channel *c, const struct introduction *intro, struct 
 	if (in.c != in.first)
 		channel_free(in.c);
 	state_buf_free(&in.state);
-	if (!r)
-		loop_post(loop_main(), NULL, arrived, NULL);
+	return out;
 }
 
 static void start_session(struct main_call *c)
@@ -478,6 +484,7 @@ int destination_serve(struct channel *c, const struct wire_preamble *p, const st
 {
 	struct introduction in = {0};
 	struct wire_preamble answer = *p;
+	struct outcome out = {0};
 	bool claimed;
 	int r = 0;
 
@@ -509,13 +516,15 @@ int destination_serve(struct channel *c, const struct wire_preamble *p, const st
 	}
 	if (!r) {
 		session_confine();
-		receive(c, &in, e);
+		out = receive(c, &in, e);
 	} else {
 		log_warn("migration", "%s: refused: %s", c->peer, e->msg);
 		destination_refuse(c, e->msg);
 	}
 	if (claimed)
 		pages_release();
+	if (out.tell)
+		loop_post(loop_main(), NULL, out.tell, out.opaque);
 	free_introduction(&in);
 	return r;
 }

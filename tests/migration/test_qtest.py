@@ -311,7 +311,8 @@ class Qtest(unittest.TestCase):
         object_of = ["-object", "memory-backend-ram,id=m,size=4M", "-machine", "memory-backend=m"]
         with open(self.path, "wb"):
             pass
-        for args, why in ((["-m", "900G", "-mem-prealloc"], r"-mem-prealloc: .*cannot provide 921600 MiB now \(\d+ MiB are available\)"),
+        too_much = 2 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+        for args, why in ((["-m", f"{too_much}M", "-mem-prealloc"], rf"-mem-prealloc: .*cannot provide {too_much} MiB now \(\d+ MiB are available\)"),
                           (["-mem-path", self.path], "-mem-path .*: only a directory .*share=on"),
                           (["-mem-path", "/nonexistent/x"], "can't open backing store /nonexistent/x for guest RAM: No such file"),
                           (["-mem-path", "/dev/shm", *object_of], "'-mem-path' can't be used together with '-machine memory-backend'")):
