@@ -26,7 +26,6 @@
 #include "vmm/bytes.h"
 #include "vmm/log.h"
 
-#define PROBE_STEPS   32
 #define PIECE_PAGES   64u /* stay in the processor's cache until they are written */
 #define BOUNCE        (WIRE_BATCH_PAGES * (size_t)WIRE_PAGE + 4096)
 #define HUGE          (2ull << 20)
@@ -89,24 +88,6 @@ static bool test_and_clear(unsigned long *map, uint64_t n)
 
 /* ---- the helper ---- */
 
-/*
- * Get memory for one step. Where pages are small, allocating by name before mapping takes three quarters of the time
- * that MADV_POPULATE_WRITE needs for both; but only faults allocate huge pages. So a step now and then tells which it
- * is: has it a fault for each page? Without space for it, or on a kernel before 5.14 that cannot populate, pages come
- * as they are touched.
- */
-static void prepare(const struct mig_block *b, uint64_t first, uint64_t count, unsigned step, bool *small)
-{
-	bool probe = step % PROBE_STEPS == 0;
-	long before = probe ? session_faults() : 0;
-
-	if (*small && !probe)
-		fallocate(b->v.fd, FALLOC_FL_KEEP_SIZE, (off_t)(first * WIRE_PAGE), (off_t)(count * WIRE_PAGE));
-	madvise(b->v.host + first * WIRE_PAGE, count * WIRE_PAGE, MADV_POPULATE_WRITE);
-	if (probe)
-		*small = (uint64_t)(session_faults() - before) > count / 2;
-}
-
 /* Huge pages where nothing is yet, whatever the host's setting for shared memory is. */
 static bool collapse(const struct mig_block *b, uint64_t first, uint64_t count)
 {
@@ -162,12 +143,12 @@ static struct extent next_step_locked(void)
 static void *helper_thread(void *arg)
 {
 	unsigned refused = 0;
-	bool small = false;
 
 	(void)arg;
 	session_confine();
 	pthread_mutex_lock(&ram.lock);
-	for (unsigned step = 0; !ram.quit;) {
+	while (!ram.quit) {
+		const struct mig_block *b;
 		struct extent x;
 
 		if (ram.done == ram.n_todo) {
@@ -176,8 +157,11 @@ static void *helper_thread(void *arg)
 		}
 		x = next_step_locked();
 		pthread_mutex_unlock(&ram.lock);
+		b = &session.block[x.block];
+		/* Without space for it, or on a kernel before 5.14 that cannot populate, pages come as they are
+		 * touched. */
 		if (!ram.huge[x.block])
-			prepare(&session.block[x.block], x.first, x.count, step++, &small);
+			madvise(b->v.host + x.first * WIRE_PAGE, x.count * WIRE_PAGE, MADV_POPULATE_WRITE);
 		else if (refused < HUGE_REFUSALS && !get_huge(x.block, x.first, x.count))
 			refused++;
 		pthread_mutex_lock(&ram.lock);
