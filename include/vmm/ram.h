@@ -69,8 +69,9 @@ void machine_dirty_stop(struct board *b);
    look: KVM's log is only read. Its pages are told again, and what a vCPU writes to them is not noticed, until they are
    cleared: which must be done before they are read, and best shortly before. Any thread, vCPUs may run. */
 void machine_dirty_sync(struct board *b, bool look);
-/* Clear those of block i's pages [first, first + n) that are set in map (bit 0: page `first`). Any thread. */
-void machine_dirty_clear(struct board *b, unsigned i, uint64_t first, uint64_t n, const unsigned long *map);
+/* Clear those of block i's pages [first, first + n) that are set in map (bit 0: page `first`). false: they had been
+   cleared when they were looked at. Any thread. */
+bool machine_dirty_clear(struct board *b, unsigned i, uint64_t first, uint64_t n, const unsigned long *map);
 /* OR block i's bits into bitmap (bit n: page n), clear them; returns how many bits were set. Any thread. */
 uint64_t machine_dirty_take(struct board *b, unsigned i, unsigned long *bitmap);
 

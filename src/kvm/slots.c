@@ -364,5 +364,5 @@ int kvm_clear_dirty(struct kvm_vm *vm, uint64_t gpa, uint64_t size, const unsign
 					((int64_t)s->gpa - (int64_t)gpa) / (int64_t)PAGE);
 	}
 	pthread_mutex_unlock(&vm->slots_lock);
-	return r < 0 ? r : 0;
+	return r < 0 ? r : 1;
 }

@@ -85,7 +85,9 @@ static void collect_piece(struct board *b, const struct map_piece *p, bool look)
 	int r = look ? kvm_look_dirty(b->kvm, p->start, pages * PAGE, log)
 		     : kvm_get_dirty(b->kvm, p->start, pages * PAGE, log);
 
-	if (!r)
+	if (r) /* nobody knows: nothing may be lost */
+		ram_block_mark_dirty(rb, first * PAGE, pages * PAGE);
+	else
 		for (size_t w = 0; w < words; w++) {
 			unsigned long low = log[w] << shift, high = shift ? log[w] >> (BITS_PER_LONG - shift) : 0;
 			uint64_t at = first / BITS_PER_LONG + w;
@@ -199,7 +201,7 @@ void machine_dirty_sync(struct board *b, bool look)
 		for (size_t i = 0; i < b->map.view->n; i++) {
 			const struct map_piece *p = &b->map.view->piece[i];
 
-			/* a frame buffer's reader must hear of each write: it does not clear, then look at the page */
+			/* a frame buffer's reader takes the bits and knows nothing of clearing */
 			if (is_logged(b, p))
 				collect_piece(b, p, look && !__atomic_load_n(&p->region->ram->dirty, __ATOMIC_ACQUIRE));
 		}
@@ -208,11 +210,12 @@ void machine_dirty_sync(struct board *b, bool look)
 
 /* Clear KVM's log for the pages [from, to) of a piece, numbered within its block, that are set in map (bit 0: page
    `base`). */
-static void clear_piece(struct board *b, const struct map_piece *p, uint64_t from, uint64_t to,
+static bool clear_piece(struct board *b, const struct map_piece *p, uint64_t from, uint64_t to,
 			const unsigned long *map, uint64_t base)
 {
 	uint64_t gpa = p->start + (from - first_page(p)) * PAGE, skip = from - base;
 	unsigned long *shifted = NULL;
+	int r;
 
 	if (skip % BITS_PER_LONG) {
 		shifted = xcalloc((to - from) / BITS_PER_LONG + 1, sizeof(*shifted));
@@ -223,13 +226,15 @@ static void clear_piece(struct board *b, const struct map_piece *p, uint64_t fro
 	} else {
 		map += skip / BITS_PER_LONG;
 	}
-	kvm_clear_dirty(b->kvm, gpa, (to - from) * PAGE, map);
+	r = kvm_clear_dirty(b->kvm, gpa, (to - from) * PAGE, map); /* on an error they are told again */
 	free(shifted);
+	return r > 0;
 }
 
-void machine_dirty_clear(struct board *b, unsigned i, uint64_t first, uint64_t n, const unsigned long *map)
+bool machine_dirty_clear(struct board *b, unsigned i, uint64_t first, uint64_t n, const unsigned long *map)
 {
 	const struct ram_block *rb = block_at(b, i);
+	bool cleared = false;
 
 	pthread_mutex_lock(&b->map.lock);
 	if (b->kvm && b->dirty_log && rb && !__atomic_load_n(&rb->dirty, __ATOMIC_ACQUIRE))
@@ -241,10 +246,11 @@ void machine_dirty_clear(struct board *b, unsigned i, uint64_t first, uint64_t n
 				continue;
 			from = MAX(first, first_page(p));
 			to = MIN(first + n, first_page(p) + (p->end - p->start) / PAGE);
-			if (from < to)
-				clear_piece(b, p, from, to, map, first);
+			if (from < to && clear_piece(b, p, from, to, map, first))
+				cleared = true;
 		}
 	pthread_mutex_unlock(&b->map.lock);
+	return cleared;
 }
 
 uint64_t machine_dirty_take(struct board *b, unsigned i, unsigned long *bitmap)

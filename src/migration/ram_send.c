@@ -66,6 +66,8 @@ static struct {
 	/* the claim */
 	unsigned block;
 	uint64_t page, cleared, pending; /* cleared: up to this page of the block is KVM's log */
+	/* since the dirty log was looked at: when, and how much later it was cleared, summed up over pages */
+	uint64_t synced_ns, late_us, all_pages;
 	/* the round */
 	uint32_t round;
 	unsigned generation, busy;
@@ -82,10 +84,15 @@ static struct {
    to them since the round began needs no other one. The guest stands in a stable round, where all was cleared. */
 static void clear_ahead(const struct mig_block *b)
 {
-	uint64_t first = ram.page & ~63ull, end = MIN(b->pages, first + CLEAR_PAGES);
+	uint64_t first = ram.page & ~63ull, end = MIN(b->pages, first + CLEAR_PAGES), us, n = 0;
 
-	machine_dirty_clear(session.board, ram.block, first, end - first, b->bitmap + first / 64);
 	ram.cleared = end;
+	if (!machine_dirty_clear(session.board, ram.block, first, end - first, b->bitmap + first / 64))
+		return;
+	us = (mono_ns() - ram.synced_ns) / 1000;
+	for (uint64_t w = first / 64; w < (end + 63) / 64; w++)
+		n += (uint64_t)__builtin_popcountl(b->bitmap[w]);
+	ram.late_us += n * us;
 }
 
 /* The next pages to send, at most max, all of one block; false: none are left. */
@@ -568,6 +575,8 @@ uint64_t ram_send_sync(bool first, bool stable)
 	uint64_t pending = 0, pages = 0;
 
 	machine_dirty_sync(session.board, !stable);
+	ram.synced_ns = mono_ns();
+	ram.late_us = 0;
 	for (unsigned i = 0; i < session.n_blocks; i++) {
 		struct mig_block *b = &session.block[i];
 
@@ -583,7 +592,13 @@ uint64_t ram_send_sync(bool first, bool stable)
 	if (first)
 		__atomic_fetch_add(&ram.zero_pages, pages - pending, __ATOMIC_RELAXED);
 	__atomic_store_n(&ram.pending, pending, __ATOMIC_RELAXED);
+	ram.all_pages = pages;
 	return pending;
+}
+
+uint64_t ram_send_logged_ns(void)
+{
+	return mono_ns() - ram.synced_ns - ram.late_us * 1000 / ram.all_pages;
 }
 
 int ram_send_present(struct err *e)

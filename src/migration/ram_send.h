@@ -11,6 +11,8 @@ void ram_send_end(void);
 /* Move the dirty log into the blocks' bitmaps; returns how many pages wait now. first: everything but holes. stable:
    the guest stands still, and so will it when they are sent. */
 uint64_t ram_send_sync(bool first, bool stable);
+/* How long pages have been logged since that, on average. Between rounds. */
+uint64_t ram_send_logged_ns(void);
 /* What the destination should prepare memory for. */
 int ram_send_present(struct err *e);
 /* Send what the bitmaps hold and close the round on every channel. stable: the guest stands still. Ends early with

@@ -429,7 +429,7 @@ static bool disks_ready(struct source *s, bool hurry, int *r, struct err *e)
 
 static int rounds(struct source *s, struct err *e)
 {
-	uint64_t pending = ram_send_sync(true, false), synced = mono_ns();
+	uint64_t pending = ram_send_sync(true, false);
 	bool force = false;
 	int r = ram_send_present(e);
 
@@ -437,16 +437,13 @@ static int rounds(struct source *s, struct err *e)
 	while (!r) {
 		struct converge_round cr;
 		enum converge_verdict v;
-		uint64_t now;
 
 		r = one_round(s, false, &cr, e);
 		if (r)
 			break;
+		cr.dirty_ns = ram_send_logged_ns();
 		pending = ram_send_sync(false, false);
-		now = mono_ns();
 		cr.pending_bytes = pending * WIRE_PAGE;
-		cr.dirty_ns = now - synced;
-		synced = now;
 		read_settings(s);
 		v = converge_decide(&s->converge, &cr);
 		log_debug("migration", "round %u: %.1f MB in %.1f ms, %llu pages written meanwhile", s->round,

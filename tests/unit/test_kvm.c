@@ -212,7 +212,7 @@ START_TEST(dirty_log_in_two_steps)
 	/* Page 66 by a range that begins in the middle of a word of the log; page 67, which is in it too, was not
 	 * written. */
 	clear[0] = 1ul << (66 - 65) | 1ul << (67 - 65);
-	ck_assert_int_eq(kvm_clear_dirty(t.vm, 65 * 0x1000, 0x10000, clear), 0);
+	ck_assert_int_eq(kvm_clear_dirty(t.vm, 65 * 0x1000, 0x10000, clear), 1);
 	memset(map, 0, sizeof(map));
 	ck_assert_int_eq(kvm_look_dirty(t.vm, 0, 0x80000, map), 0);
 	ck_assert_uint_eq(map[0], 1ul << 2);
