@@ -265,7 +265,7 @@ static int on_end(struct incoming *in, struct err *e)
 	return 0;
 }
 
-/* The source could not connect all channels that it had announced. */
+/* The source says whether it could connect the channels that it had announced; we, whether they came here. */
 static int on_channels(struct incoming *in, const uint8_t *payload, size_t len, struct err *e)
 {
 	unsigned agreed;
