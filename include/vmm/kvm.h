@@ -80,11 +80,11 @@ bool kvm_coalesced_waiting(struct kvm_vm *vm); /* something waits. Any thread; l
    thread, vCPUs may run. */
 int kvm_get_dirty(struct kvm_vm *vm, uint64_t gpa, uint64_t size, unsigned long *bitmap);
 /* The same in two steps. The first only looks: what it reports is reported again, and what the guest writes to those
-   pages is not noticed, until kvm_clear_dirty() was called for them (bitmap as above, only read). A page must be
-   cleared before it is read. Where KVM cannot do it in two (no KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, dirty rings) the
+   pages is not noticed, until kvm_clear_dirty() was called for them (whose bit `first` is the page at gpa). A page must
+   be cleared before it is read. Where KVM cannot do it in two (no KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2, dirty rings) the
    first clears and the second does nothing and returns 0, else 1. Any thread, vCPUs may run. */
 int kvm_look_dirty(struct kvm_vm *vm, uint64_t gpa, uint64_t size, unsigned long *bitmap);
-int kvm_clear_dirty(struct kvm_vm *vm, uint64_t gpa, uint64_t size, const unsigned long *bitmap);
+int kvm_clear_dirty(struct kvm_vm *vm, uint64_t gpa, uint64_t size, const unsigned long *bitmap, uint64_t first);
 /* How many pages this vCPU was seen to write so far, up to the last kvm_get_dirty(): only with dirty rings, else false.
    Any thread. */
 bool kvm_vcpu_dirty_pages(struct kvm_vcpu *c, uint64_t *pages);

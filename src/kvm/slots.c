@@ -348,7 +348,7 @@ static int clear_pages(struct kvm_vm *vm, const struct slot *s, uint64_t p0, uin
 	return r;
 }
 
-int kvm_clear_dirty(struct kvm_vm *vm, uint64_t gpa, uint64_t size, const unsigned long *bitmap)
+int kvm_clear_dirty(struct kvm_vm *vm, uint64_t gpa, uint64_t size, const unsigned long *bitmap, uint64_t first)
 {
 	int r = 0;
 
@@ -361,7 +361,7 @@ int kvm_clear_dirty(struct kvm_vm *vm, uint64_t gpa, uint64_t size, const unsign
 
 		if (s->flags & KVM_MEM_LOG_DIRTY_PAGES && from < to)
 			r = clear_pages(vm, s, (from - s->gpa) / PAGE, (to - s->gpa) / PAGE, bitmap,
-					((int64_t)s->gpa - (int64_t)gpa) / (int64_t)PAGE);
+					(int64_t)first + ((int64_t)s->gpa - (int64_t)gpa) / (int64_t)PAGE);
 	}
 	pthread_mutex_unlock(&vm->slots_lock);
 	return r < 0 ? r : 1;

@@ -208,29 +208,6 @@ void machine_dirty_sync(struct board *b, bool look)
 	pthread_mutex_unlock(&b->map.lock);
 }
 
-/* Clear KVM's log for the pages [from, to) of a piece, numbered within its block, that are set in map (bit 0: page
-   `base`). */
-static bool clear_piece(struct board *b, const struct map_piece *p, uint64_t from, uint64_t to,
-			const unsigned long *map, uint64_t base)
-{
-	uint64_t gpa = p->start + (from - first_page(p)) * PAGE, skip = from - base;
-	unsigned long *shifted = NULL;
-	int r;
-
-	if (skip % BITS_PER_LONG) {
-		shifted = xcalloc((to - from) / BITS_PER_LONG + 1, sizeof(*shifted));
-		for (uint64_t n = skip; n < to - base; n++)
-			shifted[(n - skip) / BITS_PER_LONG] |= (map[n / BITS_PER_LONG] >> n % BITS_PER_LONG & 1)
-							       << (n - skip) % BITS_PER_LONG;
-		map = shifted;
-	} else {
-		map += skip / BITS_PER_LONG;
-	}
-	r = kvm_clear_dirty(b->kvm, gpa, (to - from) * PAGE, map); /* on an error they are told again */
-	free(shifted);
-	return r > 0;
-}
-
 bool machine_dirty_clear(struct board *b, unsigned i, uint64_t first, uint64_t n, const unsigned long *map)
 {
 	const struct ram_block *rb = block_at(b, i);
@@ -246,7 +223,9 @@ bool machine_dirty_clear(struct board *b, unsigned i, uint64_t first, uint64_t n
 				continue;
 			from = MAX(first, first_page(p));
 			to = MIN(first + n, first_page(p) + (p->end - p->start) / PAGE);
-			if (from < to && clear_piece(b, p, from, to, map, first))
+			/* on an error they are told again */
+			if (from < to && kvm_clear_dirty(b->kvm, p->start + (from - first_page(p)) * PAGE,
+							 (to - from) * PAGE, map, from - first) > 0)
 				cleared = true;
 		}
 	pthread_mutex_unlock(&b->map.lock);

@@ -268,8 +268,8 @@ static int wait_connected(int fd, int timeout_ms, int cancel_fd)
 
 /*
  * Within one host there is no congestion to control. One that paces (BBR, where it is the system's default) sets a
- * timer for each packet, which costs more processor time there than all else that TCP does. "reno" is always there and
- * always allowed. It is chosen before the connection is made: a socket that was paced once stays so.
+ * timer for each packet, which costs more processor time there than all else that TCP does but copy. "reno" is always
+ * there and always allowed. It is chosen before the connection is made: a socket that was paced once stays so.
  */
 static void tune_local(int fd, const struct sockaddr *sa, socklen_t len)
 {

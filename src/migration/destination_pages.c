@@ -19,7 +19,7 @@ static struct {
 	struct channel *channel[MAX_CHANNELS];
 	uint32_t round[MAX_CHANNELS];
 	bool claimed, closing, over, quit;
-	bool settled, unused; /* no more channels come; those that came are not used */
+	bool settled; /* no more channels come; if then none are expected, those that came are not used */
 	int result;
 	struct err err;
 } pages = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
@@ -96,7 +96,7 @@ void pages_serve(struct channel *c, const struct wire_preamble *p)
 	session_confine();
 	r = page_loop(c, slot, &e);
 	pthread_mutex_lock(&pages.lock);
-	if (r && !pages.over && !pages.unused && !pages.result) {
+	if (r && !pages.over && !(pages.settled && !pages.expected) && !pages.result) {
 		pages.result = r;
 		pages.err = e;
 		channel_stop_reading(session.main); /* its reader learns of it */
@@ -152,7 +152,7 @@ bool pages_claim(struct channel *c, const struct wire_preamble *p)
 	if (mine) {
 		memset(pages.round, 0, sizeof(pages.round));
 		pages.expected = pages.attached = 0;
-		pages.closing = pages.over = pages.settled = pages.unused = false;
+		pages.closing = pages.over = pages.settled = false;
 		pages.result = 0;
 		pages.claimed = true;
 		session.id = p->session;
@@ -207,7 +207,6 @@ int pages_settle(unsigned connected, unsigned *agreed, struct err *e)
 			 connected);
 	if (pages.attached < connected)
 		connected = 0;
-	pages.unused = !connected;
 	pages.expected = connected;
 	for (unsigned i = 0; !connected && i < MAX_CHANNELS; i++)
 		if (pages.channel[i])

@@ -80,19 +80,25 @@ static struct {
 
 /* ---- claiming ---- */
 
+static uint64_t count(const unsigned long *map, uint64_t words)
+{
+	uint64_t n = 0;
+
+	for (uint64_t w = 0; w < words; w++)
+		n += (uint64_t)__builtin_popcountl(map[w]);
+	return n;
+}
+
 /* KVM stops to count the pages that come next as written only now, shortly before they are read: what the guest wrote
    to them since the round began needs no other one. The guest stands in a stable round, where all was cleared. */
 static void clear_ahead(const struct mig_block *b)
 {
-	uint64_t first = ram.page & ~63ull, end = MIN(b->pages, first + CLEAR_PAGES), us, n = 0;
+	uint64_t first = ram.page & ~63ull, end = MIN(b->pages, first + CLEAR_PAGES);
 
 	ram.cleared = end;
 	if (!machine_dirty_clear(session.board, ram.block, first, end - first, b->bitmap + first / 64))
 		return;
-	us = (mono_ns() - ram.synced_ns) / 1000;
-	for (uint64_t w = first / 64; w < (end + 63) / 64; w++)
-		n += (uint64_t)__builtin_popcountl(b->bitmap[w]);
-	ram.late_us += n * us;
+	ram.late_us += count(b->bitmap + first / 64, (end - first + 63) / 64) * ((mono_ns() - ram.synced_ns) / 1000);
 }
 
 /* The next pages to send, at most max, all of one block; false: none are left. */
@@ -369,8 +375,7 @@ void ram_send_recount(void)
 	uint64_t pending = 0;
 
 	for (unsigned i = 0; i < session.n_blocks; i++)
-		for (uint64_t w = 0; w <= session.block[i].pages / 64; w++)
-			pending += (uint64_t)__builtin_popcountl(session.block[i].bitmap[w]);
+		pending += count(session.block[i].bitmap, session.block[i].pages / 64 + 1);
 	__atomic_store_n(&ram.pending, pending, __ATOMIC_RELAXED);
 }
 
@@ -563,10 +568,11 @@ static void without_holes(unsigned i)
 	present_pages(b, b->bitmap);
 	for (size_t w = 0; w < words; w++)
 		map[w] = ~b->bitmap[w];
-	machine_dirty_clear(session.board, i, 0, b->pages, map);
-	present_pages(b, map);
-	for (size_t w = 0; w < words; w++)
-		b->bitmap[w] |= map[w];
+	if (machine_dirty_clear(session.board, i, 0, b->pages, map)) {
+		present_pages(b, map);
+		for (size_t w = 0; w < words; w++)
+			b->bitmap[w] |= map[w];
+	}
 	free(map);
 }
 
@@ -585,8 +591,7 @@ uint64_t ram_send_sync(bool first, bool stable)
 			b->bitmap[b->pages / 64] &= (1ul << b->pages % 64) - 1;
 		if (first)
 			without_holes(i);
-		for (uint64_t w = 0; w <= b->pages / 64; w++)
-			pending += (uint64_t)__builtin_popcountl(b->bitmap[w]);
+		pending += count(b->bitmap, b->pages / 64 + 1);
 		pages += b->pages;
 	}
 	if (first)

@@ -1,10 +1,8 @@
 /*
  * The limit for a migration's throughput: what a TCP connection on the loopback and the host's memory give, without a
- * VMM, without checksums. One process sends a guest's worth of memory in pieces as large as vmm's batches, another
- * takes it. A destination's memory was never touched, and to get it costs as much as to move the data, so there are
- * several ways to receive:
- *
- * As vmm's within one host its connection does without pacing.
+ * VMM, without checksums; like vmm's within one host the connection does without pacing. One process sends a guest's
+ * worth of memory in pieces as large as vmm's batches, another takes it. A destination's memory was never touched, and
+ * to get it costs as much as to move the data, so there are several ways to receive:
  *
  *   hot       one piece again and again, which stays in the processor's caches
  *   warm      into memory that is there already, which no destination has
