@@ -24,17 +24,6 @@ static struct {
 	struct err err;
 } pages = {.lock = PTHREAD_MUTEX_INITIALIZER, .cond = PTHREAD_COND_INITIALIZER};
 
-static void wait_ms_locked(unsigned ms)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_REALTIME, &ts);
-	ts.tv_nsec += (long)ms * 1000000;
-	ts.tv_sec += ts.tv_nsec / 1000000000;
-	ts.tv_nsec %= 1000000000;
-	pthread_cond_timedwait(&pages.cond, &pages.lock, &ts);
-}
-
 /* ---- a page channel ---- */
 
 static int page_loop(struct channel *c, unsigned slot, struct err *e)
@@ -122,7 +111,7 @@ int pages_wait_round(uint32_t round, struct err *e)
 		} else if (pages.round[i] >= round) {
 			i++;
 		} else {
-			wait_ms_locked(1000);
+			session_cond_wait(&pages.cond, &pages.lock, 1000000000);
 		}
 	}
 	pthread_mutex_unlock(&pages.lock);
@@ -200,7 +189,7 @@ int pages_settle(unsigned connected, unsigned *agreed, struct err *e)
 	while (!r && pages.attached < connected && mono_ns() < until) {
 		r = session_cancelled() || pages.quit ? err_set(e, ECANCELED, "cancelled") : 0;
 		if (!r)
-			wait_ms_locked(100);
+			session_cond_wait(&pages.cond, &pages.lock, 100000000);
 	}
 	if (!r && pages.attached < connected)
 		log_info("migration", "%u of %u connections for pages came: the main one takes them", pages.attached,

@@ -215,6 +215,17 @@ void session_confine(void)
 	sandbox_thread_migration();
 }
 
+void session_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t ns)
+{
+	struct timespec until;
+
+	clock_gettime(CLOCK_REALTIME, &until);
+	ns += (uint64_t)until.tv_nsec;
+	until.tv_sec += (time_t)(ns / 1000000000);
+	until.tv_nsec = (long)(ns % 1000000000);
+	pthread_cond_timedwait(cond, lock, &until);
+}
+
 long session_faults(void)
 {
 	struct rusage u;

@@ -77,6 +77,8 @@ void session_confine(void);
 void session_stand_back(void);
 /* Page faults of the calling thread so far, those that read nothing from a disk. */
 long session_faults(void);
+/* Wait for a condition of the default clock, `ns` at most. */
+void session_cond_wait(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t ns);
 /* Threads with all signals blocked. */
 int session_thread(pthread_t *t, const char *name, void *(*fn)(void *), void *arg, struct err *e);
 

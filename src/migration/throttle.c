@@ -7,7 +7,6 @@
  */
 #include "source.h"
 
-#include <time.h>
 #include "vmm/clock.h"
 #include "vmm/log.h"
 
@@ -71,7 +70,6 @@ static void *throttle_thread(void *arg)
 	pthread_mutex_lock(&throttle.lock);
 	while (throttle.percent) {
 		uint64_t period = RUN_MS * NS_PER_MS + nap_of(throttle.percent);
-		struct timespec until;
 
 		for (unsigned i = 0;; i++) {
 			unsigned percent = throttle.percent * (i < THROTTLED_CPUS ? throttle.share[i] : 100) / 100;
@@ -79,11 +77,7 @@ static void *throttle_thread(void *arg)
 			if (!machine_cpu_doze(session.board, i, period * percent / 100))
 				break;
 		}
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_nsec += (long)(period % NS_PER_SEC);
-		until.tv_sec += (time_t)(period / NS_PER_SEC) + until.tv_nsec / (long)NS_PER_SEC;
-		until.tv_nsec %= (long)NS_PER_SEC;
-		pthread_cond_timedwait(&throttle.cond, &throttle.lock, &until);
+		session_cond_wait(&throttle.cond, &throttle.lock, period);
 	}
 	pthread_mutex_unlock(&throttle.lock);
 	return NULL;
